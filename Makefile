@@ -1,0 +1,57 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+SIZE ?= 1GB
+BENCH ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
+		while IFS=: read -r target text; do printf 'make %-8s%s\n' "$$target" "$$text"; done
+
+demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
+	$(BIN)/daskxent demo --size $(SIZE)
+
+test: .venv/test.stamp ## Run all tests, doctests included
+	$(BIN)/python -m pytest
+
+lint: .venv/lint.stamp ## Check format, style and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: .venv/lint.stamp ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: .venv/demo.stamp ## Compare speed and memory with zarr and Dask (BENCH='--rounds 3')
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+clean: ## Remove the environment, caches, and the data of demo and bench
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp tells that its installation was finished for the pyproject.toml of that time.
+
+.venv/pip.stamp:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1' # the first to know --group
+	@touch $@
+
+.venv/demo.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/test.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable . --group test
+	@touch $@
+
+.venv/lint.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable '.[demo]' --group lint
+	@touch $@
