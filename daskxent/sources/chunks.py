@@ -1,0 +1,289 @@
+"""Single decoded chunks of a zarr array, read in the calling thread, and what is wrong with them.
+
+``z[a:b]`` fetches, decodes and copies on one event-loop thread for the whole process, and reads a chunk that is not
+there as the fill value. This module does the work where it is called and tells a missing chunk from a stored one. The
+arrays that dumps are made of take the short way; every other array goes through zarr, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import sys
+from operator import floordiv, mod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daskxent.sources.encoded import Buffer, Decoder, decoder, open_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import zarr
+    from numpy.typing import NDArray
+
+NOWHERE = 2**64 - 1  # offset and length of an inner chunk that is not stored
+
+
+class ChunkError(ValueError):
+    """Something is wrong with one chunk.
+
+    Parameters
+    ----------
+    message : str
+        Names the array, the chunk and the place.
+    key : str
+        The key of the chunk, or of its shard, below the array, such as ``c/3/0``.
+    """
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.key)
+
+
+class MissingChunk(ChunkError):
+    """A chunk is not stored."""
+
+
+class TornChunk(ChunkError):
+    """A chunk is stored but cannot be decoded; the reason is chained and in the message."""
+
+
+class Scratch:
+    """The memory one thread reads chunks into, and the shard index it read last.
+
+    Use one per thread, for one pass over the data: a shard that is rewritten meanwhile is not noticed.
+    """
+
+    def __init__(self) -> None:
+        self.encoded = Buffer()
+        self.decoded = Buffer()
+        self.shard: tuple[Chunks, str, NDArray[np.uint64]] | None = None
+
+
+class Shards(NamedTuple):
+    """Where the index of a shard is, and how to decode it."""
+
+    span: slice
+    decode: Decoder
+
+
+class Chunks:
+    """The decoded chunks of a zarr array. Share it between threads, send it to workers.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        On a regular grid.
+    name : str
+        What messages call the array.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the array.
+    dtype : numpy.dtype
+        Of the array, in native byte order.
+    chunks : tuple of int
+        Shape of the unit that is decoded at once: a chunk, or an inner chunk of a shard.
+    blocks : tuple of int
+        Shape of the unit that is stored as one object: a chunk or a shard.
+    fast : bool
+        Whether chunks are read here, rather than through zarr.
+
+    Raises
+    ------
+    NotImplementedError
+        If the grid is not regular.
+    """
+
+    def __init__(self, array: zarr.Array[Any], name: str) -> None:
+        self.name = name
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+        self.chunks: tuple[int, ...] = array.chunks
+        self.blocks: tuple[int, ...] = array.shards or array.chunks
+        self._array = array
+        self._bytes = open_bytes(array)
+        self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
+        self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
+        chain = _chain(array.metadata)
+        self._decode = _decoder(_inner(chain), array.dtype, self.chunks)
+        self._shards = _shards(chain, self._per_block)
+        self.fast = self._decode is not None and (self._shards is not None or self.blocks == self.chunks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Chunks, (self._array, self.name)
+
+    def fill(self) -> np.generic:
+        """Return what zarr reads where no chunk is stored, as a scalar of `dtype`."""
+        value = self._array.fill_value
+        return np.full(1, 0 if value is None else value, self.dtype)[0]  # type: ignore[no-any-return]
+
+    def missing(self, index: tuple[int, ...]) -> MissingChunk:
+        """Make the error, not raised, for a chunk that `read` did not find."""
+        return MissingChunk(f"{self.name}: {self._place(index)} is missing", self._stored(index))
+
+    def read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
+        """Read one chunk.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Of the chunk in the grid of `chunks`.
+        scratch : Scratch
+            The calling thread's own.
+
+        Returns
+        -------
+        ndarray or None
+            The chunk in C order, cut off at the bounds of the array, or None if it is not stored. It is read-only,
+            and in `scratch` (good until the next read with it) or in mapped memory (which counts as used by the
+            process until the array is dropped).
+
+        Raises
+        ------
+        IndexError
+            If there is no such chunk in the grid.
+        TornChunk
+            If it is stored but cannot be decoded.
+        OSError
+            If the storage fails.
+        """
+        extent = self._extent(index)
+        if not self.fast:
+            return self._through_zarr(index, extent, scratch)
+        found = self._find(index, scratch)
+        if found is None:
+            return None
+        encoded = self._bytes.fetch(*found, scratch.encoded)
+        if encoded is None:
+            return None
+        chunk = self._decoded(index, encoded, scratch)
+        return chunk if extent == self.chunks else chunk[tuple(map(slice, extent))]
+
+    def _decoded(self, index: tuple[int, ...], encoded: NDArray[np.uint8], scratch: Scratch) -> NDArray[Any]:
+        assert self._decode is not None
+        try:
+            plain = self._decode(encoded, scratch.decoded)
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise self._torn(index, error) from error
+        chunk = plain.view(self.dtype)
+        if not chunk.flags.aligned:  # inside a shard, behind a crc32c
+            chunk = scratch.decoded.take(plain.size).view(self.dtype)
+            chunk.view(np.uint8)[:] = plain
+        chunk = chunk.reshape(self.chunks)
+        chunk.flags.writeable = False  # always, not only in maps: a compiled kernel then meets one type of array
+        return chunk
+
+    def _through_zarr(self, index: tuple[int, ...], extent: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
+        found = self._find(index, scratch)
+        if found is None or not self._bytes.exists(found[0]):
+            return None
+        region = tuple(slice(i * c, i * c + n) for i, c, n in zip(index, self.chunks, extent, strict=True))
+        try:
+            chunk = np.array(self._array[region], self.dtype, order="C", copy=None)
+        except Exception as error:
+            if isinstance(error, (OSError, MemoryError)) and not isinstance(error, gzip.BadGzipFile):
+                raise
+            raise self._torn(index, error) from error
+        chunk.flags.writeable = False
+        return chunk
+
+    def _find(self, index: tuple[int, ...], scratch: Scratch) -> tuple[str, slice] | None:
+        """Key of the object that holds a chunk, and where in it; None if the index of its shard says there is none."""
+        key = self._stored(index)
+        if self._shards is None:
+            return key, slice(None)
+        if scratch.shard is None or scratch.shard[0] is not self or scratch.shard[1] != key:
+            table = self._table(self._shards, index, key, scratch)
+            if table is None:
+                return None
+            scratch.shard = self, key, table
+        offset, length = scratch.shard[2][tuple(map(mod, index, self._per_block))].tolist()
+        return None if offset == length == NOWHERE else (key, slice(offset, offset + length))
+
+    def _table(self, shards: Shards, index: tuple[int, ...], key: str, scratch: Scratch) -> NDArray[np.uint64] | None:
+        """Offset and length of every inner chunk of a shard, None if there is no such shard."""
+        scratch.shard = None
+        encoded = self._bytes.fetch(key, shards.span, Buffer())  # its own memory, because it is kept
+        if encoded is None:
+            return None
+        try:
+            plain = shards.decode(encoded, scratch.decoded)
+        except (ValueError, struct.error) as error:
+            raise self._torn(index, error, "the shard's index, ") from error
+        return np.frombuffer(plain, "<u8").reshape(*self._per_block, 2)
+
+    def _extent(self, index: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a chunk within the bounds of the array."""
+        inside = len(index) == len(self.shape) and all(
+            0 <= i * c < s for i, c, s in zip(index, self.chunks, self.shape, strict=True)
+        )
+        if not inside:
+            raise IndexError(f"{self.name}: no chunk {index} in shape {self.shape} of chunks {self.chunks}")
+        return tuple(min(c, s - i * c) for i, c, s in zip(index, self.chunks, self.shape, strict=True))
+
+    def _stored(self, index: tuple[int, ...]) -> str:
+        return self._key(tuple(map(floordiv, index, self._per_block)))
+
+    def _place(self, index: tuple[int, ...]) -> str:
+        inner = "" if self.blocks == self.chunks else f"{'/'.join(map(str, index))} in shard "
+        return f"chunk {inner}{self._stored(index)} of {self._bytes.where}"
+
+    def _torn(self, index: tuple[int, ...], error: Exception, part: str = "") -> TornChunk:
+        message = f"{self.name}: {self._place(index)} cannot be decoded: {part}{error}"
+        return TornChunk(message, self._stored(index))
+
+
+def _chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
+    """List the codecs, in the order of encoding, as metadata of zarr v3 has them."""
+    # Attribute by attribute, because the dict of the whole metadata warns about types without a specification.
+    if metadata.zarr_format == 3:
+        return [codec.to_dict() for codec in metadata.codecs]
+    names = ["transpose"] if metadata.order == "F" else []
+    names += [f"numcodecs.{codec.codec_id}" for codec in metadata.filters or ()]
+    names += ["bytes"]
+    names += [f"numcodecs.{metadata.compressor.codec_id}"] if metadata.compressor else []
+    return [{"name": name} for name in names]
+
+
+def _inner(chain: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the codecs of the inner chunks if sharding is all that the chain does, or else the chain itself."""
+    sharded = len(chain) == 1 and chain[0]["name"] == "sharding_indexed"
+    return chain[0]["configuration"]["codecs"] if sharded else chain
+
+
+def _decoder(chain: Sequence[Mapping[str, Any]], dtype: np.dtype[Any], chunks: Sequence[int]) -> Decoder | None:
+    """Build the decoder of one chunk, None if it needs more than bytes turned into bytes."""
+    plain = dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
+    if not plain or not _little(chain[0], dtype.itemsize):
+        return None
+    return decoder(chain[1:], math.prod(chunks) * dtype.itemsize)
+
+
+def _shards(chain: Sequence[Mapping[str, Any]], per_block: tuple[int, ...]) -> Shards | None:
+    """Describe the index of the shards, None if there are no shards or it is not of the usual kind."""
+    if _inner(chain) is chain:
+        return None
+    sharding = chain[0]["configuration"]
+    first, *rest = sharding["index_codecs"]
+    nbytes = 16 * math.prod(per_block)
+    decode = decoder(rest, nbytes)
+    if decode is None or decode.inflate or not _little(first, 8):
+        return None
+    size = nbytes + 4 * decode.checked
+    return Shards(slice(0, size) if sharding["index_location"] == "start" else slice(-size, None), decode)
+
+
+def _little(codec: Mapping[str, Any], itemsize: int) -> bool:
+    """Tell whether this is the codec that lays numbers out as they are in the memory of this machine."""
+    endian = codec.get("configuration", {}).get("endian", "little")
+    return codec["name"] == "bytes" and sys.byteorder == "little" and (itemsize == 1 or endian == "little")
