@@ -27,6 +27,7 @@ LEVELS = {
     "report": 2,
     "sources": 2,
     "plan": 2,
+    "parts": 2,
     "journal": 2,
     "engine": 3,
     "lazy": 3,
@@ -40,6 +41,7 @@ LEVELS = {
 SAME_LEVEL = {
     "rows": {"elementary"},
     "state": {"scores"},
+    "parts": {"sources"},
     "plan": {"sources"},
     "__init__": {"metrics", "losses"},
     "cli": {"demo"},
