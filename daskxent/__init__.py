@@ -1,0 +1,49 @@
+"""Crossentropy and accuracy, with Keras's meaning, over prediction dumps bigger than memory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daskxent import losses, metrics
+    from daskxent.engine import IncompleteResult, evaluate, plan, stream
+    from daskxent.planning import Plan
+    from daskxent.report import Report
+
+__all__ = [
+    "IncompleteResult",
+    "Plan",
+    "Report",
+    "evaluate",
+    "losses",
+    "metrics",
+    "plan",
+    "stream",
+]
+
+_HOMES = {
+    "IncompleteResult": "daskxent.engine",
+    "Plan": "daskxent.planning",
+    "Report": "daskxent.report",
+    "evaluate": "daskxent.engine",
+    "plan": "daskxent.engine",
+    "stream": "daskxent.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("daskxent")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return import_module(f"daskxent.{name}")
+    raise AttributeError(f"module 'daskxent' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

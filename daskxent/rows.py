@@ -223,6 +223,57 @@ def losses(rows: Rows, *, probabilities: bool = False) -> NDArray[np.float64]:
     return np.where(broken | np.isnan(rows.target), np.nan, elementary.log1p(excess) + gap)
 
 
+def dense_losses(
+    values: NDArray[Any], labels: NDArray[Any], rows: Rows, *, probabilities: bool = False, smoothing: float = 0.0
+) -> NDArray[np.float64]:
+    """Return the crossentropy of rows with one-hot or soft labels, in nats.
+
+    The labels y become ``y * (1 - smoothing) + smoothing / C``. Logits: sum_j y_j (log(sum_i exp(x_i)) - x_j), where
+    a class with y_j = 0 adds nothing even if its logit is -inf. Probabilities: -sum_j y_j log(q_j), where q is
+    p / sum(p) clipped to [1e-7, 1 - 1e-7]. That is Keras on every backend.
+
+    Parameters
+    ----------
+    values, labels : (n, C) arrays
+        Whole rows: unlike `scan` this cannot be told block by block.
+    rows : Rows
+        The records of `values`.
+    probabilities : bool
+    smoothing : float
+
+    Returns
+    -------
+    (n,) float64
+
+    Examples
+    --------
+    >>> x = np.log([[0.25, 0.75]])
+    >>> bool(dense_losses(x, np.eye(2)[:1], scan(x, np.array([0])))[0] == losses(scan(x, np.array([0])))[0])
+    True
+    """
+    x = widen(values).astype(np.float64)
+    y = np.asarray(labels).astype(np.float64)
+    if smoothing:
+        y = y * (1.0 - smoothing) + smoothing / x.shape[1]
+    broken = (rows.flags & HAS_NAN).astype(bool) | np.isinf(rows.peak)
+    if probabilities:
+        total = _from_left(np.where(broken[:, None], 1.0, x))
+        broken |= total == 0
+        q = np.where(broken[:, None], 1.0, x) / np.where(broken, 1.0, total)[:, None]
+        each = -elementary.log(np.minimum(np.maximum(q, EPSILON), 1 - EPSILON))
+    else:
+        above = np.where(broken[:, None], 0.0, np.where(broken, 0.0, rows.peak)[:, None] - x)
+        each = elementary.log1p(excesses(rows))[:, None] + above
+    loss = _from_left(np.where(y == 0, 0.0, y * np.where(y == 0, 0.0, each)))
+    return np.where(broken, np.nan, loss)
+
+
+def _from_left(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum along the classes; cumsum adds from left to right in any block, so a row's sum never depends on its chunk."""
+    total: NDArray[np.float64] = np.cumsum(terms, axis=1)[:, -1]
+    return total
+
+
 def excesses(rows: Rows) -> NDArray[np.float64]:
     """Return sum_j exp(x_j - peak) - 1 over all classes of finished rows of logits: (n,) float64, 0 if broken."""
     usual = np.isfinite(rows.peak) & (np.abs(rows.peak) < HUGE)

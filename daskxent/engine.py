@@ -1,0 +1,380 @@
+"""Run an evaluation: hand out the parts, merge their states as they come, report.
+
+One driver serves threads and clusters. It keeps a bounded number of parts in flight, merges each state as it
+arrives, and ends with a report only when every row has been covered exactly once. What comes of a part does not
+depend on where it ran, in which order, or how the rows were cut, so none of that shows in the report.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from daskxent import planning, scores
+from daskxent.parts import Work
+from daskxent.report import Report
+from daskxent.sources import Inputs, align, is_dask, open_array
+from daskxent.state import ON_INVALID, Question, State, complain
+
+if TYPE_CHECKING:
+    from daskxent.planning import Plan
+
+METRICS = ("crossentropy", "accuracy")
+IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
+
+
+class IncompleteResult(RuntimeError):
+    """Not every row was covered; `report` tells about those that were."""
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def evaluate(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    metrics: Iterable[str] = METRICS,
+    sample_weight: Any = None,
+    from_logits: bool = False,
+    axis: int = -1,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
+    on_invalid: str = "raise",
+    allow_negative_weights: bool = False,
+    rows: tuple[int, int] | None = None,
+    client: Any = None,
+    threads: int | None = None,
+    progress: bool | Callable[[Report], None] | None = None,
+) -> Report:
+    """Evaluate predictions against labels, in one pass over arrays of any size.
+
+    Parameters
+    ----------
+    y_true : path, URL, zarr.Array, numpy.ndarray, dask.array.Array, xarray.DataArray or lists
+        Integer labels of the predictions' shape without the class axis (or with length 1 there, or a trailing
+        axis of length 1), or one-hot or soft labels of the predictions' shape.
+    y_pred : as `y_true`
+        Logits or probabilities, float16, bfloat16, float32 or float64.
+    metrics : iterable of str
+        "crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits".
+    sample_weight : number or as `y_true`, optional
+        Weights along the leading axes of the positions, each axis of that length or 1. A weight of 0 masks a row.
+    from_logits : bool
+        Whether predictions are logits; otherwise they are probabilities.
+    axis : int
+        The class axis of `y_pred`.
+    ignore_class : int, optional
+        Rows with this label are left out of sums and weights.
+    label_smoothing : float
+        For dense labels: the share of each label that is spread evenly over the classes.
+    on_invalid : {"raise", "skip", "count"}
+        "raise": a label out of range is an error; rows with NaN or +inf stay in, make the loss NaN, and are told in
+        the report. "skip": both kinds of rows are left out, and told. "count": both stay in; the loss is NaN.
+    allow_negative_weights : bool
+        Take negative weights, which are an error otherwise.
+    rows : (start, stop), optional
+        Evaluate only these steps along the first axis of the positions.
+    client : distributed.Client, optional
+        Where to run; by default the current client if there is one, else threads of this process.
+    threads : int, optional
+        Run on this many threads of this process, whatever clients there are. By default one per core.
+    progress : bool or callable, optional
+        True draws a progress bar; a callable is given a report after each part.
+
+    Returns
+    -------
+    Report
+        Metrics by name; a metric over no rows or no weight is NaN, with a warning.
+
+    Raises
+    ------
+    ValueError
+        Shapes or options do not fit; a label is out of range; a weight is negative or not finite.
+    TypeError
+        A dtype that labels, predictions or weights cannot have.
+    FileNotFoundError
+        There is nothing at a path.
+    IncompleteResult
+        Some rows were not covered.
+
+    Examples
+    --------
+    >>> evaluate([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]], sample_weight=[0.3, 0.7])["accuracy"]
+    0.3
+    """
+    reports = stream(
+        y_true,
+        y_pred,
+        metrics=metrics,
+        sample_weight=sample_weight,
+        from_logits=from_logits,
+        axis=axis,
+        ignore_class=ignore_class,
+        label_smoothing=label_smoothing,
+        on_invalid=on_invalid,
+        allow_negative_weights=allow_negative_weights,
+        rows=rows,
+        client=client,
+        threads=threads,
+    )
+    report = _last(reports, progress)
+    if report.state.weight.units == 0:
+        why = "no row was counted" if report.state.counted == 0 else "the weights sum to zero"
+        warnings.warn(f"{why}: the metrics are NaN", stacklevel=2)
+    return report
+
+
+def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
+    """Evaluate as `evaluate` does and yield a report after each part; the last one is complete.
+
+    Parameters
+    ----------
+    y_true, y_pred, **options
+        As for `evaluate`; bad options are told at once, before the first report is asked for.
+
+    Yields
+    ------
+    Report
+        Over the rows evaluated so far, in no particular order.
+
+    Examples
+    --------
+    >>> [report.complete for report in stream([0, 1], [[0.9, 0.1], [0.2, 0.8]])]
+    [True]
+    """
+    inputs, question, options = _prepare(y_true, y_pred, **options)
+    runner = _runner(inputs, options["client"], options["threads"])
+    plan = runner.plan(inputs, question, options["rows"])
+    return _stream(plan, runner.states(inputs, question, plan), inputs)
+
+
+def plan(y_true: Any, y_pred: Any, **options: Any) -> Plan:
+    """Say what `evaluate` with the same arguments would read, in which parts, with how much memory; run nothing.
+
+    Examples
+    --------
+    >>> len(plan([0, 1], [[0.9, 0.1], [0.2, 0.8]]))
+    1
+    """
+    inputs, question, options = _prepare(y_true, y_pred, **options)
+    return _runner(inputs, options["client"], options["threads"]).plan(inputs, question, options["rows"])
+
+
+def _prepare(
+    y_true: Any,
+    y_pred: Any,
+    *,
+    metrics: Iterable[str] = METRICS,
+    sample_weight: Any = None,
+    from_logits: bool = False,
+    axis: int = -1,
+    ignore_class: int | None = None,
+    label_smoothing: float = 0.0,
+    on_invalid: str = "raise",
+    allow_negative_weights: bool = False,
+    **options: Any,
+) -> tuple[Inputs, Question, dict[str, Any]]:
+    """Open, check and align everything that `evaluate` takes."""
+    known = {"rows": None, "client": None, "threads": None}
+    if unknown := set(options) - set(known):
+        raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
+    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
+    if not names:
+        raise ValueError("metrics: expected at least one name")
+    for name in names:
+        scores.find(name)
+    if on_invalid not in ON_INVALID:
+        raise ValueError(f"on_invalid: expected one of {', '.join(ON_INVALID)}; got {on_invalid!r}")
+    weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
+    inputs = align(open_array(y_true, "y_true"), open_array(y_pred, "y_pred"), weights, axis)
+    if label_smoothing and not inputs.dense:
+        raise ValueError("label_smoothing: needs one-hot or soft labels; these are integers")
+    if ignore_class is not None and inputs.dense:
+        raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
+    question = Question(
+        metrics=names,
+        classes=inputs.classes,
+        from_logits=bool(from_logits),
+        dense=inputs.dense,
+        ignore_class=None if ignore_class is None else int(ignore_class),
+        label_smoothing=float(label_smoothing),
+        on_invalid=on_invalid,
+        allow_negative_weights=bool(allow_negative_weights),
+    )
+    return inputs, question, known | options
+
+
+def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
+    """Exhaust a stream, showing progress, and return its last report."""
+    report: Report | None = None
+    if progress is True:
+        from tqdm import tqdm
+
+        with tqdm(unit=" rows", unit_scale=True, desc="daskxent") as bar:
+            for report in reports:
+                bar.total = report.expected
+                bar.update(report.rows - bar.n)
+                bar.set_postfix({name: f"{value:.5g}" for name, value in report.metrics.items()}, refresh=False)
+    else:
+        for report in reports:
+            if callable(progress):
+                progress(report)
+    assert report is not None
+    return report
+
+
+def _stream(plan: Plan, states: Iterator[State], inputs: Inputs) -> Iterator[Report]:
+    """Merge states as they come; yield a report for each; check the coverage at the end."""
+    began = time.perf_counter()
+    bytes_per_row = plan.nbytes // plan.rows
+    report = Report(plan.question, State.zero(), plan.rows)
+    for state in states:
+        complain(plan.question, state, inputs.positions)
+        merged = report.state.merge(state)
+        report = replace(report, state=merged, elapsed=time.perf_counter() - began, nbytes=merged.rows * bytes_per_row)
+        yield report
+    if not report.complete:
+        missing = report.expected - report.rows
+        raise IncompleteResult(f"{missing:,} of {report.expected:,} rows were not evaluated", report)
+
+
+class _Threads:
+    """Parts on threads of this process."""
+
+    def __init__(self, threads: int | None) -> None:
+        if threads is not None and (isinstance(threads, bool) or threads < 1):
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        self.threads = threads or len(
+            os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        )
+
+    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+        """Cut the rows for this many threads."""
+        return planning.cut(inputs, question, self.threads, rows)
+
+    def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
+        """Yield the state of every part as it is done."""
+        work, parts = Work(inputs, question), iter(plan)
+        if len(plan) == 1:
+            yield work(*next(parts))
+            return
+        with ThreadPoolExecutor(min(self.threads, len(plan)), "daskxent") as pool:
+            pending: set[Future[State]] = set()
+            try:
+                while True:
+                    more = islice(parts, self.threads * IN_FLIGHT - len(pending))
+                    pending |= {pool.submit(work, *part) for part in more}
+                    if not pending:
+                        return
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+class _Cluster:
+    """Parts on the workers of a `distributed.Client`."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    @property
+    def threads(self) -> int:
+        """Threads of all workers."""
+        return max(1, sum(self.client.nthreads().values()))
+
+    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+        """Cut the rows for the threads of the cluster."""
+        return planning.cut(inputs, question, self.threads, rows)
+
+    def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
+        """Yield the state of every part as it is done."""
+        from distributed import as_completed
+
+        run = f"daskxent-{os.urandom(8).hex()}"
+        parts = enumerate(plan)
+
+        def submit(count: int) -> list[Any]:
+            return [
+                self.client.submit(
+                    _evaluate_part, Work(inputs.window(*part), question), *part, key=(run, index), pure=False
+                )
+                for index, part in islice(parts, count)
+            ]
+
+        pending = as_completed(submit(self.threads * IN_FLIGHT))
+        futures: list[Any] = []
+        try:
+            for futures in pending.batches():
+                states = self.client.gather(futures)
+                for future in futures:
+                    future.release()
+                pending.update(submit(len(futures)))
+                yield from states
+        finally:
+            self.client.cancel([*pending.futures, *futures])
+
+
+def _evaluate_part(work: Work, start: int, stop: int) -> State:
+    return work(start, stop)
+
+
+class _Graph:
+    """One task per chunk of dask predictions, computed a group of chunks at a time."""
+
+    def __init__(self, client: Any, threads: int | None) -> None:
+        self.client, self.threads = client, _Threads(threads).threads if client is None else _Cluster(client).threads
+
+    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+        """Describe the chunks; a part is one of them."""
+        from daskxent import lazy
+
+        return lazy.plan(inputs, question, self.threads, rows)
+
+    def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
+        """Yield the state of every group of chunks as it is done."""
+        from daskxent import lazy
+
+        groups = lazy.groups(inputs, question, self.threads * IN_FLIGHT)
+        if self.client is None:
+            for group in groups:
+                yield lazy.merge_all(group.compute(scheduler="threads", num_workers=self.threads))
+            return
+        from distributed import as_completed
+
+        pending = as_completed([self.client.compute(group) for group in islice(groups, IN_FLIGHT)])
+        for future in pending:
+            states = lazy.merge_all(future.result())
+            future.release()
+            pending.update([self.client.compute(group) for group in islice(groups, 1)])
+            yield states
+
+
+def _runner(inputs: Inputs, client: Any, threads: int | None) -> _Threads | _Cluster | _Graph:
+    client = None if threads is not None else client if client is not None else _current_client()
+    if is_dask(inputs.predictions):
+        return _Graph(client, threads)
+    return _Threads(threads) if client is None else _Cluster(client)
+
+
+def _current_client() -> Any:
+    """Return the default client of distributed, if it has been imported and has one."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None

@@ -1,0 +1,206 @@
+"""Evaluate one part: read it, scan it, tally it.
+
+A part is a range of steps along the lead axis. It is read in boxes of positions that follow the chunks of the
+predictions, and each box in blocks of classes where the class axis is split too, so that memory holds one block
+and one small record per row. Labels and weights are read once for many boxes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent import rows as scanning
+from daskxent.state import Question, State, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from daskxent.rows import Rows
+    from daskxent.sources import Inputs
+    from daskxent.sources.arrays import Box
+
+# Labels and weights of up to this many rows are read at once.
+RUN_ROWS = 1 << 20
+# In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
+PIECE_BYTES = 16 << 20
+# Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
+FEW = 1 << 14
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a worker needs to evaluate any part."""
+
+    inputs: Inputs
+    question: Question
+
+    def __call__(self, start: int, stop: int) -> State:
+        """Evaluate the steps ``start <= step < stop`` along the lead axis."""
+        return evaluate_part(self.inputs, self.question, start, stop)
+
+
+def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
+    """Return the state of the steps ``start <= step < stop`` along the lead axis."""
+    state = State.zero()
+    for run in _runs(inputs, start, stop):
+        labels, weights = _partners(inputs, run)
+        for box in _boxes(inputs, run):
+            shape = tuple(s.stop - s.start for s in box)
+            inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, run, strict=True))
+            found = _evaluate_box(
+                inputs,
+                question,
+                box,
+                None if labels is None else labels[inside].reshape(-1),
+                None if weights is None else weights[inside].reshape(-1),
+            )
+            if found.audit:
+                found = found.placed(_Place(shape, box, inputs.positions), ())
+            state = state.merge(found)
+    per = inputs.rows_per_step
+    return replace(state, covered=((start * per, stop * per),))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """From the number of a row in a box to its number in the whole array."""
+
+    shape: tuple[int, ...]
+    box: Box
+    positions: tuple[int, ...]
+
+    def __call__(self, row: int) -> int:
+        at = np.unravel_index(row, self.shape)
+        whole = tuple(int(i) + s.start for i, s in zip(at, self.box, strict=True))
+        return int(np.ravel_multi_index(whole, self.positions))
+
+
+def _evaluate_box(
+    inputs: Inputs,
+    question: Question,
+    box: Box,
+    labels: NDArray[np.int64] | None,
+    weights: NDArray[np.float64] | None,
+) -> State:
+    if labels is None:
+        return _evaluate_dense(inputs, question, box, weights)
+    records: Rows | None = None
+    for classes in _class_blocks(inputs):
+        values = as_rows(inputs.predictions.read(inputs.box(box, classes)), inputs.axis)
+        block = scan(question, values, labels, classes.start)
+        records = block if records is None else scanning.merge(records, block)
+    assert records is not None
+    return tally(question, records, labels, weights, losses(question, records))
+
+
+def _evaluate_dense(inputs: Inputs, question: Question, box: Box, weights: NDArray[np.float64] | None) -> State:
+    whole = inputs.box(box, slice(0, inputs.classes))
+    values = as_rows(inputs.predictions.read(whole), inputs.axis)
+    soft = as_rows(inputs.labels.read(whole), inputs.axis)
+    return tally_dense(question, values, soft, weights)
+
+
+def tally_dense(
+    question: Question, values: NDArray[Any], soft: NDArray[Any], weights: NDArray[np.float64] | None
+) -> State:
+    """Scan and tally (before, classes, after) predictions against labels of the same shape."""
+    soft = np.moveaxis(soft, 1, -1).reshape(-1, question.classes)
+    labels = soft.argmax(axis=1).astype(np.int64)
+    records = scan(question, values, labels, 0)
+    loss = dense_losses(question, values, soft, records) if question.needs_loss else None
+    return tally(question, records, labels, weights, loss)
+
+
+def scan(question: Question, values: NDArray[Any], labels: NDArray[np.int64], first: int) -> Rows:
+    """Scan a (before, classes, after) block of predictions with what the question needs."""
+    flat = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+    return scanning.scan(
+        flat,
+        labels,
+        first,
+        probabilities=not question.from_logits,
+        mass=question.needs_loss,
+        top=question.top,
+    )
+
+
+def losses(question: Question, records: Rows) -> NDArray[np.float64] | None:
+    """Return the crossentropy of finished records, if the question needs it."""
+    return scanning.losses(records, probabilities=not question.from_logits) if question.needs_loss else None
+
+
+def dense_losses(question: Question, values: NDArray[Any], soft: NDArray[Any], records: Rows) -> NDArray[np.float64]:
+    """Return the crossentropy of (before, classes, after) predictions with (rows, classes) labels."""
+    return scanning.dense_losses(
+        np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]),
+        soft,
+        records,
+        probabilities=not question.from_logits,
+        smoothing=question.label_smoothing,
+    )
+
+
+def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return an array as (before, classes, after), where rows are numbered over before and after in C order."""
+    shape = values.shape
+    return values.reshape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+
+
+def _partners(inputs: Inputs, run: Box) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
+    """Read sparse labels and weights over a run of positions."""
+    shape = tuple(s.stop - s.start for s in run)
+    labels = None if inputs.dense else as_labels(inputs.labels.read(run)).reshape(shape)
+    weights = inputs.weights
+    if weights is None:
+        return labels, None
+    if isinstance(weights, float):
+        return labels, np.full(shape, weights)
+    return labels, weights.read(run).astype(np.float64).reshape(shape)
+
+
+def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return integer labels as int64; what does not fit stays out of range."""
+    if labels.dtype == np.uint64:
+        labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
+    return labels.astype(np.int64, copy=False)
+
+
+def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
+    """Cut a part into runs of steps that share one reading of labels and weights."""
+    blocks = inputs.predictions.blocks
+    grid = blocks[inputs.lead + (inputs.lead >= inputs.axis)] if blocks else 1
+    steps = max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
+    first = start - start % grid
+    everywhere = [slice(0, n) for n in inputs.positions]
+    for at in range(first, stop, steps):
+        everywhere[inputs.lead] = slice(max(start, at), min(stop, at + steps))
+        yield tuple(everywhere)
+
+
+def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
+    """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
+    blocks = inputs.predictions.blocks
+    if blocks:
+        grid = blocks[: inputs.axis] + blocks[inputs.axis + 1 :]
+    else:
+        step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
+        grid = tuple(max(1, PIECE_BYTES // step_bytes) if a == inputs.lead else s.stop for a, s in enumerate(run))
+    cuts = [
+        [slice(max(s.start, at), min(s.stop, at + size)) for at in range(s.start - s.start % size, s.stop, size)]
+        for s, size in zip(run, grid, strict=True)
+    ]
+    return itertools.product(*cuts)
+
+
+def _class_blocks(inputs: Inputs) -> Iterator[slice]:
+    blocks = inputs.predictions.blocks
+    size = blocks[inputs.axis] if blocks else inputs.classes
+    for first in range(0, inputs.classes, size):
+        yield slice(first, min(first + size, inputs.classes))

@@ -1,0 +1,187 @@
+"""The answer: metrics with what they were made of, readable by people, notebooks and programs."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from daskxent import scores
+from daskxent.exact import ratio
+from daskxent.state import AUDIT, Question, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics over the rows evaluated so far.
+
+    Behaves as a mapping from the name of a metric to its value. Two reports are equal when they give the same
+    answer to the same question: the sums, the audit and the coverage are compared, the time it took is not.
+
+    Attributes
+    ----------
+    question : Question
+        What was asked.
+    state : State
+        The exact sums behind the values.
+    expected : int
+        Number of rows there are to evaluate.
+    elapsed : float
+        Seconds since the evaluation began.
+    nbytes : int
+        Bytes of predictions evaluated, decoded.
+
+    Examples
+    --------
+    >>> import daskxent as dx
+    >>> report = dx.evaluate([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
+    >>> round(report["crossentropy"], 7), report["accuracy"], report.rows
+    (1.1769392, 0.5, 2)
+    >>> dict(report) == report.metrics
+    True
+    """
+
+    question: Question
+    state: State
+    expected: int
+    elapsed: float = field(default=0.0, compare=False)
+    nbytes: int = field(default=0, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __getitem__(self, name: str) -> float:
+        """Return the value of a metric that was asked for; NaN over no rows or no weight."""
+        if name not in self.question.metrics:
+            raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
+        score = scores.find(name)
+        total = self.state.totals.get(score.statistic)
+        return score.finish(ratio(total, self.state.weight)) if total is not None else math.nan
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.question.metrics)
+
+    def __len__(self) -> int:
+        return len(self.question.metrics)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the names of the metrics."""
+        return self.question.metrics
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics by name, in float64."""
+        return {name: self[name] for name in self.question.metrics}
+
+    @property
+    def rows(self) -> int:
+        """Number of rows evaluated."""
+        return self.state.rows
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of the counted rows."""
+        return float(self.state.weight)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row there is has been evaluated."""
+        return self.rows == self.expected
+
+    @property
+    def audit(self) -> dict[str, dict[str, Any]]:
+        """What was odd: for each kind found its meaning, the count, and the first ten rows."""
+        return {
+            kind: {"what": AUDIT[kind], "count": found.count, "rows": [row for row, _ in found.first]}
+            for kind, found in self.state.audit.items()
+        }
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of the summed loss that comes from rows whose label's probability was clipped."""
+        total = self.state.totals.get(scores.LOSS)
+        return ratio(self.state.clipped_loss, total) if total and total.units else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return metrics, counts and audit as plain Python objects."""
+        return {
+            **self.metrics,
+            "rows": self.rows,
+            "counted": self.state.counted,
+            "weight": self.weight,
+            "complete": self.complete,
+            "audit": self.audit,
+            "clipped_share": self.clipped_share,
+            "elapsed": self.elapsed,
+            "nbytes": self.nbytes,
+            "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        """Return the whole report, exact sums and coverage included, as one JSON object."""
+        question = {name: getattr(self.question, name) for name in Question.__dataclass_fields__}
+        data = {"format": FORMAT, "question": question, "state": self.state.to_json(), "expected": self.expected}
+        return json.dumps({**_strict(self.to_dict()), **data})
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            The text is not a report of this format.
+        """
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ValueError(f"not a daskxent report of format {FORMAT}")
+        question = Question(**{**data["question"], "metrics": tuple(data["question"]["metrics"])})
+        state = State.from_json(data["state"])
+        return cls(question, state, data["expected"], data["elapsed"], data["nbytes"], tuple(data["notes"]))
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return (label, text) pairs: what the tables for terminals and notebooks show."""
+        shown = [(name, _with_unit(value, scores.find(name).unit)) for name, value in self.metrics.items()]
+        done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
+        shown += [("rows", done), ("weight", f"{self.weight:,.10g}")]
+        if self.elapsed:
+            speed = f", {self.nbytes / self.elapsed / 1e9:.2f} GB/s" if self.nbytes else ""
+            shown.append(("elapsed", f"{self.elapsed:.2f} s{speed}"))
+        for found in self.audit.values():
+            places = ", ".join(f"{row:,}" for row in found["rows"][:3])
+            more = ", ..." if found["count"] > 3 else ""
+            shown.append((f"{found['count']:,} rows", f"{found['what']}: row {places}{more}"))
+        if self.state.clipped_loss.units:
+            shown.append(("clipped share", f"{self.clipped_share:.2%} of the summed loss"))
+        return shown + [("note", note) for note in self.notes]
+
+    def __repr__(self) -> str:
+        return "\n".join(["Report", *_table(self.lines())])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
+            for label, text in self.lines()
+        )
+        return f"<table><caption>daskxent report</caption>{cells}</table>"
+
+
+def _table(lines: list[tuple[str, str]]) -> list[str]:
+    width = max(len(label) for label, _ in lines)
+    return [f"  {label:<{width}}  {text}" for label, text in lines]
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return f"{value:.10g} {unit}".rstrip()
+
+
+def _strict(value: Any) -> Any:
+    """Replace the numbers that JSON does not know by null."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

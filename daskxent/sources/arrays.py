@@ -1,0 +1,248 @@
+"""Open whatever holds an array as a `Source`: something with a shape that reads boxes.
+
+Nothing here loads data: a path becomes an open zarr array or a memory map, which is read piece by piece.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Box = tuple[slice, ...]
+
+
+class Source(Protocol):
+    """An array that can be read by boxes from any thread or process; pickles."""
+
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements as they are read."""
+
+    @property
+    def blocks(self) -> tuple[int, ...] | None:
+        """Length along every axis of what is stored, read and decoded as one; None where any box is cheap."""
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read the elements in a box of slices with steps of 1."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A NumPy array."""
+
+    array: NDArray[Any]
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.array.dtype
+
+    @property
+    def blocks(self) -> None:
+        """None: any box is cheap."""
+        return
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return a view of the elements in a box."""
+        return self.array[box]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a NumPy array holds from `offset` to `offset + len(held)` along one axis, addressed as if it were whole."""
+
+    held: NDArray[Any]
+    name: str
+    shape: tuple[int, ...]
+    axis: int
+    offset: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self.held.dtype
+
+    @property
+    def blocks(self) -> None:
+        """None: any box is cheap."""
+        return
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return a view of the elements in a box, which must lie inside the window."""
+        at = box[self.axis]
+        moved = slice(at.start - self.offset, at.stop - self.offset)
+        return self.held[(*box[: self.axis], moved, *box[self.axis + 1 :])]
+
+
+@dataclass(frozen=True)
+class Npy:
+    """A ``.npy`` file, mapped anew for each read so that the pages read before can leave memory."""
+
+    path: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def open(cls, path: str, name: str) -> Npy:
+        """Read the header of a file."""
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as error:
+            raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
+        return cls(path, name, array.shape, array.dtype)
+
+    @property
+    def blocks(self) -> None:
+        """None: any box is cheap."""
+        return
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Map the file and return a view of the elements in a box."""
+        array: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return np.asarray(array[box])
+
+
+@dataclass(frozen=True)
+class Zarr:
+    """A zarr array of format 2 or 3, on any store."""
+
+    array: Any
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return np.dtype(self.array.dtype)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Shape of a shard, or of a chunk where there are no shards."""
+        return tuple(getattr(self.array, "shards", None) or self.array.chunks)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a box through zarr."""
+        return np.asarray(self.array[box])
+
+
+def window(source: Any, axis: int | None, start: int, stop: int) -> Any:
+    """Return a source that holds no more of an in-memory array than ``start <= index < stop`` along `axis`."""
+    if not isinstance(source, Memory) or axis is None:
+        return source
+    held = source.array[(slice(None),) * axis + (slice(start, stop),)]
+    return Window(held, source.name, source.shape, axis, start)
+
+
+def is_dask(given: Any) -> bool:
+    """Whether `given` is a dask array."""
+    return type(given).__module__.startswith("dask.array") and hasattr(given, "dask")
+
+
+def open_array(given: Any, name: str) -> Any:
+    """Open an array wherever it is.
+
+    Parameters
+    ----------
+    given : str, Path, zarr.Array, numpy.ndarray, xarray.DataArray, dask.array.Array, or nested lists of numbers
+        A path or URL ends in ``.npy`` or names a zarr array, inside its group: ``dump.zarr/logits``.
+    name : str
+        What the array is called in messages.
+
+    Returns
+    -------
+    Source or dask.array.Array
+        A dask array is returned as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing at the path.
+    ValueError
+        The path is a group, or what is there is no array; a dask array has chunks of unknown length.
+    TypeError
+        `given` is none of the above.
+
+    Examples
+    --------
+    >>> open_array([[1, 2], [3, 4]], "y_pred").shape
+    (2, 2)
+    """
+    given = _unwrapped(given)
+    if is_dask(given):
+        if any(np.isnan(size) for sizes in given.chunks for size in sizes):
+            raise ValueError(f"{name}: its dask chunks have unknown lengths; call compute_chunk_sizes() on it first")
+        return given
+    if isinstance(given, (str, Path)):
+        return _open_path(os.fspath(given), name)
+    if isinstance(given, np.ndarray):
+        return Memory(given, name)
+    if type(given).__module__.partition(".")[0] == "zarr":
+        if not hasattr(given, "chunks"):
+            raise ValueError(f"{name}: {_members(given, str(given))}")
+        return Zarr(given, name)
+    if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):
+        return Memory(_from_lists(given, name), name)
+    raise TypeError(
+        f"{name}: expected a path, a zarr, NumPy, dask or xarray array, or lists of numbers; got {type(given).__name__}"
+    )
+
+
+def _unwrapped(given: Any) -> Any:
+    """Return the array inside an xarray.DataArray."""
+    if type(given).__module__.partition(".")[0] == "xarray" and hasattr(given, "dims"):
+        return given.data
+    return given
+
+
+def _from_lists(given: Any, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name}: the nested lists do not form an array: {error}") from error
+
+
+def _open_path(path: str, name: str) -> Source:
+    local = "://" not in path
+    if local and not os.path.exists(path):
+        raise FileNotFoundError(f"{name}: there is nothing at {path}")
+    if path.endswith(".npy"):
+        return Npy.open(path, name)
+    import zarr
+
+    try:
+        found = zarr.open(path, mode="r")
+    except (FileNotFoundError, ValueError, KeyError, NotADirectoryError) as error:
+        what = f"{path} is no zarr array" if local else f"there is no zarr array at {path}"
+        raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
+    if isinstance(found, zarr.Group):
+        raise ValueError(f"{name}: {_members(found, path)}")
+    return Zarr(found, name)
+
+
+def _members(group: Any, where: str) -> str:
+    names = ", ".join(sorted(key for key, _ in group.arrays()))
+    return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
