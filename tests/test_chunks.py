@@ -486,6 +486,12 @@ def test_threads_share_chunks_but_not_scratch(tmp_path, layout, codec):
         list(pool.map(read_all, [range(20), range(19, -1, -1)] * 5))
 
 
+def test_what_cannot_be_mapped_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoded, "MAPPED", 1)
+    monkeypatch.setattr(encoded, "_map", lambda *a: (_ for _ in ()).throw(OSError("no such device")))
+    assert_same(create(tmp_path, numbers((7, 5)), (3, 2), "shards"), fast=True)
+
+
 def test_a_map_goes_when_its_array_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(encoded, "MAPPED", 1)
     chunk = Chunks(create(tmp_path, numbers((7, 5)), (7, 5), codec="none"), "y").read((0, 0), Scratch())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import os
 import struct
@@ -86,7 +87,10 @@ class Files:
         with file:
             start, stop, _ = span.indices(os.fstat(file.fileno()).st_size)
             size = max(stop - start, 0)
-            return _map(file, start, size) if size >= MAPPED else _read(file, start, buffer.take(size))
+            if size >= MAPPED:
+                with contextlib.suppress(OSError):  # some network file systems cannot be mapped
+                    return _map(file, start, size)
+            return _read(file, start, buffer.take(size))
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such a file; raises what `fetch` raises."""
@@ -104,8 +108,10 @@ def _map(file: io.FileIO, start: int, size: int) -> Bytes:
 def _read(file: io.FileIO, start: int, out: Bytes) -> Bytes:
     if start:
         file.seek(start)
-    done = file.readinto(out.data)
-    return out[:done]  # a file that has just been cut short: the decoder will miss the rest
+    done = 0
+    while done < out.size and (got := file.readinto(out[done:].data)):  # Linux reads 2 GiB at once at most
+        done += got
+    return out[:done]  # less than asked if the file has just been cut short; the decoder will notice
 
 
 class Objects:
