@@ -26,7 +26,7 @@ LEVELS = {
     "scores": 1,
     "report": 2,
     "sources": 2,
-    "plan": 2,
+    "planning": 2,
     "parts": 2,
     "journal": 2,
     "engine": 3,
@@ -42,7 +42,8 @@ SAME_LEVEL = {
     "rows": {"elementary"},
     "state": {"scores"},
     "parts": {"sources"},
-    "plan": {"sources"},
+    "planning": {"sources"},
+    "engine": {"lazy"},
     "__init__": {"metrics", "losses"},
     "cli": {"demo"},
 }
