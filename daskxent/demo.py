@@ -139,7 +139,7 @@ def _read_marker(path: Path) -> object:
 
 def _write_rows(group: Any, source: "_RowSource", count: int, progress: bool) -> None:
     """Fill the group's arrays chunk by chunk, a chunk on each thread."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
     from tqdm import tqdm
 
     arrays = (  # in the order of Rows

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent import planning, scores
 from daskxent.parts import Work
 from daskxent.report import Report
-from daskxent.sources import Inputs, align, is_dask, open_array
+from daskxent.sources import Along, Inputs, align, is_dask, open_array
 from daskxent.state import ON_INVALID, Question, State, complain
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _prepare(
     if on_invalid not in ON_INVALID:
         raise ValueError(f"on_invalid: expected one of {', '.join(ON_INVALID)}; got {on_invalid!r}")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = align(open_array(y_true, "y_true"), open_array(y_pred, "y_pred"), weights, axis)
+    inputs = _meet(align(open_array(y_true, "y_true"), open_array(y_pred, "y_pred"), weights, axis))
     if label_smoothing and not inputs.dense:
         raise ValueError("label_smoothing: needs one-hot or soft labels; these are integers")
     if ignore_class is not None and inputs.dense:
@@ -292,7 +292,8 @@ class _Cluster:
     @property
     def threads(self) -> int:
         """Threads of all workers."""
-        return max(1, sum(self.client.nthreads().values()))
+        threads: dict[str, int] = self.client.nthreads()
+        return max(1, sum(threads.values()))
 
     def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
         """Cut the rows for the threads of the cluster."""
@@ -340,7 +341,9 @@ class _Graph:
         """Describe the chunks; a part is one of them."""
         from daskxent import lazy
 
-        return lazy.plan(inputs, question, self.threads, rows)
+        if rows is not None:
+            raise ValueError("rows: slice dask arrays before they are evaluated")
+        return lazy.plan(inputs, question, self.threads)
 
     def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
         """Yield the state of every group of chunks as it is done."""
@@ -359,6 +362,17 @@ class _Graph:
             future.release()
             pending.update([self.client.compute(group) for group in islice(groups, 1)])
             yield states
+
+
+def _meet(inputs: Inputs) -> Inputs:
+    """Turn stored predictions into a dask array of their own chunks where labels or weights are dask arrays."""
+    others = [inputs.labels, inputs.weights]
+    sources = [other.source if isinstance(other, Along) else other for other in others]
+    if is_dask(inputs.predictions) or not any(map(is_dask, sources)):
+        return inputs
+    from daskxent import lazy
+
+    return replace(inputs, predictions=lazy.from_source(inputs.predictions, inputs.lead + (inputs.lead >= inputs.axis)))
 
 
 def _runner(inputs: Inputs, client: Any, threads: int | None) -> _Threads | _Cluster | _Graph:

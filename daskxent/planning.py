@@ -40,7 +40,9 @@ class Plan:
     start, stop : int
         Steps along the lead axis to be evaluated.
     step : int
-        Steps in a part; parts begin at multiples of it.
+        Steps in a part, at most; parts begin at multiples of it.
+    parts : int
+        Number of parts.
     rows_per_step : int
         Rows in one step.
     threads : int
@@ -61,6 +63,7 @@ class Plan:
     start: int
     stop: int
     step: int
+    parts: int
     rows_per_step: int
     threads: int
     nbytes: int
@@ -70,7 +73,7 @@ class Plan:
 
     def __len__(self) -> int:
         """Return the number of parts."""
-        return max(0, -(-self.stop // self.step) - self.start // self.step)
+        return self.parts
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield the parts as (start, stop) along the lead axis."""
@@ -151,6 +154,7 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
         start=start,
         stop=stop,
         step=step,
+        parts=-(-stop // step) - start // step,
         rows_per_step=inputs.rows_per_step,
         threads=threads,
         nbytes=total,

@@ -144,11 +144,10 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1) -> Inputs
     if not -ndim <= axis < ndim:
         raise ValueError(f"axis: {axis} is out of range for y_pred of shape {_show(predictions)}")
     axis = int(axis) % ndim
-    dense, aligned = _align_labels(labels, predictions, axis)
-    inputs = Inputs(aligned, predictions, None, axis, dense)
-    if inputs.rows == 0 or inputs.classes == 0:
+    if 0 in predictions.shape:
         raise ValueError(f"y_pred: there is nothing to evaluate in shape {_show(predictions)}")
-    return Inputs(aligned, predictions, _align_weights(weights, inputs.positions), axis, dense)
+    dense, aligned = _align_labels(labels, predictions, axis)
+    return Inputs(aligned, predictions, _align_weights(weights, _without(predictions.shape, axis)), axis, dense)
 
 
 def _check_predictions(labels: Any, predictions: Any) -> None:

@@ -21,7 +21,9 @@ Box = tuple[slice, ...]
 class Source(Protocol):
     """An array that can be read by boxes from any thread or process; pickles."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the array is called in messages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -106,7 +108,7 @@ class Npy:
     def open(cls, path: str, name: str) -> Npy:
         """Read the header of a file."""
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.lib.format.open_memmap(path, mode="r")
         except ValueError as error:
             raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
         return cls(path, name, array.shape, array.dtype)
@@ -118,8 +120,7 @@ class Npy:
 
     def read(self, box: Box) -> NDArray[Any]:
         """Map the file and return a view of the elements in a box."""
-        array: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return np.asarray(array[box])
+        return np.asarray(np.lib.format.open_memmap(self.path, mode="r")[box])
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ class Zarr:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the elements."""
-        return np.dtype(self.array.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.array.dtype)
+        return dtype
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -229,15 +231,19 @@ def _open_path(path: str, name: str) -> Source:
     local = "://" not in path
     if local and not os.path.exists(path):
         raise FileNotFoundError(f"{name}: there is nothing at {path}")
+    if local:
+        path = os.path.abspath(path)  # a worker may run in another directory
     if path.endswith(".npy"):
         return Npy.open(path, name)
     import zarr
 
     try:
         found = zarr.open(path, mode="r")
-    except (FileNotFoundError, ValueError, KeyError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{path} is no zarr array" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # what zarr makes of damaged metadata
+        raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
     if isinstance(found, zarr.Group):
         raise ValueError(f"{name}: {_members(found, path)}")
     return Zarr(found, name)

@@ -1,0 +1,313 @@
+"""Dask arrays: one task per chunk of predictions, and a tree of merges.
+
+The predictions are never rechunked. Each of their chunks becomes one task, into which Dask fuses the chunk's own
+reading and whatever elementwise work the user's graph does on it; where the class axis is split, a chunk yields
+the records of its rows, and one more task per chunk of rows merges them. Labels and weights, a few bytes a row,
+are cut to the row chunks of the predictions.
+
+Only public functions of `dask.array` are used. Each task keeps the class axis, with length 1, in its output: Dask
+does not fuse reads into a blockwise task that drops an axis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent import parts
+from daskxent import rows as scanning
+from daskxent.planning import Plan
+from daskxent.sources import Along, Inputs, is_dask
+from daskxent.sources.arrays import Memory
+from daskxent.state import Question, State, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from daskxent.rows import Rows
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of positions, scanned over all classes.
+
+    Attributes
+    ----------
+    question : Question
+    shape : tuple of int
+        Of the chunk's positions; its n rows are numbered over them in C order.
+    origin : tuple of int
+        First position of the chunk.
+    positions : tuple of int
+        Shape of all positions.
+    records : Rows
+    labels : (n,) int64
+    losses : (n,) float64 or None
+        None unless the question needs them.
+    weights : (n,) float64 or None
+    """
+
+    question: Question
+    shape: tuple[int, ...]
+    origin: tuple[int, ...]
+    positions: tuple[int, ...]
+    records: Rows
+    labels: NDArray[np.int64]
+    losses: NDArray[np.float64] | None
+    weights: NDArray[np.float64] | None
+
+    def state(self) -> State:
+        """Tally the chunk: rows are numbered, and covered, as in the whole array."""
+        found = tally(self.question, self.records, self.labels, self.weights, self.losses)
+        return found.placed(self.place, self.covered())
+
+    def place(self, row: int) -> int:
+        """Return the number in the whole array of a row of the chunk."""
+        at = np.unravel_index(row, self.shape)
+        return int(np.ravel_multi_index([int(i) + o for i, o in zip(at, self.origin, strict=True)], self.positions))
+
+    def covered(self) -> tuple[tuple[int, int], ...]:
+        """Return the rows of the chunk as ranges."""
+        if 0 in self.shape:
+            return ()
+        whole = len(self.shape)  # axes from here on are covered in full
+        while whole > 1 and self.shape[whole - 1] == self.positions[whole - 1]:
+            whole -= 1
+        run = math.prod(self.shape[whole - 1 :])
+        starts = (self.place(row) for row in range(0, math.prod(self.shape), run))
+        return tuple((start, start + run) for start in starts)
+
+
+def states(inputs: Inputs, question: Question) -> Any:
+    """Return a dask array of one `State` per chunk of positions.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        With dask predictions; labels and weights may be dask arrays or sources.
+    question : Question
+
+    Returns
+    -------
+    dask.array.Array
+        Of objects, with the axes of the positions.
+    """
+    return per_chunk(inputs, question, _state_of, dtype=object, size=_one)
+
+
+def merge_all(found: Iterable[State] | NDArray[Any]) -> State:
+    """Merge states pairwise, as a tree."""
+    level = list(found.ravel() if isinstance(found, np.ndarray) else found)
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [a.merge(b) for a, b in pairs] + level[len(level) - len(level) % 2 :]
+    return level[0] if level else State.zero()
+
+
+def groups(inputs: Inputs, question: Question, size: int) -> Iterator[Any]:
+    """Yield the array of `states` in groups of about `size` chunks."""
+    every = states(inputs, question)
+    step = max(1, size // math.prod(every.numblocks[1:]))
+    for first in range(0, every.numblocks[0], step):
+        yield every.blocks[first : first + step]
+
+
+def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
+    """Describe the evaluation of dask predictions: a part is a chunk of positions."""
+    x = inputs.predictions
+    block = math.prod(max(sizes) for sizes in x.chunks) * x.dtype.itemsize
+    length = inputs.positions[inputs.lead]
+    return Plan(
+        question=question,
+        shape=tuple(x.shape),
+        dtype=str(x.dtype),
+        start=0,
+        stop=length,
+        step=max(x.chunks[inputs.lead + (inputs.lead >= inputs.axis)]),
+        parts=math.prod(n for axis, n in enumerate(x.numblocks) if axis != inputs.axis),
+        rows_per_step=inputs.rows_per_step,
+        threads=threads,
+        nbytes=x.nbytes,
+        chunks=math.prod(x.numblocks),
+        memory=2 * threads * block,
+    )
+
+
+def per_chunk(
+    inputs: Inputs,
+    question: Question,
+    finish: Callable[[Chunk], NDArray[Any]],
+    *,
+    dtype: Any,
+    size: Callable[[int], int] | None = None,
+) -> Any:
+    """Return a dask array made of one task per chunk of predictions.
+
+    Parameters
+    ----------
+    inputs, question
+        As for `states`.
+    finish : callable
+        From a `Chunk` to the array for its positions; must pickle.
+    dtype : dtype
+        Of the result.
+    size : callable, optional
+        From the length of a chunk of positions to that of the result; by default they are the same.
+
+    Returns
+    -------
+    dask.array.Array
+        With the axes and the chunks of the positions.
+    """
+    import dask.array as da
+
+    x = inputs.predictions
+    if inputs.dense and x.numblocks[inputs.axis] > 1:
+        x = x.rechunk({inputs.axis: -1}, method="tasks")  # a dense row cannot be told class by class
+    axes = tuple(range(x.ndim))
+    at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
+    labels, label_axes = _beside(inputs.labels, x, axes if inputs.dense else at)
+    weights, weight_axes = _beside(inputs.weights, x, at)
+    offsets = [arg for axis in at for arg in (_starts(x, axis), (axis,))]
+    task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish)
+    sizes = dict.fromkeys(at, size) if size else {}
+    blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False)
+    empty = np.empty((0,) * x.ndim, dtype)
+    beside = (labels, label_axes, weights, weight_axes, *offsets)
+    if x.numblocks[inputs.axis] == 1:
+        sizes[inputs.axis] = _one
+        whole = blockwise(task.evaluate, axes, x, axes, *beside, adjust_chunks=sizes, meta=empty)
+        return whole[tuple(0 if axis == inputs.axis else slice(None) for axis in axes)]
+    first = (_starts(x, inputs.axis), (inputs.axis,))
+    each = dict.fromkeys(axes, _one)
+    records = da.blockwise(
+        task.scan, axes, x, axes, labels, label_axes, *first, dtype=object, adjust_chunks=each,
+        meta=empty.astype(object), align_arrays=False,
+    )  # fmt: skip
+    return blockwise(task.merge, at, records, axes, *beside, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them."""
+
+    question: Question
+    axis: int
+    positions: tuple[int, ...]
+    weight_axes: tuple[int, ...] | None
+    finish: Callable[[Chunk], NDArray[Any]]
+
+    def evaluate(self, x: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
+        """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
+        values = parts.as_rows(np.asarray(x), self.axis)
+        shape = x.shape[: self.axis] + x.shape[self.axis + 1 :]
+        if self.question.dense:
+            soft = np.moveaxis(np.asarray(labels), self.axis, -1).reshape(-1, self.question.classes)
+            sparse = soft.argmax(axis=1).astype(np.int64)
+            records = parts.scan(self.question, values, sparse, 0)
+            losses = parts.dense_losses(self.question, values, soft, records) if self.question.needs_loss else None
+        else:
+            sparse = parts.as_labels(np.asarray(labels)).reshape(-1)
+            records = parts.scan(self.question, values, sparse, 0)
+            losses = parts.losses(self.question, records)
+        return np.expand_dims(self._finished(shape, offsets, records, sparse, losses, weights), self.axis)
+
+    def scan(self, x: Any, labels: Any, first: Any) -> NDArray[Any]:
+        """Scan a block of some classes of a chunk of positions."""
+        out = np.empty((1,) * x.ndim, object)
+        sparse = parts.as_labels(np.asarray(labels)).reshape(-1)
+        values = parts.as_rows(np.asarray(x), self.axis)
+        out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0]))
+        return out
+
+    def merge(self, blocks: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
+        """Merge the records of all blocks of classes and finish the chunk."""
+        records = reduce(scanning.merge, (block.item() for block in blocks))
+        sparse = parts.as_labels(np.asarray(labels))
+        losses = parts.losses(self.question, records)
+        return self._finished(sparse.shape, offsets, records, sparse.reshape(-1), losses, weights)
+
+    def _finished(
+        self,
+        shape: tuple[int, ...],
+        offsets: tuple[Any, ...],
+        records: Rows,
+        labels: NDArray[np.int64],
+        losses: NDArray[np.float64] | None,
+        weights: Any,
+    ) -> NDArray[Any]:
+        if weights is not None:
+            weights = np.asarray(weights, np.float64)
+            aligned = [1] * len(shape)
+            for axis, length in zip(self.weight_axes or (), weights.shape, strict=True):
+                aligned[axis] = length
+            weights = np.broadcast_to(weights.reshape(aligned), shape).reshape(-1)
+        origin = tuple(int(offset[0]) for offset in offsets)
+        return self.finish(Chunk(self.question, shape, origin, self.positions, records, labels, losses, weights))
+
+
+def from_source(source: Any, lead: int) -> Any:
+    """Return a source as a dask array of the source's own chunks, or of pieces along `lead` where it has none."""
+    import dask.array as da
+
+    if source.blocks:
+        chunks = source.blocks
+    else:
+        step = max(1, parts.PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
+        chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
+    if isinstance(source, Memory):
+        return da.from_array(source.array, chunks=chunks)
+    return da.from_array(_Sliceable(source), chunks=chunks, name=False, inline_array=True)
+
+
+def _one(_: int) -> int:
+    return 1
+
+
+def _state_of(chunk: Chunk) -> NDArray[Any]:
+    out = np.empty((1,) * len(chunk.shape), object)
+    out[(0,) * out.ndim] = chunk.state()
+    return out
+
+
+def _starts(x: Any, axis: int) -> Any:
+    """Return where the chunks of an axis start: one literal number per chunk, no tasks."""
+    import dask.array as da
+
+    return da.from_array(np.cumsum((0, *x.chunks[axis][:-1])), chunks=1)
+
+
+class _Sliceable:
+    """A source as `dask.array.from_array` wants it."""
+
+    def __init__(self, source: Any) -> None:
+        self.source, self.shape, self.dtype, self.ndim = source, source.shape, source.dtype, len(source.shape)
+
+    def __getitem__(self, box: tuple[slice, ...]) -> NDArray[Any]:
+        return np.asarray(self.source.read(box))
+
+
+def _beside(along: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, tuple[int, ...] | None]:
+    """Return labels or weights cut to the chunks of `x`, and the axes of `x` they lie along."""
+    import dask.array as da
+
+    if along is None or isinstance(along, float):
+        return along, None
+    source = along.source if isinstance(along, Along) else along
+    follows = along.follows if isinstance(along, Along) else tuple(range(len(axes)))
+    chunks = tuple((1,) if axis is None else x.chunks[axes[axis]] for axis in follows)
+    if is_dask(source):
+        array = source if source.chunks == chunks else source.rechunk(chunks, method="tasks")
+    elif isinstance(source, Memory):
+        array = da.from_array(source.array, chunks=chunks)
+    else:
+        array = da.from_array(_Sliceable(source), chunks=chunks, name=False, inline_array=True)
+    if None in follows:
+        array = array[tuple(0 if axis is None else slice(None) for axis in follows)]
+    return array, tuple(axes[axis] for axis in follows if axis is not None)
