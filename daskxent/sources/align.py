@@ -18,7 +18,7 @@ from daskxent.sources.arrays import window
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from daskxent.sources.arrays import Box, Source
+    from daskxent.sources.arrays import Box
 
 
 @dataclass(frozen=True)
