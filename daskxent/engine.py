@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from daskxent import planning, scores
 from daskxent.parts import Work
 from daskxent.report import Report
-from daskxent.sources import Along, Inputs, align, is_dask, open_array
-from daskxent.state import ON_INVALID, Question, State, complain
+from daskxent.sources import Along, Inputs, align, is_dask, open_array, whole
+from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain
 
 if TYPE_CHECKING:
     from daskxent.planning import Plan
@@ -50,6 +50,7 @@ def evaluate(
     label_smoothing: float = 0.0,
     on_invalid: str = "raise",
     allow_negative_weights: bool = False,
+    on_missing: str | None = None,
     rows: tuple[int, int] | None = None,
     client: Any = None,
     threads: int | None = None,
@@ -81,6 +82,10 @@ def evaluate(
         the report. "skip": both kinds of rows are left out, and told. "count": both stay in; the loss is NaN.
     allow_negative_weights : bool
         Take negative weights, which are an error otherwise.
+    on_missing : {None, "raise", "fill"}
+        What becomes of zarr chunks that are not stored. zarr leaves out chunks that hold nothing but the fill value,
+        so None takes missing labels and weights as filled, and tells; missing predictions are an error. "raise" and
+        "fill" decide for all three.
     rows : (start, stop), optional
         Evaluate only these steps along the first axis of the positions.
     client : distributed.Client, optional
@@ -122,6 +127,7 @@ def evaluate(
         label_smoothing=label_smoothing,
         on_invalid=on_invalid,
         allow_negative_weights=allow_negative_weights,
+        on_missing=on_missing,
         rows=rows,
         client=client,
         threads=threads,
@@ -181,21 +187,22 @@ def _prepare(
     label_smoothing: float = 0.0,
     on_invalid: str = "raise",
     allow_negative_weights: bool = False,
+    on_missing: str | None = None,
     **options: Any,
 ) -> tuple[Inputs, Question, dict[str, Any]]:
     """Open, check and align everything that `evaluate` takes."""
     known = {"rows": None, "client": None, "threads": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
-    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
-    if not names:
-        raise ValueError("metrics: expected at least one name")
-    for name in names:
-        scores.find(name)
+    names = _names(metrics)
     if on_invalid not in ON_INVALID:
         raise ValueError(f"on_invalid: expected one of {', '.join(ON_INVALID)}; got {on_invalid!r}")
+    if on_missing not in ON_MISSING:
+        raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
     inputs = _meet(align(open_array(y_true, "y_true"), open_array(y_pred, "y_pred"), weights, axis))
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
     if label_smoothing and not inputs.dense:
         raise ValueError("label_smoothing: needs one-hot or soft labels; these are integers")
     if ignore_class is not None and inputs.dense:
@@ -205,12 +212,25 @@ def _prepare(
         classes=inputs.classes,
         from_logits=bool(from_logits),
         dense=inputs.dense,
-        ignore_class=None if ignore_class is None else int(ignore_class),
+        ignore_class=None if ignore_class is None else whole(ignore_class, "ignore_class"),
         label_smoothing=float(label_smoothing),
         on_invalid=on_invalid,
         allow_negative_weights=bool(allow_negative_weights),
+        on_missing=on_missing,
     )
     return inputs, question, known | options
+
+
+def _names(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the metrics, each once, if they are known."""
+    if not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics: expected names, got {metrics!r}")
+    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
+    if not names:
+        raise ValueError("metrics: expected at least one name")
+    for name in names:
+        scores.find(name)
+    return names
 
 
 def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
@@ -251,7 +271,7 @@ class _Threads:
     """Parts on threads of this process."""
 
     def __init__(self, threads: int | None) -> None:
-        if threads is not None and (isinstance(threads, bool) or threads < 1):
+        if threads is not None and whole(threads, "threads") < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
         self.threads = threads or len(
             os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,7 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
     predictions = inputs.predictions
     at = inputs.lead + (inputs.lead >= inputs.axis)
     length = predictions.shape[at]
-    start, stop = (0, length) if rows is None else rows
+    start, stop = (0, length) if rows is None else _range(rows)
     if not 0 <= start < stop <= length:
         raise ValueError(f"rows: {start}:{stop} is not a range inside 0:{length}")
     blocks = predictions.blocks
@@ -176,6 +177,14 @@ def show_bytes(n: int) -> str:
         if n >= size:
             return f"{n / size:.2f} {unit}"
     return f"{n} B"
+
+
+def _range(rows: tuple[int, int]) -> tuple[int, int]:
+    try:
+        start, stop = map(operator.index, rows)
+    except (TypeError, ValueError):
+        raise TypeError(f"rows: expected (start, stop), got {rows!r}") from None
+    return start, stop
 
 
 def _chunks(shape: tuple[int, ...], blocks: tuple[int, ...], at: int, start: int, stop: int) -> int:

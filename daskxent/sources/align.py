@@ -35,10 +35,22 @@ class Along:
     source: Any
     follows: tuple[int | None, ...]
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read what lies along a box of positions, repeated where the source has length 1: (positions,) array."""
-        part = self.source.read(tuple(slice(0, 1) if axis is None else box[axis] for axis in self.follows))
-        return self.spread(part, tuple(s.stop - s.start for s in box))
+    def read(self, box: Box, absent: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """Read what lies along a box of positions, repeated where the source has length 1: (positions,) array.
+
+        Positions that are not stored are set in `absent`, an array of the shape of the box; without it they are an
+        error.
+        """
+        own = tuple(slice(0, 1) if axis is None else box[axis] for axis in self.follows)
+        missing: list[Box] | None = None if absent is None else []
+        part = self.source.read(own, missing)
+        shape = tuple(s.stop - s.start for s in box)
+        if absent is not None and missing:
+            gone = np.zeros(part.shape, bool)
+            for gap in missing:
+                gone[tuple(slice(g.start - o.start, g.stop - o.start) for g, o in zip(gap, own, strict=True))] = True
+            absent |= self.spread(gone, shape).reshape(shape)
+        return self.spread(part, shape)
 
     def spread(self, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Repeat a read part over positions of the given shape and flatten it."""
@@ -139,15 +151,20 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1) -> Inputs
     """
     _check_predictions(labels, predictions)
     ndim = len(predictions.shape)
-    if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-        raise TypeError(f"axis: expected an integer, got {axis!r}")
-    if not -ndim <= axis < ndim:
+    if not -ndim <= whole(axis, "axis") < ndim:
         raise ValueError(f"axis: {axis} is out of range for y_pred of shape {_show(predictions)}")
     axis = int(axis) % ndim
     if 0 in predictions.shape:
         raise ValueError(f"y_pred: there is nothing to evaluate in shape {_show(predictions)}")
     dense, aligned = _align_labels(labels, predictions, axis)
     return Inputs(aligned, predictions, _align_weights(weights, _without(predictions.shape, axis)), axis, dense)
+
+
+def whole(number: Any, name: str) -> int:
+    """Return an integer of any kind as an int; a TypeError calls it by `name`."""
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {number!r}")
+    return int(number)
 
 
 def _check_predictions(labels: Any, predictions: Any) -> None:

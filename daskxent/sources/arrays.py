@@ -5,12 +5,16 @@ Nothing here loads data: a path becomes an open zarr array or a memory map, whic
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from daskxent.sources.chunks import Chunks, Scratch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,8 +41,16 @@ class Source(Protocol):
     def blocks(self) -> tuple[int, ...] | None:
         """Length along every axis of what is stored, read and decoded as one; None where any box is cheap."""
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read the elements in a box of slices with steps of 1."""
+    @property
+    def pieces(self) -> tuple[int, ...] | None:
+        """Length along every axis of what is decoded as one; None where any box is cheap."""
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read the elements in a box of slices with steps of 1.
+
+        What is not stored reads as the fill value and its box is added to `absent`; without a list to add it to,
+        it is an error.
+        """
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,9 @@ class Memory:
         """None: any box is cheap."""
         return
 
-    def read(self, box: Box) -> NDArray[Any]:
+    pieces = blocks
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
         """Return a view of the elements in a box."""
         return self.array[box]
 
@@ -88,7 +102,9 @@ class Window:
         """None: any box is cheap."""
         return
 
-    def read(self, box: Box) -> NDArray[Any]:
+    pieces = blocks
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
         """Return a view of the elements in a box, which must lie inside the window."""
         at = box[self.axis]
         moved = slice(at.start - self.offset, at.stop - self.offset)
@@ -118,37 +134,119 @@ class Npy:
         """None: any box is cheap."""
         return
 
-    def read(self, box: Box) -> NDArray[Any]:
+    pieces = blocks
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
         """Map the file and return a view of the elements in a box."""
         return np.asarray(np.lib.format.open_memmap(self.path, mode="r")[box])
 
 
-@dataclass(frozen=True)
 class Zarr:
-    """A zarr array of format 2 or 3, on any store."""
+    """A zarr array of format 2 or 3, on any store, read chunk by chunk.
 
-    array: Any
-    name: str
+    Each thread keeps the chunk it read last, so that neighbouring boxes of one chunk decode it once.
+    """
+
+    def __init__(self, array: Any, name: str) -> None:
+        self.array, self.name = array, name
+        self.chunks = Chunks(array, name)
+        self._thread = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Zarr, (self.array, self.name)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of every axis."""
-        return tuple(self.array.shape)
+        return self.chunks.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the elements."""
-        dtype: np.dtype[Any] = np.dtype(self.array.dtype)
-        return dtype
+        return self.chunks.dtype
 
     @property
     def blocks(self) -> tuple[int, ...]:
         """Shape of a shard, or of a chunk where there are no shards."""
-        return tuple(getattr(self.array, "shards", None) or self.array.chunks)
+        return self.chunks.blocks
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Read a box through zarr."""
-        return np.asarray(self.array[box])
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """Shape of what is decoded as one: a chunk, or an inner chunk of a shard."""
+        return self.chunks.chunks
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box; inside one chunk the result is a view, good until the thread's next read."""
+        pieces = self.pieces
+        first = tuple(s.start // n for s, n in zip(box, pieces, strict=True))
+        last = tuple((s.stop - 1) // n for s, n in zip(box, pieces, strict=True))
+        if first == last:
+            return self._part(first, box, absent)
+        out = np.empty(tuple(s.stop - s.start for s in box), self.dtype)
+        for index in itertools.product(*(range(i, j + 1) for i, j in zip(first, last, strict=True))):
+            part = tuple(
+                slice(max(s.start, i * n), min(s.stop, (i + 1) * n)) for s, i, n in zip(box, index, pieces, strict=True)
+            )
+            target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, box, strict=True))
+            out[target] = self._part(index, part, absent)
+        return out
+
+    def _part(self, index: tuple[int, ...], box: Box, absent: list[Box] | None) -> NDArray[Any]:
+        chunk = self._chunk(index)
+        if chunk is not None:
+            return chunk[tuple(slice(s.start - i * n, s.stop - i * n) for s, i, n in zip(box, index, self.pieces))]  # noqa: B905 - hot
+        if absent is None:
+            raise self.chunks.missing(index)
+        absent.append(box)
+        return np.broadcast_to(self.chunks.fill(), tuple(s.stop - s.start for s in box))
+
+    def _chunk(self, index: tuple[int, ...]) -> NDArray[Any] | None:
+        mine = self._thread
+        if not hasattr(mine, "scratch"):
+            mine.scratch, mine.index, mine.chunk = Scratch(), None, None
+        if mine.index != index:
+            mine.index = mine.chunk = None
+            mine.chunk = self.chunks.read(index, mine.scratch)
+            mine.index = index
+        return mine.chunk  # type: ignore[no-any-return]
+
+
+class Joined:
+    """Consecutive blocks of classes, each an array of its own, as one array."""
+
+    def __init__(self, members: list[Any], axis: int) -> None:
+        self.members, self.axis = members, axis
+        widths = [member.shape[axis] for member in members]
+        self.starts = [0, *itertools.accumulate(widths)]
+        first = members[0].shape
+        self.name = members[0].name
+        self.shape = (*first[:axis], self.starts[-1], *first[axis + 1 :])
+        self.dtype = members[0].dtype
+        self.blocks = members[0].blocks
+        self.pieces = members[0].pieces
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box; over several members it is put together."""
+        classes = box[self.axis]
+        parts = []
+        for member, start, stop in zip(self.members, self.starts, self.starts[1:], strict=False):
+            low, high = max(classes.start, start), min(classes.stop, stop)
+            if low < high:
+                inside = (*box[: self.axis], slice(low - start, high - start), *box[self.axis + 1 :])
+                missing: list[Box] | None = None if absent is None else []
+                parts.append(member.read(inside, missing))
+                if absent is not None and missing:
+                    absent.append(box)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axis)
+
+
+def class_cuts(source: Source, axis: int) -> list[int]:
+    """Return where the blocks of classes begin that `source` can read one at a time, and where the last one ends."""
+    if isinstance(source, Joined):
+        inner = zip(source.members, source.starts, strict=False)
+        return [*(start + cut for member, start in inner for cut in class_cuts(member, axis)[:-1]), source.starts[-1]]
+    width, classes = source.pieces[axis] if source.pieces else source.shape[axis], source.shape[axis]
+    return [*range(0, classes, width), classes]
 
 
 def window(source: Any, axis: int | None, start: int, stop: int) -> Any:
