@@ -1,6 +1,6 @@
-# ruff: noqa: TID253, only the package itself must be importable without zarr
 import itertools
 import math
+import mmap
 import pickle
 import sys
 import warnings
@@ -258,6 +258,12 @@ def test_through_zarr_a_torn_chunk_is_seen(other, keep):
     assert torn(other)
 
 
+def test_through_zarr_bad_gzip_is_torn_although_it_is_an_oserror(tmp_path):
+    z = zarr.create_array(tmp_path, data=numbers((3, 2)), **OTHERS["transpose"])
+    stored(tmp_path)[0].write_bytes(b"not gzip")
+    assert isinstance(torn(z)[0].__cause__, OSError)
+
+
 @pytest.mark.filterwarnings("ignore:The data type .* does not have a Zarr V3 specification")
 def test_strings_go_through_zarr(tmp_path):
     z = zarr.create_array(tmp_path, shape=(3,), chunks=(2,), dtype="U4", fill_value="")
@@ -494,11 +500,13 @@ def test_what_cannot_be_mapped_is_read(tmp_path, monkeypatch):
 
 def test_a_map_goes_when_its_array_goes(tmp_path, monkeypatch):
     monkeypatch.setattr(encoded, "MAPPED", 1)
-    chunk = Chunks(create(tmp_path, numbers((7, 5)), (7, 5), codec="none"), "y").read((0, 0), Scratch())
-    mapped = chunk
+    values = numbers((6, 2000))  # an inner chunk starts at 12,000 bytes: not on a page
+    chunks = Chunks(create(tmp_path, values, (3, 1000), "shards", "none"), "y")
+    mapped = chunk = chunks.read((0, 1), Scratch())
     while isinstance(mapped, np.ndarray):
         mapped = mapped.base
-    mapped = mapped.obj  # the memoryview np.frombuffer keeps
+    mapped = mapped.obj  # the memoryview that np.frombuffer keeps
+    assert isinstance(mapped, mmap.mmap)
     with pytest.raises(BufferError):
         mapped.close()
     del chunk
