@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent import planning, scores
 from daskxent.parts import Work
 from daskxent.report import Report
-from daskxent.sources import Along, Inputs, align, is_dask, open_array, whole
+from daskxent.sources import Along, Inputs, align, is_dask, open_array, open_predictions, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
     sample_weight: Any = None,
     from_logits: bool = False,
     axis: int = -1,
+    view: str | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
     on_invalid: str = "raise",
@@ -64,7 +65,8 @@ def evaluate(
         Integer labels of the predictions' shape without the class axis (or with length 1 there, or a trailing
         axis of length 1), or one-hot or soft labels of the predictions' shape.
     y_pred : as `y_true`
-        Logits or probabilities, float16, bfloat16, float32 or float64.
+        Logits or probabilities, float16, bfloat16, float32 or float64. A list of arrays of two or more axes is taken
+        as consecutive blocks of classes.
     metrics : iterable of str
         "crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits".
     sample_weight : number or as `y_true`, optional
@@ -73,6 +75,8 @@ def evaluate(
         Whether predictions are logits; otherwise they are probabilities.
     axis : int
         The class axis of `y_pred`.
+    view : {"bfloat16"}, optional
+        What uint16 predictions stand for: zarr has no bfloat16, so dumps keep the bits.
     ignore_class : int, optional
         Rows with this label are left out of sums and weights.
     label_smoothing : float
@@ -123,6 +127,7 @@ def evaluate(
         sample_weight=sample_weight,
         from_logits=from_logits,
         axis=axis,
+        view=view,
         ignore_class=ignore_class,
         label_smoothing=label_smoothing,
         on_invalid=on_invalid,
@@ -183,6 +188,7 @@ def _prepare(
     sample_weight: Any = None,
     from_logits: bool = False,
     axis: int = -1,
+    view: str | None = None,
     ignore_class: int | None = None,
     label_smoothing: float = 0.0,
     on_invalid: str = "raise",
@@ -200,7 +206,7 @@ def _prepare(
     if on_missing not in ON_MISSING:
         raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = _meet(align(open_array(y_true, "y_true"), open_array(y_pred, "y_pred"), weights, axis))
+    inputs = _meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
     if label_smoothing and not inputs.dense:

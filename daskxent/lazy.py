@@ -290,7 +290,7 @@ class _Sliceable:
         self.source, self.shape, self.dtype, self.ndim = source, source.shape, source.dtype, len(source.shape)
 
     def __getitem__(self, box: tuple[slice, ...]) -> NDArray[Any]:
-        return np.asarray(self.source.read(box))
+        return np.array(self.source.read(box))  # a copy: the source may reuse its memory for the next box
 
 
 def _beside(along: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, tuple[int, ...] | None]:

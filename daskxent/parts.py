@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent import rows as scanning
+from daskxent.sources.arrays import class_cuts
 from daskxent.state import Question, State, tally
 
 if TYPE_CHECKING:
@@ -50,20 +51,12 @@ def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> 
     """Return the state of the steps ``start <= step < stop`` along the lead axis."""
     state = State.zero()
     for run in _runs(inputs, start, stop):
-        labels, weights = _partners(inputs, run)
+        beside = _read_beside(inputs, question, run)
         for box in _boxes(inputs, run):
-            shape = tuple(s.stop - s.start for s in box)
-            inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, run, strict=True))
-            found = _evaluate_box(
-                inputs,
-                question,
-                box,
-                None if labels is None else labels[inside].reshape(-1),
-                None if weights is None else weights[inside].reshape(-1),
+            found = _evaluate_box(inputs, question, box, beside.over(box))
+            state = state.merge(
+                found.placed(_Place(_lengths(box), box, inputs.positions), ()) if found.audit else found
             )
-            if found.audit:
-                found = found.placed(_Place(shape, box, inputs.positions), ())
-            state = state.merge(found)
     per = inputs.rows_per_step
     return replace(state, covered=((start * per, stop * per),))
 
@@ -82,29 +75,62 @@ class _Place:
         return int(np.ravel_multi_index(whole, self.positions))
 
 
-def _evaluate_box(
-    inputs: Inputs,
-    question: Question,
-    box: Box,
-    labels: NDArray[np.int64] | None,
-    weights: NDArray[np.float64] | None,
-) -> State:
-    if labels is None:
-        return _evaluate_dense(inputs, question, box, weights)
-    records: Rows | None = None
-    for classes in _class_blocks(inputs):
-        values = as_rows(inputs.predictions.read(inputs.box(box, classes)), inputs.axis)
-        block = scan(question, values, labels, classes.start)
-        records = block if records is None else scanning.merge(records, block)
-    assert records is not None
-    return tally(question, records, labels, weights, losses(question, records))
+@dataclass(frozen=True)
+class _Beside:
+    """Labels and weights over a run of positions, and which of them are not stored, all of the shape of the run."""
+
+    run: Box
+    labels: NDArray[np.int64] | None
+    weights: NDArray[np.float64] | None
+    label_missing: NDArray[np.bool_] | None
+    weight_missing: NDArray[np.bool_] | None
+
+    def over(self, box: Box) -> _Beside:
+        """Return what lies along a box inside the run, flattened."""
+        inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.run, strict=True))
+        arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing)
+        return _Beside(box, *(None if array is None else array[inside].reshape(-1) for array in arrays))
 
 
-def _evaluate_dense(inputs: Inputs, question: Question, box: Box, weights: NDArray[np.float64] | None) -> State:
-    whole = inputs.box(box, slice(0, inputs.classes))
-    values = as_rows(inputs.predictions.read(whole), inputs.axis)
-    soft = as_rows(inputs.labels.read(whole), inputs.axis)
-    return tally_dense(question, values, soft, weights)
+def _read_beside(inputs: Inputs, question: Question, run: Box) -> _Beside:
+    """Read sparse labels and weights over a run of positions."""
+    shape = _lengths(run)
+    label_missing, weight_missing = (
+        None if question.on_missing == "raise" else np.zeros(shape, bool) for _ in range(2)
+    )
+    labels = None if inputs.dense else as_labels(inputs.labels.read(run, label_missing)).reshape(shape)
+    weights: Any = inputs.weights
+    if isinstance(weights, float):
+        weights = np.full(shape, weights)
+    elif weights is not None:
+        weights = weights.read(run, weight_missing).astype(np.float64).reshape(shape)
+    missing: Any = (None if gone is None or not gone.any() else gone for gone in (label_missing, weight_missing))
+    return _Beside(run, labels, weights, *missing)
+
+
+def _evaluate_box(inputs: Inputs, question: Question, box: Box, beside: _Beside) -> State:
+    absent: list[Box] | None = [] if question.on_missing == "fill" else None
+    label_missing = beside.label_missing
+    if beside.labels is None:
+        whole = inputs.box(box, slice(0, inputs.classes))
+        values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
+        gone: list[Box] | None = None if question.on_missing == "raise" else []
+        soft = as_rows(inputs.labels.read(whole, gone), inputs.axis)
+        label_missing = np.ones(math.prod(_lengths(box)), bool) if gone else None
+        state = tally_dense(question, values, soft, beside.weights)
+    else:
+        records: Rows | None = None
+        for classes in _class_blocks(inputs):
+            values = as_rows(inputs.predictions.read(inputs.box(box, classes), absent), inputs.axis)
+            block = scan(question, values, beside.labels, classes.start)
+            records = block if records is None else scanning.merge(records, block)
+        assert records is not None
+        state = tally(question, records, beside.labels, beside.weights, losses(question, records))
+    if absent:
+        state = state.with_missing("prediction_missing", np.ones(math.prod(_lengths(box)), bool))
+    for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
+        state = state if rows is None else state.with_missing(kind, rows)
+    return state
 
 
 def tally_dense(
@@ -120,20 +146,23 @@ def tally_dense(
 
 def scan(question: Question, values: NDArray[Any], labels: NDArray[np.int64], first: int) -> Rows:
     """Scan a (before, classes, after) block of predictions with what the question needs."""
-    flat = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
-    return scanning.scan(
-        flat,
-        labels,
-        first,
-        probabilities=not question.from_logits,
-        mass=question.needs_loss,
-        top=question.top,
-    )
+    wants: Any = {"probabilities": not question.from_logits, "mass": question.needs_loss, "top": question.top}
+    if values.size < FEW:
+        return scanning.scan(np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]), labels, first, **wants)
+    from daskxent import kernels
+
+    return kernels.scan(values, labels, first, **wants)
 
 
 def losses(question: Question, records: Rows) -> NDArray[np.float64] | None:
     """Return the crossentropy of finished records, if the question needs it."""
-    return scanning.losses(records, probabilities=not question.from_logits) if question.needs_loss else None
+    if not question.needs_loss:
+        return None
+    if records.peak.size < FEW // 8:
+        return scanning.losses(records, probabilities=not question.from_logits)
+    from daskxent import kernels
+
+    return kernels.losses(records, probabilities=not question.from_logits)
 
 
 def dense_losses(question: Question, values: NDArray[Any], soft: NDArray[Any], records: Rows) -> NDArray[np.float64]:
@@ -151,18 +180,6 @@ def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
     """Return an array as (before, classes, after), where rows are numbered over before and after in C order."""
     shape = values.shape
     return values.reshape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
-
-
-def _partners(inputs: Inputs, run: Box) -> tuple[NDArray[np.int64] | None, NDArray[np.float64] | None]:
-    """Read sparse labels and weights over a run of positions."""
-    shape = tuple(s.stop - s.start for s in run)
-    labels = None if inputs.dense else as_labels(inputs.labels.read(run)).reshape(shape)
-    weights = inputs.weights
-    if weights is None:
-        return labels, None
-    if isinstance(weights, float):
-        return labels, np.full(shape, weights)
-    return labels, weights.read(run).astype(np.float64).reshape(shape)
 
 
 def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
@@ -186,9 +203,9 @@ def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
 
 def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
-    blocks = inputs.predictions.blocks
-    if blocks:
-        grid = blocks[: inputs.axis] + blocks[inputs.axis + 1 :]
+    pieces = inputs.predictions.pieces
+    if pieces:
+        grid = pieces[: inputs.axis] + pieces[inputs.axis + 1 :]
     else:
         step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
         grid = tuple(max(1, PIECE_BYTES // step_bytes) if a == inputs.lead else s.stop for a, s in enumerate(run))
@@ -200,7 +217,9 @@ def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
 
 
 def _class_blocks(inputs: Inputs) -> Iterator[slice]:
-    blocks = inputs.predictions.blocks
-    size = blocks[inputs.axis] if blocks else inputs.classes
-    for first in range(0, inputs.classes, size):
-        yield slice(first, min(first + size, inputs.classes))
+    cuts = class_cuts(inputs.predictions, inputs.axis)
+    return map(slice, cuts, cuts[1:])
+
+
+def _lengths(box: Box) -> tuple[int, ...]:
+    return tuple(s.stop - s.start for s in box)

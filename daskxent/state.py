@@ -32,10 +32,14 @@ AUDIT = {
     "unnormalised": "probabilities do not sum to 1 within 0.001, or leave [0, 1]",
     "weight_not_finite": "weight is NaN or infinite",
     "weight_negative": "weight below 0",
+    "prediction_missing": "predictions not stored, read as the fill value",
+    "label_missing": "label not stored, read as the fill value",
+    "weight_missing": "weight not stored, read as the fill value",
 }
 FIRST = 10  # how many places of each finding are kept
 SUM_TOLERANCE = 1e-3
 ON_INVALID = ("raise", "skip", "count")
+ON_MISSING = (None, "raise", "fill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class Question:
         What becomes of labels out of range and of rows with NaN or infinities; see `evaluate`.
     allow_negative_weights : bool
         Negative weights are an error otherwise.
+    on_missing : {"raise", "fill"} or None
+        What becomes of chunks that are not stored; None raises for predictions and fills labels and weights.
     """
 
     metrics: tuple[str, ...]
@@ -70,6 +76,7 @@ class Question:
     label_smoothing: float = 0.0
     on_invalid: str = "raise"
     allow_negative_weights: bool = False
+    on_missing: str | None = None
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -157,6 +164,11 @@ class State:
             audit=_joined(self.audit, other.audit, Finding.merge),
             covered=_union(self.covered, other.covered),
         )
+
+    def with_missing(self, kind: str, gone: NDArray[np.bool_]) -> State:
+        """Return the state with rows that were not stored, (n,) bool, noted in its audit."""
+        at = tuple((row, 0.0) for row in np.flatnonzero(gone)[:FIRST].tolist())
+        return replace(self, audit={**self.audit, kind: Finding(int(gone.sum()), at)}) if at else self
 
     def placed(self, place: Callable[[int], int], covered: tuple[tuple[int, int], ...]) -> State:
         """Return the state with its rows renumbered by `place`, an increasing function, and its coverage set."""

@@ -240,6 +240,22 @@ class Joined:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axis)
 
 
+class Viewed:
+    """An array of uint16 that holds bfloat16 numbers: zarr has no type for them."""
+
+    def __init__(self, source: Any) -> None:
+        from ml_dtypes import bfloat16
+
+        self.source, self.name, self.shape = source, source.name, source.shape
+        self.dtype: np.dtype[Any] = np.dtype(bfloat16)
+        self.blocks, self.pieces = source.blocks, source.pieces
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box and take its bits for bfloat16."""
+        bits: NDArray[Any] = self.source.read(box, absent)
+        return bits.view(self.dtype)
+
+
 def class_cuts(source: Source, axis: int) -> list[int]:
     """Return where the blocks of classes begin that `source` can read one at a time, and where the last one ends."""
     if isinstance(source, Joined):
@@ -251,6 +267,10 @@ def class_cuts(source: Source, axis: int) -> list[int]:
 
 def window(source: Any, axis: int | None, start: int, stop: int) -> Any:
     """Return a source that holds no more of an in-memory array than ``start <= index < stop`` along `axis`."""
+    if isinstance(source, Joined):
+        return Joined([window(member, axis, start, stop) for member in source.members], source.axis)
+    if isinstance(source, Viewed):
+        return Viewed(window(source.source, axis, start, stop))
     if not isinstance(source, Memory) or axis is None:
         return source
     held = source.array[(slice(None),) * axis + (slice(start, stop),)]
@@ -309,6 +329,65 @@ def open_array(given: Any, name: str) -> Any:
     raise TypeError(
         f"{name}: expected a path, a zarr, NumPy, dask or xarray array, or lists of numbers; got {type(given).__name__}"
     )
+
+
+def open_predictions(given: Any, axis: int, view: str | None = None) -> Any:
+    """Open predictions: one array, or a list of arrays that are consecutive blocks of classes along `axis`.
+
+    Parameters
+    ----------
+    given : as for `open_array`, or a list of such
+    axis : int
+    view : {"bfloat16"}, optional
+        What the bits of uint16 elements stand for.
+
+    Raises
+    ------
+    ValueError
+        The blocks differ in more than their number of classes, or `view` does not fit.
+    """
+    if view not in (None, "bfloat16"):
+        raise ValueError(f"view: expected 'bfloat16', got {view!r}")
+    if not _are_blocks(given):
+        return _viewed(open_array(given, "y_pred"), view)
+    blocks = [_viewed(open_array(block, f"y_pred[{i}]"), view) for i, block in enumerate(given)]
+    first = blocks[0]
+    for i, block in enumerate(blocks):
+        same = len(block.shape) == len(first.shape) and -len(first.shape) <= axis < len(first.shape)
+        if not same or np.delete(block.shape, axis).tolist() != np.delete(first.shape, axis).tolist():
+            raise ValueError(
+                f"y_pred[{i}]: shape {tuple(block.shape)} does not continue y_pred[0] of shape {tuple(first.shape)} "
+                f"along axis {axis}"
+            )
+        if block.dtype != first.dtype:
+            raise ValueError(f"y_pred[{i}]: dtype {block.dtype} differs from {first.dtype} of y_pred[0]")
+    if any(map(is_dask, blocks)):
+        import dask.array as da
+
+        if not all(map(is_dask, blocks)):
+            raise ValueError("y_pred: blocks of classes must all be dask arrays, or none")
+        return da.concatenate(blocks, axis=axis)
+    return Joined(blocks, axis % len(first.shape))
+
+
+def _are_blocks(given: Any) -> bool:
+    if not isinstance(given, (list, tuple)) or not given:
+        return False
+    return all(isinstance(block, (str, Path)) or np.ndim(block) > 1 for block in given) and not any(
+        isinstance(block, (list, tuple)) for block in given
+    )
+
+
+def _viewed(array: Any, view: str | None) -> Any:
+    if view is None:
+        return array
+    if array.dtype != np.uint16:
+        raise ValueError(f"view: bfloat16 is stored as uint16; y_pred has dtype {array.dtype}")
+    if is_dask(array):
+        from ml_dtypes import bfloat16
+
+        return array.view(bfloat16)
+    return Viewed(array)
 
 
 def _unwrapped(given: Any) -> Any:
