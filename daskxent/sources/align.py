@@ -128,7 +128,7 @@ class Inputs:
         return (*positions[: self.axis], classes, *positions[self.axis :])
 
 
-def align(labels: Any, predictions: Any, weights: Any, axis: int = -1) -> Inputs:
+def align(labels: Any, predictions: Any, weights: Any, axis: int = -1, dense: bool | None = None) -> Inputs:
     """Check shapes and dtypes and line the arrays up.
 
     Parameters
@@ -137,6 +137,8 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1) -> Inputs
     weights : Source, dask.array.Array, number or None
     axis : int
         The class axis of the predictions.
+    dense : bool, optional
+        Whether labels are dense; by default their shape tells.
 
     Returns
     -------
@@ -156,7 +158,7 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1) -> Inputs
     axis = int(axis) % ndim
     if 0 in predictions.shape:
         raise ValueError(f"y_pred: there is nothing to evaluate in shape {_show(predictions)}")
-    dense, aligned = _align_labels(labels, predictions, axis)
+    dense, aligned = _align_labels(labels, predictions, axis, dense)
     return Inputs(aligned, predictions, _align_weights(weights, _without(predictions.shape, axis)), axis, dense)
 
 
@@ -184,19 +186,19 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype in (np.float16, np.float32, np.float64) or dtype.name == "bfloat16"
 
 
-def _align_labels(labels: Any, predictions: Any, axis: int) -> tuple[bool, Any]:
+def _align_labels(labels: Any, predictions: Any, axis: int, dense: bool | None) -> tuple[bool, Any]:
     shape, positions = tuple(labels.shape), _without(predictions.shape, axis)
     if len(shape) == len(predictions.shape):
-        for single in (axis, len(shape) - 1):
+        for single in () if dense else (axis, len(shape) - 1):
             if shape[single] == 1 and _without(shape, single) == positions:
                 return False, _sparse(labels, single)
-        if shape != tuple(predictions.shape):
-            raise ValueError(_mismatch(labels, predictions))
+        if shape != tuple(predictions.shape) or dense is False:
+            raise ValueError(_mismatch(labels, predictions, dense))
         if labels.dtype.kind not in "biuf" and not is_float(labels.dtype):
             raise TypeError(f"y_true: expected numbers as dense labels, got dtype {labels.dtype}")
         return True, labels
-    if shape != positions:
-        raise ValueError(_mismatch(labels, predictions))
+    if shape != positions or dense:
+        raise ValueError(_mismatch(labels, predictions, dense))
     return False, _sparse(labels, None)
 
 
@@ -238,8 +240,8 @@ def _show(array: Any) -> str:
     return str(tuple(array.shape))
 
 
-def _mismatch(labels: Any, predictions: Any) -> str:
-    return (
-        f"y_true of shape {_show(labels)} does not fit y_pred of shape {_show(predictions)}; expected y_pred's shape "
-        "without the class axis (integer labels) or y_pred's shape (one-hot or soft labels)"
-    )
+def _mismatch(labels: Any, predictions: Any, dense: bool | None = None) -> str:
+    sparse_form = "y_pred's shape without the class axis (integer labels)"
+    dense_form = "y_pred's shape (one-hot or soft labels)"
+    expected = f"{sparse_form} or {dense_form}" if dense is None else dense_form if dense else sparse_form
+    return f"y_true of shape {_show(labels)} does not fit y_pred of shape {_show(predictions)}; expected {expected}"
