@@ -163,8 +163,20 @@ def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
     [True]
     """
     inputs, question, options = _prepare(y_true, y_pred, **options)
-    runner = _runner(inputs, options["client"], options["threads"])
-    plan = runner.plan(inputs, question, options["rows"])
+    return run(inputs, question, **options)
+
+
+def run(
+    inputs: Inputs,
+    question: Question,
+    *,
+    rows: tuple[int, int] | None = None,
+    client: Any = None,
+    threads: int | None = None,
+) -> Iterator[Report]:
+    """Evaluate inputs that are aligned already, and yield a report after each part, as `stream` does."""
+    runner = _runner(inputs, client, threads)
+    plan = runner.plan(inputs, question, rows)
     return _stream(plan, runner.states(inputs, question, plan), inputs)
 
 
@@ -206,7 +218,7 @@ def _prepare(
     if on_missing not in ON_MISSING:
         raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = _meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
+    inputs = meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
     if label_smoothing and not inputs.dense:
@@ -390,7 +402,7 @@ class _Graph:
             yield states
 
 
-def _meet(inputs: Inputs) -> Inputs:
+def meet(inputs: Inputs) -> Inputs:
     """Turn stored predictions into a dask array of their own chunks where labels or weights are dask arrays."""
     others = [inputs.labels, inputs.weights]
     sources = [other.source if isinstance(other, Along) else other for other in others]
