@@ -352,7 +352,7 @@ class _Cluster:
                 for index, part in islice(parts, count)
             ]
 
-        pending = as_completed(submit(self.threads * IN_FLIGHT))
+        pending = as_completed(submit(self.threads * IN_FLIGHT), loop=self.client.loop)
         futures: list[Any] = []
         try:
             for futures in pending.batches():
@@ -394,7 +394,7 @@ class _Graph:
             return
         from distributed import as_completed
 
-        pending = as_completed([self.client.compute(group) for group in islice(groups, IN_FLIGHT)])
+        pending = as_completed([self.client.compute(group) for group in islice(groups, IN_FLIGHT)], loop=self.client.loop)
         for future in pending:
             states = lazy.merge_all(future.result())
             future.release()
