@@ -50,13 +50,11 @@ class Work:
 def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
     """Return the state of the steps ``start <= step < stop`` along the lead axis."""
     state = State.zero()
-    for run in _runs(inputs, start, stop):
-        beside = _read_beside(inputs, question, run)
-        for box in _boxes(inputs, run):
-            found = _evaluate_box(inputs, question, box, beside.over(box))
-            state = state.merge(
-                found.placed(_Place(_lengths(box), box, inputs.positions), ()) if found.audit else found
-            )
+    for beside in boxes(inputs, question, start, stop):
+        found = _evaluate_box(inputs, question, beside)
+        if found.audit:
+            found = found.placed(_Place(_lengths(beside.box), beside.box, inputs.positions), ())
+        state = state.merge(found)
     per = inputs.rows_per_step
     return replace(state, covered=((start * per, stop * per),))
 
@@ -76,23 +74,30 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Beside:
-    """Labels and weights over a run of positions, and which of them are not stored, all of the shape of the run."""
+class Beside:
+    """Labels and weights over a box of positions, and which of them are not stored, all of the shape of the box."""
 
-    run: Box
+    box: Box
     labels: NDArray[np.int64] | None
     weights: NDArray[np.float64] | None
     label_missing: NDArray[np.bool_] | None
     weight_missing: NDArray[np.bool_] | None
 
-    def over(self, box: Box) -> _Beside:
-        """Return what lies along a box inside the run, flattened."""
-        inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.run, strict=True))
+    def over(self, box: Box) -> Beside:
+        """Return what lies along a box inside this one, flattened."""
+        inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True))
         arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing)
-        return _Beside(box, *(None if array is None else array[inside].reshape(-1) for array in arrays))
+        return Beside(box, *(None if array is None else array[inside].reshape(-1) for array in arrays))
 
 
-def _read_beside(inputs: Inputs, question: Question, run: Box) -> _Beside:
+def boxes(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Beside]:
+    """Cut a part into boxes, with labels and weights of each; they are good until the next box is asked for."""
+    for run in _runs(inputs, start, stop):
+        beside = _read_beside(inputs, question, run)
+        yield from map(beside.over, _boxes(inputs, run))
+
+
+def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
     """Read sparse labels and weights over a run of positions."""
     shape = _lengths(run)
     label_missing, weight_missing = (
@@ -105,43 +110,55 @@ def _read_beside(inputs: Inputs, question: Question, run: Box) -> _Beside:
     elif weights is not None:
         weights = weights.read(run, weight_missing).astype(np.float64).reshape(shape)
     missing: Any = (None if gone is None or not gone.any() else gone for gone in (label_missing, weight_missing))
-    return _Beside(run, labels, weights, *missing)
+    return Beside(run, labels, weights, *missing)
 
 
-def _evaluate_box(inputs: Inputs, question: Question, box: Box, beside: _Beside) -> State:
+def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
     absent: list[Box] | None = [] if question.on_missing == "fill" else None
-    label_missing = beside.label_missing
-    if beside.labels is None:
-        whole = inputs.box(box, slice(0, inputs.classes))
-        values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
-        gone: list[Box] | None = None if question.on_missing == "raise" else []
-        soft = as_rows(inputs.labels.read(whole, gone), inputs.axis)
-        label_missing = np.ones(math.prod(_lengths(box)), bool) if gone else None
-        state = tally_dense(question, values, soft, beside.weights)
-    else:
-        records: Rows | None = None
-        for classes in _class_blocks(inputs):
-            values = as_rows(inputs.predictions.read(inputs.box(box, classes), absent), inputs.axis)
-            block = scan(question, values, beside.labels, classes.start)
-            records = block if records is None else scanning.merge(records, block)
-        assert records is not None
-        state = tally(question, records, beside.labels, beside.weights, losses(question, records))
+    gone: list[Box] | None = None if question.on_missing == "raise" else []
+    records, labels, losses = scan_box(inputs, question, beside, absent, gone)
+    state = tally(question, records, labels, beside.weights, losses)
+    every = np.ones(len(labels), bool)
     if absent:
-        state = state.with_missing("prediction_missing", np.ones(math.prod(_lengths(box)), bool))
+        state = state.with_missing("prediction_missing", every)
+    label_missing = every if gone else beside.label_missing
     for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
         state = state if rows is None else state.with_missing(kind, rows)
     return state
 
 
-def tally_dense(
-    question: Question, values: NDArray[Any], soft: NDArray[Any], weights: NDArray[np.float64] | None
-) -> State:
-    """Scan and tally (before, classes, after) predictions against labels of the same shape."""
-    soft = np.moveaxis(soft, 1, -1).reshape(-1, question.classes)
-    labels = soft.argmax(axis=1).astype(np.int64)
-    records = scan(question, values, labels, 0)
-    loss = dense_losses(question, values, soft, records) if question.needs_loss else None
-    return tally(question, records, labels, weights, loss)
+def scan_box(
+    inputs: Inputs, question: Question, beside: Beside, absent: list[Box] | None = None, gone: list[Box] | None = None
+) -> tuple[Rows, NDArray[np.int64], NDArray[np.float64] | None]:
+    """Read and scan the predictions over a box.
+
+    Parameters
+    ----------
+    inputs, question
+    beside : Beside
+        What lies along the box, flattened.
+    absent, gone : list of boxes, optional
+        Collect the boxes of predictions and of dense labels that are not stored; where None, they are an error.
+
+    Returns
+    -------
+    (Rows, (n,) int64, (n,) float64 or None)
+        The finished records, the labels (the largest of dense ones), and the losses if the question needs them.
+    """
+    if beside.labels is None:
+        whole = inputs.box(beside.box, slice(0, inputs.classes))
+        values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
+        soft = np.moveaxis(as_rows(inputs.labels.read(whole, gone), inputs.axis), 1, -1).reshape(-1, question.classes)
+        labels = soft.argmax(axis=1).astype(np.int64)
+        found = scan(question, values, labels, 0)
+        return found, labels, dense_losses(question, values, soft, found) if question.needs_loss else None
+    records: Rows | None = None
+    for classes in _class_blocks(inputs):
+        values = as_rows(inputs.predictions.read(inputs.box(beside.box, classes), absent), inputs.axis)
+        block = scan(question, values, beside.labels, classes.start)
+        records = block if records is None else scanning.merge(records, block)
+    assert records is not None
+    return records, beside.labels, losses(question, records)
 
 
 def scan(question: Question, values: NDArray[Any], labels: NDArray[np.int64], first: int) -> Rows:
