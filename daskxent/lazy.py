@@ -101,6 +101,28 @@ def states(inputs: Inputs, question: Question) -> Any:
     return per_chunk(inputs, question, _state_of, dtype=object, size=_one)
 
 
+def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any]) -> Any:
+    """Merge an array of `states`, as a tree of tasks, and finish what comes of it.
+
+    Parameters
+    ----------
+    every : dask.array.Array
+    finish : callable
+        From the state of all rows to a number; must pickle.
+    dtype : dtype
+        Of that number.
+
+    Returns
+    -------
+    dask.array.Array
+        Without axes.
+    """
+    import dask.array as da
+
+    aggregate = partial(_finish_block, finish=finish)
+    return da.reduction(every, _same_block, aggregate, combine=_merge_block, dtype=dtype, meta=np.empty((), dtype))
+
+
 def merge_all(found: Iterable[State] | NDArray[Any]) -> State:
     """Merge states pairwise, as a tree."""
     level = list(found.ravel() if isinstance(found, np.ndarray) else found)
@@ -274,6 +296,20 @@ def _state_of(chunk: Chunk) -> NDArray[Any]:
     out = np.empty((1,) * len(chunk.shape), object)
     out[(0,) * out.ndim] = chunk.state()
     return out
+
+
+def _same_block(found: NDArray[Any], **_: Any) -> NDArray[Any]:
+    return found
+
+
+def _merge_block(found: NDArray[Any], **_: Any) -> NDArray[Any]:
+    out = np.empty((1,) * found.ndim, object)
+    out[(0,) * out.ndim] = merge_all(found)
+    return out
+
+
+def _finish_block(found: NDArray[Any], finish: Callable[[State], Any], **_: Any) -> NDArray[Any]:
+    return np.asarray(finish(merge_all(found)))
 
 
 def _starts(x: Any, axis: int) -> Any:
