@@ -394,7 +394,9 @@ class _Graph:
             return
         from distributed import as_completed
 
-        pending = as_completed([self.client.compute(group) for group in islice(groups, IN_FLIGHT)], loop=self.client.loop)
+        pending = as_completed(
+            [self.client.compute(group) for group in islice(groups, IN_FLIGHT)], loop=self.client.loop
+        )
         for future in pending:
             states = lazy.merge_all(future.result())
             future.release()
