@@ -1,0 +1,5 @@
+"""``python -m daskxent``."""
+
+from daskxent.cli import main
+
+main()

@@ -1,0 +1,243 @@
+"""The command line: ``daskxent``, ``python -m daskxent`` and ``dask xent``.
+
+Only click is imported at the top, so that ``--help`` is quick. Exit status: 0 with a complete result, 1 when a run
+failed, 2 for bad use or bad input, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import contextmanager
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from daskxent.report import Report
+
+FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
+BAD_INPUT = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ImportError,  # of what an option needs and is not installed
+)
+
+
+class Commands(click.Group):
+    """Commands whose errors are one line and an exit status; only a bug shows a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            with _one_line_warnings():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            self._end(ctx, "Interrupted", INTERRUPTED)
+        except BAD_INPUT as error:
+            self._end(ctx, f"Error: {error}", BAD_USE)
+        except Exception as error:
+            if not isinstance(error, _failures()):
+                raise
+            self._end(ctx, f"Error: {error or type(error).__name__}", FAILED)
+
+    @staticmethod
+    def _end(ctx: click.Context, message: str, status: int) -> None:
+        click.echo(message, err=True)
+        ctx.exit(status)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what a run fails of, other than bad input; called when something has failed already."""
+    from concurrent.futures import CancelledError
+
+    from daskxent.engine import IncompleteResult
+
+    failures = (IncompleteResult, OSError, CancelledError)  # Dask's futures are cancelled when the scheduler is lost
+    if "distributed" not in sys.modules:
+        return failures
+    from distributed import KilledWorker
+
+    return (*failures, KilledWorker)
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Show warnings for users on stderr, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        yield
+
+
+def _rows(text: str) -> tuple[int, int]:
+    try:
+        start, stop = map(int, text.split(":"))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not START:STOP, two whole numbers") from None
+    return start, stop
+
+
+# What `evaluate` and `plan` share; the names of the parameters are those of `daskxent.evaluate`.
+INPUTS = (
+    click.argument("y_true", metavar="LABELS"),
+    click.argument("y_pred", metavar="PREDICTIONS"),
+    click.option("--weights", "sample_weight", metavar="PATH", help="Weights along the leading axes of LABELS."),
+    click.option("--from-logits", is_flag=True, help="PREDICTIONS are logits, not probabilities."),
+    click.option(
+        "--metric",
+        "metrics",
+        metavar="NAME",
+        multiple=True,
+        default=("crossentropy", "accuracy"),
+        show_default=True,
+        help="crossentropy, accuracy, top_K_accuracy for any K, perplexity, bits; may be repeated.",
+    ),
+    click.option("--axis", type=int, default=-1, show_default=True, help="The class axis of PREDICTIONS."),
+    click.option("--ignore-class", type=int, metavar="N", help="Leave out rows with this label."),
+    click.option("--label-smoothing", type=float, default=0.0, metavar="X", help="For one-hot or soft LABELS."),
+    click.option(
+        "--on-invalid",
+        type=click.Choice(["raise", "skip", "count"]),
+        default="raise",
+        show_default=True,
+        help="What becomes of labels out of range and of rows with NaN.",
+    ),
+    click.option("--rows", type=_rows, metavar="START:STOP", help="Only these steps along the first axis."),
+    click.option("--threads", type=int, metavar="N", help="Threads of this process; by default one per core."),
+    click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."),
+)
+
+
+def _takes_inputs(command: Callable[..., None]) -> Callable[..., None]:
+    return reduce(lambda function, decorate: decorate(function), reversed(INPUTS), command)
+
+
+@click.group("xent", cls=Commands)  # the name is that of the command within `dask`
+@click.version_option(package_name="daskxent", prog_name="daskxent")
+def main() -> None:
+    """Crossentropy and accuracy over prediction dumps bigger than memory.
+
+    LABELS, PREDICTIONS and weights are zarr arrays (dump.zarr/logits) or .npy files. Exit status: 0 only with a
+    complete result, 1 if the run failed, 2 for bad use or bad input.
+    """
+
+
+@main.command()
+@_takes_inputs
+@click.option("--progress/--no-progress", default=None, help="By default a bar is drawn on terminals only.")
+def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **options: Any) -> None:
+    """Evaluate PREDICTIONS against LABELS."""
+    from daskxent import engine
+
+    with _client(scheduler, options["threads"]) as client:
+        report = engine.evaluate(**options, client=client, progress=_wants_bar(progress))
+    click.echo(report.to_json() if as_json else _table("Report", _described(report)))
+
+
+@main.command()
+@_takes_inputs
+def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
+    """Say what `evaluate` would read, in which parts, with how much memory; evaluate nothing."""
+    import json
+
+    from daskxent import engine, planning
+
+    with _client(scheduler, options["threads"]) as client:
+        found = engine.plan(**options, client=client)
+    click.echo(json.dumps(planning.describe(found)) if as_json else repr(found))
+
+
+@main.command()
+@click.option("--size", default="1GB", show_default=True, help="Size of the dump, such as 100MB or 2GiB.")
+@click.option("--out", default="demo", show_default=True, metavar="DIR", help="Where to write the dump.")
+@click.option("--threads", type=int, metavar="N", help="Threads to evaluate on; by default one per core.")
+@click.option("--progress/--no-progress", default=None, help="By default bars are drawn on terminals only.")
+def demo(size: str, out: str, threads: int | None, progress: bool | None) -> None:
+    """Write a real dump, once, and evaluate it.
+
+    A classifier trained on scikit-learn's handwritten digits gives the logits, over as many augmented digits as fill
+    the size. A later run with the same size and directory reuses the dump.
+    """
+    from pathlib import Path
+
+    from daskxent import engine
+    from daskxent.demo import parse_size, write_dump
+    from daskxent.planning import show_bytes
+
+    bar = _wants_bar(progress)
+    dump = write_dump(Path(out) / "digits.zarr", parse_size(size), progress=bar)
+    report = engine.evaluate(
+        dump / "labels",
+        dump / "logits",
+        sample_weight=dump / "weights",
+        from_logits=True,
+        threads=threads,
+        progress=bar,
+    )
+    click.echo(_table("Report", [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report)]))
+
+
+def _size_on_disk(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def _wants_bar(progress: bool | None) -> bool:
+    return sys.stderr.isatty() if progress is None else progress
+
+
+@contextmanager
+def _client(address: str | None, threads: int | None) -> Iterator[Any]:
+    """Connect to a scheduler, if there is an address, and disconnect."""
+    if address is None:
+        yield None
+        return
+    if threads is not None:
+        raise click.UsageError("--threads and --scheduler exclude each other")
+    try:
+        from distributed import Client
+        from distributed.comm import get_address_host_port
+    except ImportError as error:
+        raise ImportError("--scheduler needs distributed: pip install 'daskxent[distributed]'") from error
+    get_address_host_port(address)  # a client that is given no address leaves threads behind
+    with Client(address, set_as_default=False) as client:
+        yield client
+
+
+def _described(report: Report) -> list[tuple[str, str]]:
+    from daskxent.planning import show_bytes
+
+    return [*report.lines(), ("peak memory", f"{show_bytes(peak_memory())} of this process")]
+
+
+def _table(title: str, lines: list[tuple[str, str]]) -> str:
+    width = max(len(label) for label, _ in lines)
+    return "\n".join([title, *(f"  {label:<{width}}  {text}" for label, text in lines)])
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held so far, in bytes.
+
+    Examples
+    --------
+    >>> peak_memory() > 1_000_000
+    True
+    """
+    try:
+        # On Linux getrusage starts from what the process held that started this one.
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1 << 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
