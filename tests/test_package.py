@@ -44,6 +44,7 @@ SAME_LEVEL = {
     "parts": {"sources"},
     "planning": {"sources"},
     "engine": {"lazy"},
+    "metrics": {"losses"},
     "__init__": {"metrics", "losses"},
     "cli": {"demo"},
 }
