@@ -1,0 +1,561 @@
+"""Crossentropy and accuracy metrics with Keras's names, arguments and meaning.
+
+A metric remembers a total and a count, as exact sums: however rows are spread over calls of `update_state`, or over
+metrics that are merged, the result is the same to the last bit. Predictions may be bigger than memory: zarr and
+dask arrays are evaluated chunk by chunk.
+
+Where Keras's own versions differ from one another, this is the choice: every row counts with its weight, a single
+number being the weight of each; a weight of 0 hides whatever the row holds; rows of `ignore_class` are not counted;
+an impossible label is an error; all classes tied with the k-th largest are among the top k.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from daskxent.exact import ExactSum, ratio
+from daskxent.losses import ask, open_inputs, result_dtype, total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CategoricalAccuracy",
+    "CategoricalCrossentropy",
+    "Metric",
+    "SparseCategoricalAccuracy",
+    "SparseCategoricalCrossentropy",
+    "SparseTopKCategoricalAccuracy",
+    "TopKCategoricalAccuracy",
+    "Variable",
+]
+
+
+class Variable(np.lib.mixins.NDArrayOperatorsMixin):
+    """A number, or an array of numbers, that a metric remembers.
+
+    A variable without axes holds an exact sum: `assign_add` never rounds, and only `value` is of its dtype. It takes
+    part in arithmetic as its value does. Assigning another variable without axes copies its exact sum; assigning a
+    number sets the sum to that number.
+
+    Parameters
+    ----------
+    initial : array
+        What `reset` brings back; gives the shape.
+    dtype : dtype
+    name, path : str
+
+    Examples
+    --------
+    >>> count = Variable(np.float32(2**24), "float32", "count", "mean/count")
+    >>> count.assign_add(1)
+    >>> count.assign_add(1)
+    >>> int(count.value) - 2**24, int(count + 1) - 2**24
+    (2, 4)
+    """
+
+    def __init__(self, initial: Any, dtype: Any, name: str, path: str) -> None:
+        self._dtype = np.dtype(dtype)
+        self.name, self.path = name, path
+        self._initial = np.array(initial, self._dtype)
+        self._held: Any = None
+        self.reset()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return self._initial.shape
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype."""
+        return str(self._dtype)
+
+    @property
+    def exact(self) -> ExactSum:
+        """The exact sum of a variable without axes."""
+        if not isinstance(self._held, ExactSum):
+            raise TypeError(f"{self.path}: a variable of shape {self.shape} holds no exact sum")
+        return self._held
+
+    @property
+    def value(self) -> NDArray[Any]:
+        """The value, in the dtype of the variable."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            held = float(self._held) if isinstance(self._held, ExactSum) else self._held
+            return np.array(held).astype(self._dtype)
+
+    def numpy(self) -> NDArray[Any]:
+        """Return `value`."""
+        return self.value
+
+    def assign(self, value: Any) -> None:
+        """Set the value; the shape stays."""
+        self._held = self._checked(value)
+
+    def assign_add(self, value: Any) -> None:
+        """Add to the value."""
+        term = self._checked(value)
+        if isinstance(self._held, ExactSum):
+            self._held = self._held + term
+        else:
+            self._held = np.asarray(self._held + term, self._dtype)
+
+    def reset(self) -> None:
+        """Set the value to what it was at first."""
+        self._held = ExactSum.of(self._initial) if self.shape == () else self._initial.copy()
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self.value, dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """Compute with the values of variables."""
+        values = [given.value if isinstance(given, Variable) else given for given in inputs]
+        return getattr(ufunc, method)(*values, **options)
+
+    def __repr__(self) -> str:
+        return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}, value={self.value}>"
+
+    def _checked(self, value: Any) -> Any:
+        exact = value.exact if isinstance(value, Variable) and value.shape == () else value
+        if isinstance(exact, ExactSum) and self.shape == ():
+            return exact
+        given = np.asarray(value)
+        if given.shape != self.shape:
+            raise ValueError(f"{self.path}: expected shape {self.shape}, got {given.shape}")
+        return ExactSum.of(given) if self.shape == () else np.array(given, self._dtype)
+
+
+class Metric:
+    """Something that is remembered from update to update and comes to a result.
+
+    The metrics below are means over rows, of which `total` and `count` are remembered. For a metric of your own,
+    derive from this class, make variables with `add_variable`, and define `update_state` and `result`.
+
+    Parameters
+    ----------
+    dtype : dtype, optional
+        Of the result, of variables, and of predictions given as lists; float32 by default.
+    name : str, optional
+
+    Examples
+    --------
+    >>> class Rows(Metric):
+    ...     def __init__(self, **options):
+    ...         super().__init__(**options)
+    ...         self.rows = self.add_variable((), "zeros", name="rows")
+    ...
+    ...     def update_state(self, y_true, y_pred, sample_weight=None):
+    ...         self.rows.assign_add(len(y_true))
+    ...
+    ...     def result(self):
+    ...         return self.rows.value
+    >>> rows = Rows(name="seen")
+    >>> print(rows([1, 2], None), rows([3], None), rows.variables[0].path)
+    2.0 3.0 seen/rows
+    """
+
+    def __init__(self, dtype: Any = None, name: str | None = None) -> None:
+        self._name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+        self._dtype = result_dtype(dtype)
+        self._variables: list[Variable] = []
+        self._asks: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What the metric is called."""
+        return self._name
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the result."""
+        return str(self._dtype)
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The variables of this metric (`total` and `count` for a mean), then those of metrics among its attributes."""
+        inner = [value for value in vars(self).values() if isinstance(value, Metric)]
+        return [*self._variables, *(variable for metric in inner for variable in metric.variables)]
+
+    def add_variable(
+        self,
+        shape: Sequence[int],
+        initializer: Any,
+        dtype: Any = None,
+        aggregation: str = "sum",
+        name: str | None = None,
+    ) -> Variable:
+        """Make a variable that is reset and merged with this metric.
+
+        Parameters
+        ----------
+        shape : tuple of int
+        initializer : "zeros", "ones", array, or callable of (shape, dtype)
+            None is "zeros".
+        dtype : dtype, optional
+            That of the metric by default.
+        aggregation : str
+            For Keras's sake; variables are always summed when metrics are merged.
+        name : str, optional
+
+        Returns
+        -------
+        Variable
+        """
+        if "_variables" not in vars(self):
+            raise RuntimeError("You forgot to call `super().__init__()` in the `__init__()` method. Go add it!")
+        kind, shape = self._dtype if dtype is None else result_dtype(dtype), tuple(shape)
+        called = name or "variable"
+        path = f"{self.name.replace('/', '>')}/{called}"
+        variable = Variable(np.broadcast_to(_initial(initializer, shape, kind), shape), kind, called, path)
+        self._variables.append(variable)
+        return variable
+
+    def add_weight(
+        self, shape: Sequence[int] = (), initializer: Any = None, dtype: Any = None, name: str | None = None
+    ) -> Variable:
+        """Make a variable, as `add_variable` does."""
+        return self.add_variable(shape, initializer, dtype, name=name)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in more rows. If this raises, the metric is as it was before.
+
+        Parameters
+        ----------
+        y_true : array
+            Labels; NumPy, zarr or dask array, list or path.
+        y_pred : array
+            Predictions with a class axis; floating point, or lists of numbers.
+        sample_weight : number or array, optional
+            Along the leading axes of the rows, each axis of that length or 1. Finite; 0 hides whatever a row holds.
+
+        Raises
+        ------
+        ValueError
+            Shapes do not fit, a label is outside [0, classes), or a weight is not finite.
+        """
+        if not self._asks:
+            raise NotImplementedError(f"{type(self).__name__} does not define update_state")
+        asks = dict(self._asks)
+        bare = np.dtype(np.float64 if self._dtype == np.float64 else np.float32)
+        inputs = open_inputs(y_true, y_pred, sample_weight, axis=asks.pop("axis"), dense=asks.pop("dense"), bare=bare)
+        state = total(inputs, ask(inputs, **asks))
+        for rows in state.totals.values():
+            self.total.assign_add(rows)
+        self.count.assign_add(state.weight)
+
+    def result(self) -> Any:
+        """Return the metric over all rows so far, as a NumPy scalar of the metric's dtype.
+
+        A mean is the float64 nearest to the exact quotient, then `dtype`; 0 if the weights sum to 0.
+        """
+        if not self._asks:
+            raise NotImplementedError(f"{type(self).__name__} does not define result")
+        count = self.count.exact
+        nothing = count.units == 0 and count.special is None
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.float64(0.0 if nothing else ratio(self.total.exact, count)).astype(self._dtype)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Update, and return the result over all rows so far."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def reset_state(self) -> None:
+        """Set all variables to what they were at first."""
+        for variable in self.variables:
+            variable.reset()
+
+    def reset_states(self) -> None:
+        """Set all variables to what they were at first: the older name of `reset_state`."""
+        self.reset_state()
+
+    def merge_state(self, metrics: Iterable[Metric]) -> None:
+        """Add what other metrics of this kind have taken in.
+
+        Raises
+        ------
+        ValueError
+            A metric is of another kind: another class, other options, or other variables. None is merged then.
+        """
+        metrics = list(metrics)
+        for metric in metrics:
+            if not isinstance(metric, Metric) or metric._kind() != self._kind():
+                raise ValueError(f"Metric {metric} is not compatible with {self}")
+        for values in [metric.stateless_variables() for metric in metrics]:
+            for variable, value in zip(self.variables, values, strict=True):
+                variable.assign_add(value)
+
+    def stateless_variables(self) -> list[Variable]:
+        """Return copies of the variables, as `stateless_update_state` takes and returns them."""
+        return copy.deepcopy(self.variables)
+
+    def stateless_update_state(self, metric_variables: Sequence[Any], *args: Any, **kwargs: Any) -> list[Variable]:
+        """Return what the variables would be after an update; this metric stays as it is.
+
+        Parameters
+        ----------
+        metric_variables : list of Variable, numbers or arrays
+            One for each of `variables`. What this method returns is exact; a number is taken at its face value.
+        *args, **kwargs
+            As for `update_state`.
+
+        Returns
+        -------
+        list of Variable
+            They convert with `float` and `numpy.asarray`.
+        """
+        twin = self._twin(metric_variables)
+        twin.update_state(*args, **kwargs)
+        return twin.variables
+
+    def stateless_result(self, metric_variables: Sequence[Any]) -> Any:
+        """Return what the result would be with these variables; this metric stays as it is."""
+        return self._twin(metric_variables).result()
+
+    def stateless_reset_state(self) -> list[Variable]:
+        """Return what the variables would be after a reset; this metric stays as it is."""
+        twin = copy.deepcopy(self)
+        twin.reset_state()
+        return twin.variables
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this metric again, without what it has taken in."""
+        return {"name": self.name, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make a metric from what `get_config` returned."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}>"
+
+    def _average(self, score: str, *, dense: bool, axis: int = -1, **options: Any) -> None:
+        """Be the weighted mean of a score over rows."""
+        self._asks = {"score": score, "dense": dense, "axis": axis, **options}
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def _kind(self) -> tuple[Any, ...]:
+        options = {key: value for key, value in self.get_config().items() if key not in ("name", "dtype")}
+        return type(self), options, [variable.shape for variable in self.variables]
+
+    def _twin(self, metric_variables: Sequence[Any]) -> Self:
+        twin = copy.deepcopy(self)
+        if len(metric_variables) != len(twin.variables):
+            raise ValueError(
+                "Argument `metric_variables` must be a list of tensors corresponding 1:1 to "
+                f"{type(self).__name__}().variables. Received list with length {len(metric_variables)}, but expected "
+                f"{len(twin.variables)} variables."
+            )
+        for variable, value in zip(twin.variables, metric_variables, strict=True):
+            variable.assign(value)
+        return twin
+
+
+class SparseCategoricalCrossentropy(Metric):
+    """Mean crossentropy with integer labels, in nats.
+
+    Probabilities p become -log(q_y / sum_j q_j), q being p clipped to [1e-7, 1 - 1e-7], as in tf.keras.
+
+    Parameters
+    ----------
+    name : str
+    dtype : dtype, optional
+        Of the result; float32 by default.
+    from_logits : bool
+        Whether predictions are logits; otherwise they are probabilities.
+    ignore_class : int, optional
+        Rows with this label are not counted.
+    axis : int
+        The class axis of the predictions.
+
+    Examples
+    --------
+    >>> m = SparseCategoricalCrossentropy()
+    >>> m.update_state([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
+    >>> print(m.result())
+    1.1769392
+    """
+
+    def __init__(
+        self,
+        name: str = "sparse_categorical_crossentropy",
+        dtype: Any = None,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+    ) -> None:
+        super().__init__(dtype, name)
+        self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis
+        self._average("crossentropy", dense=False, axis=axis, from_logits=from_logits, ignore_class=ignore_class)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this metric again."""
+        options = {"from_logits": self.from_logits, "ignore_class": self.ignore_class, "axis": self.axis}
+        return super().get_config() | options
+
+
+class CategoricalCrossentropy(Metric):
+    """Mean crossentropy with one-hot or soft labels, in nats.
+
+    Probabilities p become -sum_j y_j log(q_j), q being p / sum(p) clipped to [1e-7, 1 - 1e-7].
+
+    Parameters
+    ----------
+    name : str
+    dtype : dtype, optional
+        Of the result; float32 by default.
+    from_logits : bool
+        Whether predictions are logits; otherwise they are probabilities.
+    label_smoothing : float
+        Share of each label that is spread evenly over the classes.
+    axis : int
+        The class axis.
+
+    Examples
+    --------
+    >>> m = CategoricalCrossentropy()
+    >>> m.update_state([[0, 1, 0], [0, 0, 1]], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
+    >>> print(m.result().round(3))
+    1.177
+    """
+
+    def __init__(
+        self,
+        name: str = "categorical_crossentropy",
+        dtype: Any = None,
+        from_logits: bool = False,
+        label_smoothing: float = 0,
+        axis: int = -1,
+    ) -> None:
+        super().__init__(dtype, name)
+        self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
+        self._average("crossentropy", dense=True, axis=axis, from_logits=from_logits, label_smoothing=label_smoothing)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this metric again."""
+        options = {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing, "axis": self.axis}
+        return super().get_config() | options
+
+
+class SparseCategoricalAccuracy(Metric):
+    """Share of rows whose integer label is the class with the largest prediction, the first if several are.
+
+    Parameters
+    ----------
+    name : str
+    dtype : dtype, optional
+        Of the result; float32 by default.
+
+    Examples
+    --------
+    >>> m = SparseCategoricalAccuracy()
+    >>> m.update_state([[2], [1]], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]], sample_weight=[0.7, 0.3])
+    >>> print(m.result())
+    0.3
+    """
+
+    def __init__(self, name: str = "sparse_categorical_accuracy", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self._average("accuracy", dense=False)
+
+
+class CategoricalAccuracy(Metric):
+    """Share of rows whose largest label is at the class with the largest prediction, the first if several are.
+
+    Parameters
+    ----------
+    name : str
+    dtype : dtype, optional
+        Of the result; float32 by default.
+
+    Examples
+    --------
+    >>> print(CategoricalAccuracy()([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]]))
+    0.5
+    """
+
+    def __init__(self, name: str = "categorical_accuracy", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self._average("accuracy", dense=True)
+
+
+class SparseTopKCategoricalAccuracy(Metric):
+    """Share of rows in which fewer than k classes have a larger prediction than the integer label's.
+
+    Parameters
+    ----------
+    k : int
+    name : str
+    dtype : dtype, optional
+        Of the result; float32 by default.
+
+    Examples
+    --------
+    >>> print(SparseTopKCategoricalAccuracy(k=2)([2, 1], [[0.1, 0.9, 0.8], [0.5, 0.1, 0.4]]))
+    0.5
+    """
+
+    def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self.k = k
+        self._average(_top(k), dense=False)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this metric again."""
+        return super().get_config() | {"k": self.k}
+
+
+class TopKCategoricalAccuracy(Metric):
+    """Share of rows in which fewer than k classes have a larger prediction than the class of the largest label.
+
+    Parameters
+    ----------
+    k : int
+    name : str
+    dtype : dtype, optional
+        Of the result; float32 by default.
+
+    Examples
+    --------
+    >>> print(TopKCategoricalAccuracy(k=1)([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]]))
+    0.5
+    """
+
+    def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: Any = None) -> None:
+        super().__init__(dtype, name)
+        self.k = k
+        self._average(_top(k), dense=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this metric again."""
+        return super().get_config() | {"k": self.k}
+
+
+def _top(k: int) -> str:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k: expected a whole number of at least 1, got {k!r}")
+    return f"top_{k}_accuracy"
+
+
+def _initial(initializer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    if callable(initializer):
+        return initializer(shape, dtype=dtype.name)
+    known = {None: 0, "zeros": 0, "ones": 1}
+    if isinstance(initializer, str) and initializer not in known:
+        raise ValueError(f"initializer: expected 'zeros', 'ones', an array or a callable; got {initializer!r}")
+    return known[initializer] if initializer is None or isinstance(initializer, str) else initializer
