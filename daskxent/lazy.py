@@ -198,7 +198,7 @@ def per_chunk(
     weights, weight_axes = _beside(inputs.weights, x, at)
     offsets = [arg for axis in at for arg in (_starts(x, axis), (axis,))]
     task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish)
-    sizes = dict.fromkeys(at, size) if size else {}
+    sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
     blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False)
     empty = np.empty((0,) * x.ndim, dtype)
     beside = (labels, label_axes, weights, weight_axes, *offsets)
