@@ -37,7 +37,9 @@ def test_sparse_crossentropy_metric_of_softmax_logits():
 
 
 @pytest.mark.parametrize("predictions", [PREDICTIONS, FLOAT32], ids=["list", "float32"])
-@pytest.mark.parametrize("labels", [LABELS, [1.0, 2.0], np.array(LABELS, np.float32)], ids=["list", "floats", "float32"])
+@pytest.mark.parametrize(
+    "labels", [LABELS, [1.0, 2.0], np.array(LABELS, np.float32)], ids=["list", "floats", "float32"]
+)
 class TestSparseCrossentropyLoss:
     def test_sum_over_batch_size(self, labels, predictions):
         loss = losses.SparseCategoricalCrossentropy()(labels, predictions)
