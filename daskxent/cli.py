@@ -44,6 +44,8 @@ class Commands(click.Group):
             self._end(ctx, "Interrupted", INTERRUPTED)
         except BAD_INPUT as error:
             self._end(ctx, f"Error: {error}", BAD_USE)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
         except Exception as error:
             if not isinstance(error, _failures()):
                 raise
@@ -110,6 +112,12 @@ INPUTS = (
         default="raise",
         show_default=True,
         help="What becomes of labels out of range and of rows with NaN.",
+    ),
+    click.option("--view", type=click.Choice(["bfloat16"]), help="Read uint16 PREDICTIONS as these numbers."),
+    click.option(
+        "--on-missing",
+        type=click.Choice(["raise", "fill"]),
+        help="Chunks that are not stored; by default those of PREDICTIONS are an error, others are filled.",
     ),
     click.option("--rows", type=_rows, metavar="START:STOP", help="Only these steps along the first axis."),
     click.option("--threads", type=int, metavar="N", help="Threads of this process; by default one per core."),
@@ -205,7 +213,7 @@ def _client(address: str | None, threads: int | None) -> Iterator[Any]:
         raise click.UsageError("--threads and --scheduler exclude each other")
     try:
         from distributed import Client
-        from distributed.comm import get_address_host_port
+        from distributed.comm.addressing import get_address_host_port
     except ImportError as error:
         raise ImportError("--scheduler needs distributed: pip install 'daskxent[distributed]'") from error
     get_address_host_port(address)  # a client that is given no address leaves threads behind
