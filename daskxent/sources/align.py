@@ -175,10 +175,10 @@ def _check_predictions(labels: Any, predictions: Any) -> None:
             " (are y_true and y_pred swapped?)" if is_float(labels.dtype) and predictions.dtype.kind in "iu" else ""
         )
         raise TypeError(f"y_pred: expected floating point predictions, got dtype {predictions.dtype}{swapped}")
-    if len(predictions.shape) == 0:
-        raise ValueError("y_pred: expected at least one axis, that of the classes; got a single number")
-    if len(labels.shape) > len(predictions.shape):
+    if len(labels.shape) > len(predictions.shape) > 0:
         raise ValueError(_mismatch(labels, predictions) + "; are y_true and y_pred swapped?")
+    if len(predictions.shape) < 2:
+        raise ValueError(f"y_pred: expected rows of predictions, got shape {_show(predictions)}")
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
