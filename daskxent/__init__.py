@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskxent import losses, metrics
-    from daskxent.engine import IncompleteResult, evaluate, plan, stream
+    from daskxent.engine import evaluate, plan, stream
     from daskxent.planning import Plan
-    from daskxent.report import Report
+    from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled
 
 __all__ = [
+    "ClusterLost",
     "IncompleteResult",
+    "Interrupted",
     "Plan",
+    "Poisoned",
     "Report",
+    "Stalled",
     "evaluate",
     "losses",
     "metrics",
@@ -23,9 +27,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "IncompleteResult": "daskxent.engine",
+    "ClusterLost": "daskxent.report",
+    "IncompleteResult": "daskxent.report",
+    "Interrupted": "daskxent.report",
     "Plan": "daskxent.planning",
+    "Poisoned": "daskxent.report",
     "Report": "daskxent.report",
+    "Stalled": "daskxent.report",
     "evaluate": "daskxent.engine",
     "plan": "daskxent.engine",
     "stream": "daskxent.engine",

@@ -7,19 +7,16 @@ depend on where it ran, in which order, or how the rows were cut, so none of tha
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from daskxent import planning, scores
-from daskxent.parts import Work
-from daskxent.report import Report
+from daskxent import scores
+from daskxent.report import IncompleteResult, Interrupted, Report
+from daskxent.runners import Done, Graph, Threads
 from daskxent.sources import Along, Inputs, align, is_dask, open_array, open_predictions, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain
 
@@ -27,15 +24,6 @@ if TYPE_CHECKING:
     from daskxent.planning import Plan
 
 METRICS = ("crossentropy", "accuracy")
-IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
-
-
-class IncompleteResult(RuntimeError):
-    """Not every row was covered; `report` tells about those that were."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
 
 
 def evaluate(
@@ -55,6 +43,7 @@ def evaluate(
     rows: tuple[int, int] | None = None,
     client: Any = None,
     threads: int | None = None,
+    worker_timeout: float | None = None,
     progress: bool | Callable[[Report], None] | None = None,
 ) -> Report:
     """Evaluate predictions against labels, in one pass over arrays of any size.
@@ -96,6 +85,8 @@ def evaluate(
         Where to run; by default the current client if there is one, else threads of this process.
     threads : int, optional
         Run on this many threads of this process, whatever clients there are. By default one per core.
+    worker_timeout : float, optional
+        Seconds without any worker after which a run on a cluster is given up; 300 by default.
     progress : bool or callable, optional
         True draws a progress bar; a callable is given a report after each part.
 
@@ -113,7 +104,9 @@ def evaluate(
     FileNotFoundError
         There is nothing at a path.
     IncompleteResult
-        Some rows were not covered.
+        Some rows could not be evaluated: `ClusterLost`, `Stalled`, `Poisoned`. It carries the report so far.
+    Interrupted
+        On Ctrl-C, with the report so far.
 
     Examples
     --------
@@ -136,6 +129,7 @@ def evaluate(
         rows=rows,
         client=client,
         threads=threads,
+        worker_timeout=worker_timeout,
     )
     report = _last(reports, progress)
     if report.state.weight.units == 0:
@@ -173,11 +167,12 @@ def run(
     rows: tuple[int, int] | None = None,
     client: Any = None,
     threads: int | None = None,
+    worker_timeout: float | None = None,
 ) -> Iterator[Report]:
     """Evaluate inputs that are aligned already, and yield a report after each part, as `stream` does."""
-    runner = _runner(inputs, client, threads)
+    runner = _runner(inputs, client, threads, worker_timeout)
     plan = runner.plan(inputs, question, rows)
-    return _stream(plan, runner.states(inputs, question, plan), inputs)
+    return _stream(plan, runner.states(inputs, question, plan, plan), inputs)
 
 
 def plan(y_true: Any, y_pred: Any, **options: Any) -> Plan:
@@ -189,7 +184,9 @@ def plan(y_true: Any, y_pred: Any, **options: Any) -> Plan:
     1
     """
     inputs, question, options = _prepare(y_true, y_pred, **options)
-    return _runner(inputs, options["client"], options["threads"]).plan(inputs, question, options["rows"])
+    runner = _runner(inputs, options["client"], options["threads"], options["worker_timeout"])
+    found: Plan = runner.plan(inputs, question, options["rows"])
+    return found
 
 
 def _prepare(
@@ -209,7 +206,7 @@ def _prepare(
     **options: Any,
 ) -> tuple[Inputs, Question, dict[str, Any]]:
     """Open, check and align everything that `evaluate` takes."""
-    known = {"rows": None, "client": None, "threads": None}
+    known = {"rows": None, "client": None, "threads": None, "worker_timeout": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
     names = _names(metrics)
@@ -252,8 +249,21 @@ def _names(metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
-    """Exhaust a stream, showing progress, and return its last report."""
+    """Exhaust a stream and return its last report; an interrupt carries what there is by then."""
     report: Report | None = None
+    try:
+        for shown in _shown(reports, progress):
+            report = shown
+    except KeyboardInterrupt as error:
+        interrupted = Interrupted(*error.args)
+        interrupted.report = report
+        raise interrupted from None
+    assert report is not None
+    return report
+
+
+def _shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Iterator[Report]:
+    """Pass reports on and show progress."""
     if progress is True:
         from tqdm import tqdm
 
@@ -262,146 +272,33 @@ def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] |
                 bar.total = report.expected
                 bar.update(report.rows - bar.n)
                 bar.set_postfix({name: f"{value:.5g}" for name, value in report.metrics.items()}, refresh=False)
+                yield report
     else:
         for report in reports:
             if callable(progress):
                 progress(report)
-    assert report is not None
-    return report
+            yield report
 
 
-def _stream(plan: Plan, states: Iterator[State], inputs: Inputs) -> Iterator[Report]:
+def _stream(plan: Plan, found: Iterator[Done], inputs: Inputs) -> Iterator[Report]:
     """Merge states as they come; yield a report for each; check the coverage at the end."""
     began = time.perf_counter()
     bytes_per_row = plan.nbytes // plan.rows
     report = Report(plan.question, State.zero(), plan.rows)
-    for state in states:
-        complain(plan.question, state, inputs.positions)
-        merged = report.state.merge(state)
-        report = replace(report, state=merged, elapsed=time.perf_counter() - began, nbytes=merged.rows * bytes_per_row)
-        yield report
-    if not report.complete:
-        missing = report.expected - report.rows
-        raise IncompleteResult(f"{missing:,} of {report.expected:,} rows were not evaluated", report)
-
-
-class _Threads:
-    """Parts on threads of this process."""
-
-    def __init__(self, threads: int | None) -> None:
-        if threads is not None and whole(threads, "threads") < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
-        self.threads = threads or len(
-            os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-        )
-
-    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
-        """Cut the rows for this many threads."""
-        return planning.cut(inputs, question, self.threads, rows)
-
-    def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
-        """Yield the state of every part as it is done."""
-        work, parts = Work(inputs, question), iter(plan)
-        if len(plan) == 1:
-            yield work(*next(parts))
-            return
-        with ThreadPoolExecutor(min(self.threads, len(plan)), "daskxent") as pool:
-            pending: set[Future[State]] = set()
-            try:
-                while True:
-                    more = islice(parts, self.threads * IN_FLIGHT - len(pending))
-                    pending |= {pool.submit(work, *part) for part in more}
-                    if not pending:
-                        return
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield future.result()
-            finally:
-                for future in pending:
-                    future.cancel()
-
-
-class _Cluster:
-    """Parts on the workers of a `distributed.Client`."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-
-    @property
-    def threads(self) -> int:
-        """Threads of all workers."""
-        threads: dict[str, int] = self.client.nthreads()
-        return max(1, sum(threads.values()))
-
-    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
-        """Cut the rows for the threads of the cluster."""
-        return planning.cut(inputs, question, self.threads, rows)
-
-    def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
-        """Yield the state of every part as it is done."""
-        from distributed import as_completed
-
-        run = f"daskxent-{os.urandom(8).hex()}"
-        parts = enumerate(plan)
-
-        def submit(count: int) -> list[Any]:
-            return [
-                self.client.submit(
-                    _evaluate_part, Work(inputs.window(*part), question), *part, key=(run, index), pure=False
-                )
-                for index, part in islice(parts, count)
-            ]
-
-        pending = as_completed(submit(self.threads * IN_FLIGHT), loop=self.client.loop)
-        futures: list[Any] = []
-        try:
-            for futures in pending.batches():
-                states = self.client.gather(futures)
-                for future in futures:
-                    future.release()
-                pending.update(submit(len(futures)))
-                yield from states
-        finally:
-            self.client.cancel([*pending.futures, *futures])
-
-
-def _evaluate_part(work: Work, start: int, stop: int) -> State:
-    return work(start, stop)
-
-
-class _Graph:
-    """One task per chunk of dask predictions, computed a group of chunks at a time."""
-
-    def __init__(self, client: Any, threads: int | None) -> None:
-        self.client, self.threads = client, _Threads(threads).threads if client is None else _Cluster(client).threads
-
-    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
-        """Describe the chunks; a part is one of them."""
-        from daskxent import lazy
-
-        if rows is not None:
-            raise ValueError("rows: slice dask arrays before they are evaluated")
-        return lazy.plan(inputs, question, self.threads)
-
-    def states(self, inputs: Inputs, question: Question, plan: Plan) -> Iterator[State]:
-        """Yield the state of every group of chunks as it is done."""
-        from daskxent import lazy
-
-        groups = lazy.groups(inputs, question, self.threads * IN_FLIGHT)
-        if self.client is None:
-            for group in groups:
-                yield lazy.merge_all(group.compute(scheduler="threads", num_workers=self.threads))
-            return
-        from distributed import as_completed
-
-        pending = as_completed(
-            [self.client.compute(group) for group in islice(groups, IN_FLIGHT)], loop=self.client.loop
-        )
-        for future in pending:
-            states = lazy.merge_all(future.result())
-            future.release()
-            pending.update([self.client.compute(group) for group in islice(groups, 1)])
-            yield states
+    try:
+        for state, retries in found:
+            complain(plan.question, state, inputs.positions)
+            merged = report.state.merge(state)
+            elapsed = time.perf_counter() - began
+            nbytes = merged.rows * bytes_per_row
+            report = replace(report, state=merged, elapsed=elapsed, nbytes=nbytes, retries=report.retries + retries)
+            yield report
+        if not report.complete:
+            missing = report.expected - report.rows
+            raise IncompleteResult(f"{missing:,} of {report.expected:,} rows were not evaluated")
+    except IncompleteResult as error:
+        error.report = report
+        raise
 
 
 def meet(inputs: Inputs) -> Inputs:
@@ -415,11 +312,15 @@ def meet(inputs: Inputs) -> Inputs:
     return replace(inputs, predictions=lazy.from_source(inputs.predictions, inputs.lead + (inputs.lead >= inputs.axis)))
 
 
-def _runner(inputs: Inputs, client: Any, threads: int | None) -> _Threads | _Cluster | _Graph:
+def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:
     client = None if threads is not None else client if client is not None else _current_client()
-    if is_dask(inputs.predictions):
-        return _Graph(client, threads)
-    return _Threads(threads) if client is None else _Cluster(client)
+    if client is None:
+        local = Threads(threads)
+        return Graph(None, local.threads) if is_dask(inputs.predictions) else local
+    from daskxent.cluster import WORKER_TIMEOUT, Cluster
+
+    cluster = Cluster(client, WORKER_TIMEOUT if worker_timeout is None else worker_timeout)
+    return Graph(client, cluster.threads) if is_dask(inputs.predictions) else cluster
 
 
 def _current_client() -> Any:

@@ -152,6 +152,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         start=0,
         stop=length,
         step=max(x.chunks[inputs.lead + (inputs.lead >= inputs.axis)]),
+        grid=1,
         parts=math.prod(n for axis, n in enumerate(x.numblocks) if axis != inputs.axis),
         rows_per_step=inputs.rows_per_step,
         threads=threads,

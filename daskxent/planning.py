@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from daskxent.sources import Inputs
     from daskxent.state import Question
 
+Part = tuple[int, int]  # start and stop along the lead axis
+
 # Scanning decoded float32 runs at about 5 GB/s a thread and decoding at 0.5 to 1: a second of work.
 PART_BYTES = 512 << 20
 PARTS_PER_THREAD = 8
@@ -42,6 +44,8 @@ class Plan:
         Steps along the lead axis to be evaluated.
     step : int
         Steps in a part, at most; parts begin at multiples of it.
+    grid : int
+        Steps that are stored as one along the lead axis; parts begin and end at multiples of it.
     parts : int
         Number of parts.
     rows_per_step : int
@@ -64,6 +68,7 @@ class Plan:
     start: int
     stop: int
     step: int
+    grid: int
     parts: int
     rows_per_step: int
     threads: int
@@ -76,7 +81,7 @@ class Plan:
         """Return the number of parts."""
         return self.parts
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Part]:
         """Yield the parts as (start, stop) along the lead axis."""
         first = self.start // self.step
         for index in range(first, first + len(self)):
@@ -155,6 +160,7 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
         start=start,
         stop=stop,
         step=step,
+        grid=grid,
         parts=-(-stop // step) - start // step,
         rows_per_step=inputs.rows_per_step,
         threads=threads,

@@ -18,6 +18,40 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
+class IncompleteResult(RuntimeError):
+    """Not every row was evaluated.
+
+    Attributes
+    ----------
+    report : Report or None
+        What the rows that were evaluated gave.
+    journal : str or None
+        The journal from which the same call goes on.
+    """
+
+    report: Report | None = None
+    journal: str | None = None
+
+
+class ClusterLost(IncompleteResult):
+    """The scheduler went away."""
+
+
+class Stalled(IncompleteResult):
+    """There were no workers for too long."""
+
+
+class Poisoned(IncompleteResult):
+    """Some rows kill every worker that evaluates them; the message names them."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The evaluation was interrupted; `report` tells about the rows evaluated by then."""
+
+    report: Report | None = None
+    journal: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Metrics over the rows evaluated so far.
@@ -37,6 +71,10 @@ class Report:
         Seconds since the evaluation began.
     nbytes : int
         Bytes of predictions evaluated, decoded.
+    retries : int
+        How often a part had to be read again because storage failed.
+    notes : tuple of str
+        What else is worth telling.
 
     Examples
     --------
@@ -53,6 +91,7 @@ class Report:
     expected: int
     elapsed: float = field(default=0.0, compare=False)
     nbytes: int = field(default=0, compare=False)
+    retries: int = field(default=0, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __getitem__(self, name: str) -> float:
@@ -119,6 +158,7 @@ class Report:
             "clipped_share": self.clipped_share,
             "elapsed": self.elapsed,
             "nbytes": self.nbytes,
+            "retries": self.retries,
             "notes": list(self.notes),
         }
 
@@ -142,7 +182,9 @@ class Report:
             raise ValueError(f"not a daskxent report of format {FORMAT}")
         question = Question(**{**data["question"], "metrics": tuple(data["question"]["metrics"])})
         state = State.from_json(data["state"])
-        return cls(question, state, data["expected"], data["elapsed"], data["nbytes"], tuple(data["notes"]))
+        return cls(
+            question, state, data["expected"], data["elapsed"], data["nbytes"], data["retries"], tuple(data["notes"])
+        )
 
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
@@ -152,6 +194,8 @@ class Report:
         if self.elapsed:
             speed = f", {self.nbytes / self.elapsed / 1e9:.2f} GB/s" if self.nbytes else ""
             shown.append(("elapsed", f"{self.elapsed:.2f} s{speed}"))
+        if self.retries:
+            shown.append(("retries", f"{self.retries:,} of failed reads"))
         for found in self.audit.values():
             places = ", ".join(f"{row:,}" for row in found["rows"][:3])
             more = ", ..." if found["count"] > 3 else ""

@@ -1,0 +1,132 @@
+"""Hand out parts on this machine: to threads, or as a dask graph.
+
+A runner plans, and then yields what each part gave as soon as it is done, in any order, with a bounded number of
+parts under way. `cluster` has the runner for a `distributed.Client`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from daskxent import planning
+from daskxent.parts import Work
+from daskxent.sources import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from daskxent.planning import Part, Plan
+    from daskxent.sources import Inputs
+    from daskxent.state import Question, State
+
+IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
+RETRIES = 4
+FIRST_WAIT = 0.1  # seconds before the first retry; doubled for each further one
+
+
+class Done(NamedTuple):
+    """What a part gave, and how often reading it had to be tried again."""
+
+    state: State
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Work that is tried again, after a pause, when storage fails; other errors are the data's and are final."""
+
+    work: Work
+
+    def __call__(self, start: int, stop: int) -> Done:
+        """Evaluate the steps ``start <= step < stop`` along the lead axis."""
+        for retries in range(RETRIES):
+            try:
+                return Done(self.work(start, stop), retries)
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
+                raise
+            except OSError:
+                time.sleep(FIRST_WAIT * 2**retries)
+        return Done(self.work(start, stop), RETRIES)
+
+
+class Threads:
+    """Parts on threads of this process."""
+
+    def __init__(self, threads: int | None) -> None:
+        if threads is not None and whole(threads, "threads") < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        self.threads = threads or cores()
+
+    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+        """Cut the rows for this many threads."""
+        return planning.cut(inputs, question, self.threads, rows)
+
+    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what every part gave, as it is done."""
+        work, parts = Attempt(Work(inputs, question)), iter(parts)
+        if len(plan) == 1:
+            yield from (work(*part) for part in parts)
+            return
+        with ThreadPoolExecutor(min(self.threads, len(plan)), "daskxent") as pool:
+            pending: set[Future[Done]] = set()
+            try:
+                while True:
+                    more = islice(parts, self.threads * IN_FLIGHT - len(pending))
+                    pending |= {pool.submit(work, *part) for part in more}
+                    if not pending:
+                        return
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+class Graph:
+    """One task per chunk of dask predictions, computed a group of chunks at a time."""
+
+    def __init__(self, client: Any, threads: int) -> None:
+        self.client, self.threads = client, threads
+
+    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+        """Describe the chunks; a part is one of them."""
+        from daskxent import lazy
+
+        if rows is not None:
+            raise ValueError("rows: slice dask arrays before they are evaluated")
+        return lazy.plan(inputs, question, self.threads)
+
+    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what every group of chunks gave, as it is done."""
+        from daskxent import lazy
+
+        groups = lazy.groups(inputs, question, self.threads * IN_FLIGHT)
+        if self.client is None:
+            for group in groups:
+                yield Done(lazy.merge_all(group.compute(scheduler="threads", num_workers=self.threads)))
+            return
+        from distributed import as_completed
+
+        pending = as_completed(
+            [self.client.compute(group) for group in islice(groups, IN_FLIGHT)], loop=self.client.loop
+        )
+        try:
+            for future in pending:
+                found = lazy.merge_all(future.result())
+                future.release()
+                pending.update([self.client.compute(group) for group in islice(groups, 1)])
+                yield Done(found)
+        finally:
+            self.client.cancel(list(pending.futures))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
