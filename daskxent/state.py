@@ -288,7 +288,7 @@ def complain(question: Question, state: State, positions: tuple[int, ...] = ()) 
     found = [(state.audit[kind].first[0], kind) for kind in raised if kind in state.audit]
     if not found:
         return
-    (row, value), kind = min(found)
+    (row, value), kind = min(found, key=lambda finding: finding[0][0])
     place = f"row {row}"
     if len(positions) > 1:
         place += f" (position {tuple(int(i) for i in np.unravel_index(row, positions))})"

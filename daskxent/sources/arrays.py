@@ -322,7 +322,7 @@ def open_array(given: Any, name: str) -> Any:
         return Memory(given, name)
     if type(given).__module__.partition(".")[0] == "zarr":
         if not hasattr(given, "chunks"):
-            raise ValueError(f"{name}: {_members(given, str(given))}")
+            raise ValueError(f"{name}: {_members(given, str(given.store_path))}")
         return Zarr(given, name)
     if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):
         return Memory(_from_lists(given, name), name)
