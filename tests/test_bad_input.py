@@ -1,0 +1,452 @@
+"""Bad input gives one clear error, before anything is read where shapes and dtypes tell."""
+
+import json
+import pickle
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+
+import daskxent as dx
+
+ROWS, CLASSES = 6, 3
+LABELS = np.arange(ROWS) % CLASSES
+PREDICTIONS = np.full((ROWS, CLASSES), 1 / CLASSES, np.float32)
+MAPS = np.full((2, CLASSES, 4), 1 / CLASSES)  # two maps of four positions, classes in the middle
+KNOWN = "known are 'crossentropy', 'accuracy', 'perplexity', 'bits' and 'top_K_accuracy' for any K >= 1"
+
+
+class WasRead(Exception):
+    """The data were touched."""
+
+
+class Untouchable(zarr.storage.MemoryStore):
+    """A store that hands out metadata and nothing else."""
+
+    async def get(self, key, prototype, byte_range=None):
+        if not key.endswith(("zarr.json", ".zarray", ".zattrs", ".zgroup")):
+            raise WasRead(key)
+        return await super().get(key, prototype, byte_range)
+
+
+def in_zarr(array):
+    version = 2 if array.dtype.kind == "U" else 3  # format 3 has no settled strings
+    stored = zarr.create_array(Untouchable(), shape=array.shape, dtype=array.dtype, zarr_format=version)
+    stored[...] = 1  # a chunk that is there to be read
+    return stored
+
+
+def in_dask(array):
+    def read(block):
+        raise WasRead
+
+    return da.from_array(array).map_blocks(read, dtype=array.dtype, meta=array[:0] if array.ndim else array)
+
+
+HOLDERS = pytest.mark.parametrize("hold", [np.asarray, in_zarr, in_dask], ids=["numpy", "zarr", "dask"])
+RUNS = pytest.mark.parametrize("run", [dx.evaluate, dx.stream, dx.plan], ids=["evaluate", "stream", "plan"])
+
+
+def refused(error, message, *args, run=dx.evaluate, **options):
+    """Check that there is this very error, all of its message on one line."""
+    with pytest.raises(error) as caught:
+        run(*args, **options)
+    assert type(caught.value) is error
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def mismatch(labels, predictions):
+    return (
+        f"y_true of shape {labels} does not fit y_pred of shape {predictions}; expected y_pred's shape "
+        "without the class axis (integer labels) or y_pred's shape (one-hot or soft labels)"
+    )
+
+
+def test_the_holders_raise_when_they_are_read():
+    for hold in (in_zarr, in_dask):
+        with pytest.raises(WasRead):
+            dx.evaluate(hold(LABELS), hold(PREDICTIONS))
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [
+        ((5,), (6, 3)),
+        ((6, 2), (6, 3)),
+        ((6, 3), (6, 4)),
+        ((3, 6), (6, 3)),
+        ((1, 6), (6, 3)),
+        ((), (6, 3)),
+        ((2, 4), (2, 4, 3, 1)),
+        ((2, 3), (2, 4, 3)),
+        ((2,), (2, 4, 3)),
+    ],
+)
+def test_mismatched_shapes_are_both_named(hold, run, labels, predictions):
+    labels, predictions = np.ones(labels, np.int64), np.ones(predictions, np.float32)
+    refused(ValueError, mismatch(labels.shape, predictions.shape), hold(labels), hold(predictions), run=run)
+
+
+@HOLDERS
+@RUNS
+def test_predictions_without_an_axis_of_rows(hold, run):
+    refused(ValueError, "y_pred: expected rows of predictions, got shape (3,)", [0], hold(PREDICTIONS[0]), run=run)
+    refused(ValueError, "y_pred: expected rows of predictions, got shape ()", [0], hold(PREDICTIONS[0, 0]), run=run)
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize("axis", [2, -3])
+def test_axis_out_of_range(hold, run, axis):
+    message = f"axis: {axis} is out of range for y_pred of shape (6, 3)"
+    refused(ValueError, message, hold(LABELS), hold(PREDICTIONS), axis=axis, run=run)
+
+
+@pytest.mark.parametrize("axis", [True, 1.0, "1", None])
+def test_axis_of_another_type(axis):
+    refused(TypeError, f"axis: expected an integer, got {axis!r}", LABELS, PREDICTIONS, axis=axis)
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize("shape", [(5,), (6, 3), (1, 6), (6, 1, 1), (0,)])
+def test_weights_that_cannot_be_aligned(hold, run, shape):
+    message = f"sample_weight: shape {shape} does not lie along y_true of shape (6,); expected a number or"
+    weights = hold(np.ones(shape))
+    refused(ValueError, message, hold(LABELS), hold(PREDICTIONS), sample_weight=weights, run=run)
+
+
+def test_weights_of_maps_lie_along_the_leading_axes():
+    message = "sample_weight: shape (4,) does not lie along y_true of shape (2, 4)"
+    refused(ValueError, message, np.zeros((2, 4), int), MAPS, axis=1, sample_weight=np.ones(4))
+
+
+@HOLDERS
+@RUNS
+def test_labels_that_are_no_integers(hold, run):
+    message = "y_true: expected integer labels, got dtype float64"
+    refused(TypeError, message, hold(LABELS.astype(float)), hold(PREDICTIONS), run=run)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shown"), [("O", "object"), ("U1", "<U1"), ("S1", "|S1"), ("c16", "complex128"), ("M8[s]", "datetime64")]
+)
+def test_dtypes_that_are_no_numbers(dtype, shown):
+    def cast(array):
+        return array.astype(dtype)
+
+    for array, message in (
+        (LABELS, "y_true: expected integer labels, got dtype "),
+        (np.eye(CLASSES, dtype=int)[LABELS], "y_true: expected numbers as dense labels, got dtype "),
+    ):
+        refused(TypeError, message + shown, cast(array), PREDICTIONS)
+    refused(TypeError, f"y_pred: expected floating point predictions, got dtype {shown}", LABELS, cast(PREDICTIONS > 0))
+    weights = cast(np.ones(ROWS, int))
+    refused(
+        TypeError,
+        f"sample_weight: expected real numbers, got dtype {shown}",
+        LABELS,
+        PREDICTIONS,
+        sample_weight=weights,
+    )
+
+
+@RUNS
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight"])
+def test_complex_and_strings_in_zarr_are_not_read(run, name):
+    given = {"y_true": LABELS, "y_pred": PREDICTIONS, "sample_weight": np.ones(ROWS)}
+    for dtype in ("complex64", "U2"):
+        arrays = {**given, name: in_zarr(given[name].astype(dtype))}
+        refused(TypeError, f"{name}: expected ", *arrays.values(), run=lambda t, p, w: run(t, p, sample_weight=w))
+
+
+def test_integers_are_no_predictions():
+    message = "y_pred: expected floating point predictions, got dtype int64"
+    refused(TypeError, message, LABELS, np.ones((ROWS, CLASSES), int))
+
+
+@HOLDERS
+@RUNS
+def test_swapped_inputs_by_dtype(hold, run):
+    message = "y_pred: expected floating point predictions, got dtype int64 (are y_true and y_pred swapped?)"
+    refused(TypeError, message, hold(PREDICTIONS), hold(LABELS), run=run)
+    refused(TypeError, message, hold(PREDICTIONS), hold(np.eye(CLASSES, dtype=int)[LABELS]), run=run)
+
+
+@HOLDERS
+@RUNS
+def test_swapped_inputs_by_shape(hold, run):
+    message = mismatch((6, 3), (6,)) + "; are y_true and y_pred swapped?"
+    refused(ValueError, message, hold(PREDICTIONS), hold(LABELS.astype(float)), run=run)
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize(("labels", "predictions"), [((0,), (0, 3)), ((4,), (4, 0)), ((2, 0), (2, 0, 3))])
+def test_empty_input(hold, run, labels, predictions):
+    message = f"y_pred: there is nothing to evaluate in shape {predictions}"
+    refused(ValueError, message, hold(np.ones(labels, int)), hold(np.ones(predictions)), run=run)
+
+
+def test_empty_lists():
+    refused(ValueError, "y_pred: expected rows of predictions, got shape (0,)", [], [])
+    refused(ValueError, "y_pred: there is nothing to evaluate in shape (0, 3)", [], np.ones((0, 3)))
+
+
+# Values tell only when they are read; the first bad one ends the run.
+
+
+@pytest.mark.parametrize("wrong", [3, -1, 99, -(2**40)])
+@pytest.mark.parametrize("rows", [None, (2, 6)])
+def test_label_out_of_range(tmp_path, wrong, rows):
+    labels = LABELS.copy()
+    labels[[4, 5]] = wrong  # the first is told, by its row in the whole array
+    message = f"y_true: label {wrong} at row 4 is outside [0, 3)"
+    np.save(tmp_path / "labels.npy", labels)
+    stored = zarr.create_array({}, data=labels, chunks=4)
+    for given in (labels, stored, tmp_path / "labels.npy"):
+        refused(ValueError, message, given, zarr.create_array({}, data=PREDICTIONS, chunks=(1, 2)), rows=rows)
+    refused(ValueError, message, da.from_array(labels, chunks=5), da.from_array(PREDICTIONS, chunks=(2, 3)))
+
+
+def test_label_out_of_range_in_accuracy_alone_and_in_maps():
+    labels = np.zeros((2, 4), int)
+    labels[1, 2] = 3
+    for metrics in (["accuracy"], ["crossentropy"]):
+        message = "y_true: label 3 at row 6 (position (1, 2)) is outside [0, 3)"
+        refused(ValueError, message, labels, MAPS, axis=1, metrics=metrics)
+
+
+def test_small_unsigned_labels_do_not_wrap():
+    refused(ValueError, "y_true: label 255 at row 1 is outside [0, 3)", np.array([0, 255], np.uint8), PREDICTIONS[:2])
+    refused(ValueError, " at row 0 is outside [0, 3)", np.array([2**64 - 1, 1], np.uint64), PREDICTIONS[:2])
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.nan, "sample_weight: nan at row 3; weights must be finite"),
+        (-np.inf, "sample_weight: -inf at row 3; weights must be finite"),
+        (-0.5, "sample_weight: -0.5 at row 3 is negative; allow_negative_weights=True takes it"),
+    ],
+)
+def test_weights_that_are_no_weights(weight, message):
+    weights = np.ones(ROWS)
+    weights[3] = weight
+    refused(ValueError, message, LABELS, PREDICTIONS, sample_weight=weights)
+
+
+# Paths.
+
+
+def test_missing_paths(tmp_path):
+    zarr.create_group(tmp_path / "dump.zarr").create_array("labels", data=LABELS)
+    for path in (tmp_path / "none.zarr", tmp_path / "none.npy", tmp_path / "dump.zarr" / "lables"):
+        for given in (path, str(path)):
+            refused(FileNotFoundError, f"y_true: there is nothing at {path}", given, PREDICTIONS)
+    gone = str(tmp_path / "none.zarr")
+    refused(FileNotFoundError, f"y_pred: there is nothing at {gone}", LABELS, gone)
+    refused(FileNotFoundError, f"sample_weight: there is nothing at {gone}", LABELS, PREDICTIONS, sample_weight=gone)
+
+
+def test_missing_url():
+    refused(FileNotFoundError, "y_pred: there is no zarr array at memory://none", LABELS, "memory://none")
+
+
+def test_a_path_that_is_a_group(tmp_path):
+    group = zarr.create_group(tmp_path / "dump.zarr")
+    refused(
+        ValueError,
+        f"y_pred: {tmp_path}/dump.zarr is a zarr group, not an array; it holds no arrays",
+        LABELS,
+        group.store.root,
+    )
+    group.create_array("logits", data=PREDICTIONS)
+    group.create_array("labels", data=LABELS)
+    message = "dump.zarr is a zarr group, not an array; it holds labels, logits"
+    refused(ValueError, message, LABELS, tmp_path / "dump.zarr")
+    refused(ValueError, message, LABELS, group)
+
+
+def test_a_path_that_is_something_else(tmp_path):
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "table.csv").write_text("1,2")
+    for name in ("directory", "table.csv"):
+        refused(ValueError, f"y_pred: {tmp_path}/{name} is no zarr array", LABELS, tmp_path / name)
+
+
+GOOD = {
+    "zarr_format": 3,
+    "node_type": "array",
+    "shape": [6],
+    "data_type": "int64",
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [6]}},
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    "fill_value": 0,
+    "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+}
+
+
+def write_metadata(directory, text, name="zarr.json"):
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": "x"},
+        {"shape": [-1]},
+        {"data_type": "number"},
+        {"codecs": []},
+        {"codecs": [{"name": "magic"}]},
+        {"chunk_grid": {"name": "spiral"}},
+        {"zarr_format": 9},
+    ],
+    ids=str,
+)
+def test_corrupt_metadata(tmp_path, change):
+    write_metadata(tmp_path / "labels", json.dumps(GOOD))
+    assert dx.plan(tmp_path / "labels", PREDICTIONS).rows == ROWS
+    write_metadata(tmp_path / "labels", json.dumps(GOOD | change))
+    refused(
+        ValueError,
+        f"y_true: the zarr metadata at {tmp_path}/labels cannot be understood: ",
+        tmp_path / "labels",
+        PREDICTIONS,
+    )
+
+
+@pytest.mark.parametrize("name", ["zarr.json", ".zarray"])
+@pytest.mark.parametrize("text", ["", "{", '{"zarr_format": 3, "node', "[]", "null", "\x00\x01", "nonsense"])
+def test_metadata_that_are_torn(tmp_path, name, text):
+    write_metadata(tmp_path / "labels", text, name)
+    refused(
+        ValueError,
+        f"y_true: the zarr metadata at {tmp_path}/labels cannot be understood: ",
+        tmp_path / "labels",
+        PREDICTIONS,
+    )
+
+
+class Trap:
+    """Fails the test when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def test_pickled_objects_in_npy_are_never_loaded(tmp_path):
+    path = tmp_path / "labels.npy"
+    np.save(path, np.array([Trap()] * ROWS), allow_pickle=True)
+    message = f"y_true: {path} cannot be read as a .npy array: Array can't be memory-mapped: Python objects in dtype."
+    refused(ValueError, message, path, PREDICTIONS)
+    path.write_bytes(pickle.dumps(Trap()))
+    refused(
+        ValueError, f"y_true: {path} cannot be read as a .npy array: the magic string is not correct", path, PREDICTIONS
+    )
+
+
+def test_npy_files_that_are_torn(tmp_path):
+    path = tmp_path / "labels.npy"
+    np.save(path, LABELS)
+    whole = path.read_bytes()
+    for length in (0, 4, 9, 40, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(ValueError, f"y_true: {path} cannot be read as a .npy array: ", path, PREDICTIONS)
+
+
+def test_an_npz_archive_is_no_npy(tmp_path):
+    path = tmp_path / "labels.npy"
+    with path.open("wb") as file:
+        np.savez(file, LABELS)
+    refused(
+        ValueError, f"y_true: {path} cannot be read as a .npy array: the magic string is not correct", path, PREDICTIONS
+    )
+
+
+# Other things that are no arrays.
+
+
+@RUNS
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight"])
+def test_unknown_dask_chunk_lengths(run, name):
+    given = {"y_true": LABELS, "y_pred": PREDICTIONS, "sample_weight": np.ones(ROWS)}
+    lazy = in_dask(given[name])
+    given[name] = lazy[in_dask(np.ones(ROWS)) > 0]
+    message = f"{name}: its dask chunks have unknown lengths; call compute_chunk_sizes() on it first"
+    refused(ValueError, message, *given.values(), run=lambda t, p, w: run(t, p, sample_weight=w))
+
+
+@pytest.mark.parametrize("given", [None, {}, object(), {1, 2}, range])
+def test_what_is_no_array(given):
+    message = "y_true: expected a path, a zarr, NumPy, dask or xarray array, or lists of numbers; got "
+    refused(TypeError, message + type(given).__name__, given, PREDICTIONS)
+
+
+def test_ragged_lists():
+    refused(ValueError, "y_pred: the nested lists do not form an array: ", LABELS, [[0.1, 0.9], [1.0]])
+
+
+# Options.
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize("name", ["acc", "top_0_accuracy", "top_k_accuracy", "", 5])
+def test_unknown_metrics(hold, run, name):
+    message = f"metrics: {name!r} is unknown; {KNOWN}"
+    refused(ValueError, message, hold(LABELS), hold(PREDICTIONS), metrics=["accuracy", name], run=run)
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metrics": []}, ValueError, "metrics: expected at least one name"),
+        ({"metrics": 5}, TypeError, "metrics: expected names, got 5"),
+        ({"on_invalid": "hope"}, ValueError, "on_invalid: expected one of raise, skip, count; got 'hope'"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: expected a number from 0 to 1, got 1.5"),
+        ({"label_smoothing": np.nan}, ValueError, "label_smoothing: expected a number from 0 to 1, got nan"),
+        ({"label_smoothing": 0.1}, ValueError, "label_smoothing: needs one-hot or soft labels; these are integers"),
+        ({"ignore_class": 1.5}, TypeError, "ignore_class: expected an integer, got 1.5"),
+        ({"threads": 0}, ValueError, "threads: expected at least 1, got 0"),
+        ({"threads": 1.5}, TypeError, "threads: expected an integer, got 1.5"),
+        ({"treads": 2}, TypeError, "'treads'"),
+    ],
+    ids=str,
+)
+def test_options(hold, run, options, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), **options, run=run)
+
+
+@RUNS
+def test_ignore_class_needs_integer_labels(run):
+    dense = np.eye(CLASSES)[LABELS]
+    refused(
+        ValueError, "ignore_class: needs integer labels; these are one-hot or soft", dense, PREDICTIONS, ignore_class=1
+    )
+
+
+@pytest.mark.parametrize("hold", [np.asarray, in_zarr], ids=["numpy", "zarr"])
+@RUNS
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ((3, 1), ValueError, "rows: 3:1 is not a range inside 0:6"),
+        ((2, 2), ValueError, "rows: 2:2 is not a range inside 0:6"),
+        ((-1, 2), ValueError, "rows: -1:2 is not a range inside 0:6"),
+        ((0, 7), ValueError, "rows: 0:7 is not a range inside 0:6"),
+        (5, TypeError, "rows: expected (start, stop), got 5"),
+        ((0.5, 2), TypeError, "rows: expected (start, stop), got (0.5, 2)"),
+        ((1, 2, 3), TypeError, "rows: expected (start, stop), got (1, 2, 3)"),
+    ],
+    ids=str,
+)
+def test_rows(hold, run, rows, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), rows=rows, run=run)
