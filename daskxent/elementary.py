@@ -64,7 +64,7 @@ def power_of_two(x: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     -------
     n : array of int64
     p : array of the dtype of `x`
-        Between 0.707 and 1.415.
+        Between 0.707 and 1.415, or up to 3 % beyond where float32 no longer holds the digits of a large `n`.
 
     Examples
     --------

@@ -1,0 +1,240 @@
+import itertools
+from functools import reduce
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import ANY, DTYPES, FINITE, MANY, SOME, logits, partitions, probabilities
+
+from daskxent import rows as scanning
+from daskxent.rows import Rows, dense_losses, empty, losses, merge, scan
+
+TOP = 4
+WIDE = (np.dtype(np.float32), np.dtype(np.float64))
+# Crossentropy of the same values widened: 2e-6 for float32 (the polynomial for exp takes 1e-7, and up to 3e-7 with
+# logits of 60,000; the promise leaves room), 1e-14 for float64.
+RELATIVE = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-14}
+# What falls below the lowest slice is dropped from every term: at most 2**-48 (2**-72) of the peak's term per class,
+# because the peak fills at least one unit of the top slice and two (three) slices of 24 bits lie below it.
+RESOLUTION = {np.dtype(np.float32): 2.0**-48, np.dtype(np.float64): 2.0**-72}
+
+
+def wide(values):
+    return np.dtype(np.float64) if values.dtype == np.float64 else np.dtype(np.float32)
+
+
+def assert_same(a, b):
+    """Bit for bit; only the sign of a zero is free (-0.0 and 0.0 are one number to every metric)."""
+    for name, x, y in zip(Rows._fields, a, b, strict=True):
+        assert x.dtype == y.dtype, name
+        assert np.array_equal(x, y, equal_nan=x.dtype.kind == "f"), name
+
+
+def pieces(values, labels, sizes, **options):
+    """Scan the classes piece by piece."""
+    edges = [0, *itertools.accumulate(sizes)]
+    return [scan(values[:, a:b], labels, a, top=TOP, **options) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+@st.composite
+def rows_of_anything(draw, kinds=ANY):
+    """Draw values, labels (some of no class), a way to cut the classes, and whether they are probabilities."""
+    n, classes = draw(st.integers(1, 12)), draw(st.integers(1, 40))
+    unit = draw(st.booleans())
+    values = draw(logits((n, classes), kinds)) if not unit or draw(st.booleans()) else draw(probabilities((n, classes)))
+    labels = np.random.default_rng(draw(st.integers(0, 99))).integers(-1, classes + 1, n)
+    return values, labels, draw(partitions(classes)), {"probabilities": unit}
+
+
+@MANY
+@given(rows_of_anything())
+def test_any_split_of_the_classes_is_the_whole(drawn):
+    values, labels, sizes, options = drawn
+    parts = pieces(values, labels, sizes, **options)
+    whole = scan(values, labels, top=TOP, **options)
+    assert_same(reduce(merge, parts), whole._replace(flags=reduce(np.bitwise_or, [part.flags for part in parts])))
+    if not options["probabilities"]:
+        assert_same(reduce(merge, parts), whole)
+
+
+@MANY
+@given(rows_of_anything(), st.randoms(use_true_random=False))
+def test_merging_is_associative_and_commutative(drawn, random):
+    values, labels, sizes, options = drawn
+    parts = pieces(values, labels, sizes, **options)
+    whole = reduce(merge, parts)
+    assert_same(reduce(lambda a, b: merge(b, a), reversed(parts)), whole)
+    while len(parts) > 1:  # any two, in any order
+        random.shuffle(parts)
+        parts.append(merge(parts.pop(), parts.pop()))
+    assert_same(parts[0], whole)
+
+
+@MANY
+@given(rows_of_anything())
+def test_no_classes_are_the_identity(drawn):
+    values, labels, _, options = drawn
+    some, none = scan(values, labels, top=TOP, **options), empty(len(values), wide(values), TOP)
+    assert_same(merge(some, none), some)
+    assert_same(merge(none, some), some)
+    assert_same(merge(none, none), none)
+    assert_same(scan(values[:, :0], labels, top=TOP, **options), none)
+
+
+@SOME
+@given(rows_of_anything())
+def test_a_row_does_not_depend_on_the_rows_beside_it(drawn):
+    values, labels, _, options = drawn
+    whole = losses(scan(values, labels, **options), **options)
+    for order in (np.arange(len(values))[::-1], np.random.default_rng(0).permutation(len(values))):
+        assert np.array_equal(losses(scan(values[order], labels[order], **options), **options), whole[order], True)
+    for i in range(len(values)):
+        assert np.array_equal(
+            losses(scan(values[i : i + 1], labels[i : i + 1], **options), **options), whole[i : i + 1], True
+        )
+
+
+@MANY
+@given(rows_of_anything())
+def test_peak_best_and_top_are_those_of_numpy(drawn):
+    values, labels, _, options = drawn
+    found = scan(values, labels, top=TOP, **options)
+    x = np.where(np.isnan(values.astype(float)), -np.inf, values.astype(float))
+    assert np.array_equal(found.peak, x.max(axis=1))
+    assert np.array_equal(found.best, x.argmax(axis=1))  # the lowest class on ties
+    best_first = np.sort(np.pad(x, ((0, 0), (0, TOP)), constant_values=-np.inf), axis=1)[:, ::-1][:, :TOP]
+    assert np.array_equal(found.top, best_first)
+    assert np.array_equal((found.flags & scanning.HAS_NAN).astype(bool), np.isnan(values.astype(float)).any(axis=1))
+    seen = (labels >= 0) & (labels < values.shape[1])
+    own = values[np.arange(len(values))[seen], labels[seen]].astype(float)
+    assert np.array_equal(found.target[seen], own, equal_nan=True)
+    assert not found.target[~seen].any()
+
+
+@MANY
+@given(st.data(), st.sampled_from([2, 3, 10, 1000]))
+def test_losses_of_logits_are_those_of_longdouble(data, classes):
+    values = data.draw(logits((8, classes), (*FINITE, ANY[5])))
+    labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, classes, 8)
+    got, wanted = losses(scan(values, labels)), reference.from_logits(reference.rows(values), labels)
+    bound = RELATIVE[wide(values)], classes * RESOLUTION[wide(values)]
+    np.testing.assert_allclose(got, wanted.astype(float), *bound)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("classes", [50_257, 128_256, 1 << 18])
+@pytest.mark.parametrize("reach", [1.0, 30.0, 60_000.0])
+def test_losses_over_whole_vocabularies_are_those_of_longdouble(dtype, classes, reach):
+    rng = np.random.default_rng(classes)
+    values = rng.uniform(-reach, reach, (3, classes)).astype(dtype)
+    values[2, rng.random(classes) < 0.9] = -np.inf  # a masked vocabulary
+    labels = values.astype(np.float32).argsort(axis=1)[[0, 1, 2], [-1, classes // 2, -5]]
+    got, wanted = losses(scan(values, labels)), reference.from_logits(reference.rows(values), labels)
+    bound = RELATIVE[wide(values)], classes * RESOLUTION[wide(values)]
+    np.testing.assert_allclose(got, wanted.astype(float), *bound)
+    split = reduce(merge, [scan(values[:, a : a + 9973], labels, a) for a in range(0, classes, 9973)])
+    assert losses(split).tolist() == got.tolist()
+
+
+@MANY
+@given(st.data(), st.sampled_from([2, 3, 10, 1000]))
+def test_losses_of_probabilities_are_those_of_longdouble(data, classes):
+    values = data.draw(probabilities((8, classes)))
+    labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, classes, 8)
+    got = losses(scan(values, labels, probabilities=True), probabilities=True)
+    wanted = reference.from_probabilities(reference.rows(values), labels)
+    np.testing.assert_allclose(got, wanted.astype(float), RELATIVE[wide(values)], 0)  # clipped terms fit the slices
+
+
+@MANY
+@given(st.data(), st.sampled_from([2, 3, 10, 300]), st.booleans(), st.sampled_from([0.0, 0.1, 1.0]))
+def test_losses_of_soft_labels_are_those_of_longdouble(data, classes, unit, smoothing):
+    values = data.draw(probabilities((8, classes)) if unit else logits((8, classes), (*FINITE, ANY[5])))
+    soft = data.draw(probabilities((8, classes), dtypes=WIDE))
+    soft = np.where(np.isneginf(values.astype(float)) & (not unit), 0, soft)
+    found = scan(values, np.zeros(8, int), probabilities=unit)
+    if np.isneginf(values.astype(float)).any():
+        smoothing = 0.0
+    got = dense_losses(values, soft, found, probabilities=unit, smoothing=smoothing)
+    x, y = reference.rows(values), reference.smoothed(reference.rows(soft), smoothing)
+    wanted = (reference.dense_from_probabilities if unit else reference.dense_from_logits)(x, y).astype(float)
+    # Beside the bound of one loss: a sum of C float64 products from left to right rounds C times. Near q = 1 a
+    # rounding of q (2**-53) is all there is of log q.
+    bound = RELATIVE[wide(values)] + classes * 2.0**-53, classes * (RESOLUTION[wide(values)] + 2.0**-52 * unit)
+    np.testing.assert_allclose(got, wanted, *bound)
+
+
+@SOME
+@given(st.data(), st.sampled_from(["bool", "uint8", "int64", "float16", "float32", "float64"]))
+def test_one_hot_labels_give_the_bits_of_integers(data, dtype):
+    values = data.draw(logits((8, 11)))
+    labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 11, 8)
+    found = scan(values, labels)
+    assert np.array_equal(dense_losses(values, np.eye(11)[labels].astype(dtype), found), losses(found), equal_nan=True)
+
+
+@SOME
+@given(st.data())
+def test_one_hot_labels_agree_with_integers_on_probabilities(data):
+    # Integers are clipped, then normalised; one-hot labels the other way round. What sums to one within its precision,
+    # and stays off the bounds, differs by that precision, and by C clipped classes of 1e-7.
+    values = data.draw(probabilities((8, 11)))
+    labels = values.astype(float).argmax(axis=1)
+    found = scan(values, labels, probabilities=True)
+    dense = dense_losses(values, np.eye(11)[labels], found, probabilities=True)
+    np.testing.assert_allclose(dense, losses(found, probabilities=True), 0, 2 * 11 * 1.2e-7)
+
+
+def test_rows_that_have_no_loss_are_nan_and_a_masked_label_is_infinite():
+    inf, nan = np.inf, np.nan
+    values = np.array(
+        [[nan, 1, 2], [inf, 1, 2], [-inf, -inf, -inf], [-inf, 1, 2], [1, -inf, 2], [inf, inf, -inf], [nan, inf, 0]]
+    )
+    labels = np.array([1, 1, 1, 0, 0, 2, 2])
+    for kind in DTYPES:
+        x = values.astype(kind)
+        for found in (scan(x, labels), reduce(merge, [scan(x[:, c : c + 1], labels, c) for c in (2, 0, 1)])):
+            got = losses(found)
+            assert np.isnan(got[[0, 1, 2, 5, 6]]).all()
+            assert got[3] == inf
+            assert got[4] == pytest.approx(np.log1p(np.e), rel=2e-6)  # as RELATIVE
+            dense = dense_losses(x, np.eye(3)[labels], found)
+            assert np.array_equal(dense, got, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=str)
+@pytest.mark.parametrize("peak", [2.0**30, 2.0**31, 1e30, -(2.0**30), -1e30])
+def test_only_ties_count_beside_a_huge_peak(dtype, peak):
+    values = np.array([[peak, peak, -np.inf, peak, peak - abs(peak) / 2]]).astype(dtype)
+    for label, gap in ((0, 0.0), (4, float(values[0, 0]) - float(values[0, 4]))):
+        labels = np.array([label])
+        parts = [scan(values[:, c : c + 1], labels, c) for c in range(5)]
+        for order in itertools.permutations(range(5), 5):
+            assert losses(reduce(merge, [parts[c] for c in order])) == losses(scan(values, labels))
+        assert losses(scan(values, labels))[0] == pytest.approx(np.log(3) + gap, rel=1e-15)  # two roundings
+
+
+def test_a_sure_and_right_prediction_keeps_its_digits():
+    for dtype, gap in ((np.float32, 30.0), (np.float64, 45.0)):
+        values = np.array([[gap, 0.0, 0.0]], dtype)
+        got = losses(scan(values, np.array([0])))[0]
+        # exp(-30) lies 43 bits below the peak, where 2**-48 is what a float32 slice resolves: 1 part in 2**4.
+        assert abs(got - 2 * np.exp(-gap)) <= 3 * RESOLUTION[np.dtype(dtype)] + RELATIVE[np.dtype(dtype)] * got
+        assert got > 0
+
+
+def test_half_precision_gives_the_bits_of_the_same_values_widened():
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 200, 50)
+    for dtype in DTYPES[:2]:
+        values = rng.normal(0, 5, (50, 200)).astype(dtype)
+        assert losses(scan(values, labels)).tolist() == losses(scan(values.astype(np.float32), labels)).tolist()
+
+
+def test_probabilities_outside_the_unit_interval_are_flagged():
+    values = np.array([[0.5, 0.5], [-0.1, 1.1], [-1e-3, 0.9], [0.2, 1.001], [0.0, 1.0]])
+    flags = scan(values, np.zeros(5, int), probabilities=True).flags
+    assert (flags & scanning.OUTSIDE_UNIT).astype(bool).tolist() == [False, True, True, True, False]
+    assert not scan(values, np.zeros(5, int)).flags.any()
