@@ -1,0 +1,38 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SAYS = {
+    "evaluate.sh": ["Plan\n", "top_5_accuracy ", "accuracy from JSON: 0.7"],
+    "zarr_dump.py": ["Plan\n", "perplexity ", "600,000 of 600,000 rows"],
+    "cluster.py": ["the same bits"],
+    "keras_metric.py": ["of two shards", "worst rows"],
+}
+
+
+def test_every_example_is_run():
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_examples(name, tmp_path):
+    interpreter = ["sh"] if name.endswith(".sh") else [sys.executable, "-W", "error"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*interpreter, str(EXAMPLES / name)],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for line in SAYS[name]:
+        assert line in done.stdout
+    assert list(tmp_path.iterdir()) == []
