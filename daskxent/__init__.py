@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskxent import losses, metrics
-    from daskxent.engine import evaluate, plan, stream
+    from daskxent.engine import aevaluate, evaluate, plan, stream, verify
     from daskxent.planning import Plan
     from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled
 
@@ -19,11 +19,13 @@ __all__ = [
     "Poisoned",
     "Report",
     "Stalled",
+    "aevaluate",
     "evaluate",
     "losses",
     "metrics",
     "plan",
     "stream",
+    "verify",
 ]
 
 _HOMES = {
@@ -34,9 +36,11 @@ _HOMES = {
     "Poisoned": "daskxent.report",
     "Report": "daskxent.report",
     "Stalled": "daskxent.report",
+    "aevaluate": "daskxent.engine",
     "evaluate": "daskxent.engine",
     "plan": "daskxent.engine",
     "stream": "daskxent.engine",
+    "verify": "daskxent.engine",
 }
 
 

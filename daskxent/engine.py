@@ -7,21 +7,27 @@ depend on where it ran, in which order, or how the rows were cut, so none of tha
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import random
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from daskxent import scores
+from daskxent import planning, scores
+from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report
 from daskxent.runners import Done, Graph, Threads
 from daskxent.sources import Along, Inputs, align, is_dask, open_array, open_predictions, whole
-from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain
+from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
 if TYPE_CHECKING:
-    from daskxent.planning import Plan
+    from daskxent.journal import Journal
+    from daskxent.planning import Part, Plan
 
 METRICS = ("crossentropy", "accuracy")
 
@@ -44,6 +50,7 @@ def evaluate(
     client: Any = None,
     threads: int | None = None,
     worker_timeout: float | None = None,
+    journal: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[Report], None] | None = None,
 ) -> Report:
     """Evaluate predictions against labels, in one pass over arrays of any size.
@@ -87,6 +94,9 @@ def evaluate(
         Run on this many threads of this process, whatever clients there are. By default one per core.
     worker_timeout : float, optional
         Seconds without any worker after which a run on a cluster is given up; 300 by default.
+    journal : path, optional
+        A file that keeps what has been evaluated. The same call with the same journal goes on where it stopped, and
+        ends with the same bits; after rows were appended to the arrays it evaluates only those.
     progress : bool or callable, optional
         True draws a progress bar; a callable is given a report after each part.
 
@@ -105,6 +115,8 @@ def evaluate(
         There is nothing at a path.
     IncompleteResult
         Some rows could not be evaluated: `ClusterLost`, `Stalled`, `Poisoned`. It carries the report so far.
+    JournalError
+        The journal is damaged, in use, or belongs to another evaluation.
     Interrupted
         On Ctrl-C, with the report so far.
 
@@ -130,6 +142,7 @@ def evaluate(
         client=client,
         threads=threads,
         worker_timeout=worker_timeout,
+        journal=journal,
     )
     report = _last(reports, progress)
     if report.state.weight.units == 0:
@@ -156,8 +169,9 @@ def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
     >>> [report.complete for report in stream([0, 1], [[0.9, 0.1], [0.2, 0.8]])]
     [True]
     """
+    call = {"y_true": y_true, "y_pred": y_pred, **options}
     inputs, question, options = _prepare(y_true, y_pred, **options)
-    return run(inputs, question, **options)
+    return run(inputs, question, **options, call=_repeatable(call))
 
 
 def run(
@@ -168,11 +182,91 @@ def run(
     client: Any = None,
     threads: int | None = None,
     worker_timeout: float | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    call: dict[str, Any] | None = None,
 ) -> Iterator[Report]:
     """Evaluate inputs that are aligned already, and yield a report after each part, as `stream` does."""
     runner = _runner(inputs, client, threads, worker_timeout)
     plan = runner.plan(inputs, question, rows)
-    return _stream(plan, runner.states(inputs, question, plan, plan), inputs)
+
+    def found(parts: Iterable[Part]) -> Iterator[Done]:
+        return _sound(runner.states(inputs, question, parts, plan), question, inputs)
+
+    kept = None if journal is None else _open_journal(os.fspath(journal), inputs, plan, rows, call)
+    begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
+    if kept is None:
+        return _stream(begin, found(plan), plan, inputs)
+    state = merge_all(kept.parts)
+    note = (f"{state.rows:,} rows were in the journal already",) if state.rows else ()
+    begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
+    left = planning.remaining(plan, state.covered)
+    return _journaled(_stream(begin, _noted(found(left), kept), plan, inputs), kept)
+
+
+async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) -> Report:
+    """Evaluate as `evaluate` does, on the cluster of an asynchronous client, without blocking the event loop.
+
+    Parameters
+    ----------
+    y_true, y_pred, **options
+        As for `evaluate`.
+    client : distributed.Client
+        With ``asynchronous=True``. The evaluation runs in a thread, with a connection of its own to the scheduler.
+
+    Returns
+    -------
+    Report
+    """
+
+    def run_beside() -> Report:
+        from distributed import Client
+
+        with Client(client.scheduler.address, security=client.security, set_as_default=False) as own:
+            return evaluate(y_true, y_pred, client=own, **options)
+
+    return await asyncio.to_thread(run_beside)
+
+
+def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
+    """Evaluate some of the parts behind a report again, and compare every bit.
+
+    Parameters
+    ----------
+    report : Report
+        Made with a journal, of arrays given as paths.
+    parts : int
+        How many parts to evaluate again; all if there are fewer.
+    seed : int
+        Chooses them.
+
+    Returns
+    -------
+    int
+        Number of parts that were evaluated and gave the same bits.
+
+    Raises
+    ------
+    ValueError
+        The report has no journal, or differs from what its journal holds; a part gave other bits, in which case its
+        rows are named.
+    """
+    if report.journal is None:
+        raise ValueError("verify: the report was made without a journal, which keeps what each part gave")
+    from daskxent.journal import read
+
+    header, states = read(report.journal)
+    if merge_all(states) != report.state:
+        raise ValueError(f"verify: the report is not what the journal {report.journal} adds up to")
+    if header["call"] is None:
+        raise ValueError("verify: the arrays were not given as paths, so they cannot be opened again")
+    inputs, question, _ = _prepare(**header["call"])
+    chosen = random.Random(seed).sample(states, min(parts, len(states)))
+    for state in chosen:
+        for start, stop in state.covered:
+            again = Work(inputs, question)(start // inputs.rows_per_step, stop // inputs.rows_per_step)
+            if again != state:
+                raise ValueError(f"verify: rows {start} to {stop - 1} give other bits than the report was made from")
+    return len(chosen)
 
 
 def plan(y_true: Any, y_pred: Any, **options: Any) -> Plan:
@@ -206,7 +300,7 @@ def _prepare(
     **options: Any,
 ) -> tuple[Inputs, Question, dict[str, Any]]:
     """Open, check and align everything that `evaluate` takes."""
-    known = {"rows": None, "client": None, "threads": None, "worker_timeout": None}
+    known = {"rows": None, "client": None, "threads": None, "worker_timeout": None, "journal": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
     names = _names(metrics)
@@ -234,6 +328,23 @@ def _prepare(
         on_missing=on_missing,
     )
     return inputs, question, known | options
+
+
+def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
+    call = {key: value for key, value in call.items() if key not in ("client", "threads", "worker_timeout", "journal")}
+    arrays = [call["y_true"], call["y_pred"], call.get("sample_weight")]
+    flat = [each for given in arrays for each in (given if isinstance(given, (list, tuple)) else [given])]
+    if not all(given is None or isinstance(given, (str, os.PathLike, int, float)) for given in flat):
+        return None
+    made: dict[str, Any] = json.loads(json.dumps(call, default=_as_json))
+    return made
+
+
+def _as_json(value: Any) -> Any:
+    return (
+        os.fspath(value) if isinstance(value, os.PathLike) else value.item() if hasattr(value, "item") else list(value)
+    )
 
 
 def _names(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -280,25 +391,64 @@ def _shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] 
             yield report
 
 
-def _stream(plan: Plan, found: Iterator[Done], inputs: Inputs) -> Iterator[Report]:
+def _stream(report: Report, found: Iterator[Done], plan: Plan, inputs: Inputs) -> Iterator[Report]:
     """Merge states as they come; yield a report for each; check the coverage at the end."""
     began = time.perf_counter()
     bytes_per_row = plan.nbytes // plan.rows
-    report = Report(plan.question, State.zero(), plan.rows)
+    known = report.rows
     try:
+        if known:
+            yield report
         for state, retries in found:
-            complain(plan.question, state, inputs.positions)
             merged = report.state.merge(state)
-            elapsed = time.perf_counter() - began
-            nbytes = merged.rows * bytes_per_row
-            report = replace(report, state=merged, elapsed=elapsed, nbytes=nbytes, retries=report.retries + retries)
+            report = replace(
+                report,
+                state=merged,
+                elapsed=time.perf_counter() - began,
+                nbytes=(merged.rows - known) * bytes_per_row,
+                retries=report.retries + retries,
+            )
             yield report
         if not report.complete:
             missing = report.expected - report.rows
             raise IncompleteResult(f"{missing:,} of {report.expected:,} rows were not evaluated")
     except IncompleteResult as error:
-        error.report = report
+        error.report, error.journal = report, report.journal
         raise
+
+
+def _sound(found: Iterator[Done], question: Question, inputs: Inputs) -> Iterator[Done]:
+    """Pass on what is sound; raise the first finding that is an error."""
+    for done in found:
+        complain(question, done.state, inputs.positions)
+        yield done
+
+
+def _noted(found: Iterator[Done], journal: Journal) -> Iterator[Done]:
+    """Write each part into the journal before it counts."""
+    for done in found:
+        journal.append(done.state)
+        yield done
+
+
+def _journaled(reports: Iterator[Report], journal: Journal) -> Iterator[Report]:
+    try:
+        yield from reports
+    finally:
+        journal.close()
+
+
+def _open_journal(
+    path: str, inputs: Inputs, plan: Plan, rows: tuple[int, int] | None, call: dict[str, Any] | None
+) -> Journal:
+    from daskxent.journal import Journal
+    from daskxent.sources.fingerprint import fingerprint
+
+    if is_dask(inputs.predictions):
+        raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
+    question = {**asdict(plan.question), "rows": rows}
+    steps = inputs.positions[inputs.lead]
+    return Journal(path, question, lambda count: fingerprint(inputs, count), steps, call)
 
 
 def meet(inputs: Inputs) -> Inputs:

@@ -23,10 +23,10 @@ from daskxent import rows as scanning
 from daskxent.planning import Plan
 from daskxent.sources import Along, Inputs, is_dask
 from daskxent.sources.arrays import Memory
-from daskxent.state import Question, State, tally
+from daskxent.state import Question, State, merge_all, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -121,15 +121,6 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any]) ->
 
     aggregate = partial(_finish_block, finish=finish)
     return da.reduction(every, _same_block, aggregate, combine=_merge_block, dtype=dtype, meta=np.empty((), dtype))
-
-
-def merge_all(found: Iterable[State] | NDArray[Any]) -> State:
-    """Merge states pairwise, as a tree."""
-    level = list(found.ravel() if isinstance(found, np.ndarray) else found)
-    while len(level) > 1:
-        pairs = zip(level[::2], level[1::2], strict=False)
-        level = [a.merge(b) for a, b in pairs] + level[len(level) - len(level) % 2 :]
-    return level[0] if level else State.zero()
 
 
 def groups(inputs: Inputs, question: Question, size: int) -> Iterator[Any]:
@@ -305,12 +296,12 @@ def _same_block(found: NDArray[Any], **_: Any) -> NDArray[Any]:
 
 def _merge_block(found: NDArray[Any], **_: Any) -> NDArray[Any]:
     out = np.empty((1,) * found.ndim, object)
-    out[(0,) * out.ndim] = merge_all(found)
+    out[(0,) * out.ndim] = merge_all(found.flat)
     return out
 
 
 def _finish_block(found: NDArray[Any], finish: Callable[[State], Any], **_: Any) -> NDArray[Any]:
-    return np.asarray(finish(merge_all(found)))
+    return np.asarray(finish(merge_all(found.flat)))
 
 
 def _starts(x: Any, axis: int) -> Any:

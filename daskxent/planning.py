@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from daskxent.sources import Inputs
     from daskxent.state import Question
@@ -169,6 +169,28 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
         memory=threads * 2 * block + BUFFERS,
         notes=_notes(inputs, blocks, block),
     )
+
+
+def remaining(plan: Plan, covered: Iterable[Part]) -> Iterator[Part]:
+    """Yield what is left of the parts of a plan when some rows are covered already.
+
+    Parameters
+    ----------
+    plan : Plan
+    covered : iterable of (start, stop)
+        Sorted, disjoint ranges of rows, as `State.covered` has them.
+    """
+    per = plan.rows_per_step
+    gaps = [(start // per, stop // per) for start, stop in covered]
+    for start, stop in plan:
+        for done_start, done_stop in gaps:
+            if done_stop <= start or done_start >= stop:
+                continue
+            if start < done_start:
+                yield start, done_start
+            start = done_stop
+        if start < stop:
+            yield start, stop
 
 
 def show_bytes(n: int) -> str:

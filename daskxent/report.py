@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from daskxent import scores
@@ -13,7 +13,7 @@ from daskxent.exact import ratio
 from daskxent.state import AUDIT, Question, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 FORMAT = 1
 
@@ -75,6 +75,12 @@ class Report:
         How often a part had to be read again because storage failed.
     notes : tuple of str
         What else is worth telling.
+    journal : str or None
+        The journal that was kept.
+    available : int or None
+        Number of rows in the arrays, of which `expected` were asked for.
+    inputs : mapping or None
+        What identifies the arrays: see `sources.fingerprint`.
 
     Examples
     --------
@@ -93,6 +99,9 @@ class Report:
     nbytes: int = field(default=0, compare=False)
     retries: int = field(default=0, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    journal: str | None = field(default=None, compare=False)
+    available: int | None = None
+    inputs: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> float:
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
@@ -165,7 +174,15 @@ class Report:
     def to_json(self) -> str:
         """Return the whole report, exact sums and coverage included, as one JSON object."""
         question = {name: getattr(self.question, name) for name in Question.__dataclass_fields__}
-        data = {"format": FORMAT, "question": question, "state": self.state.to_json(), "expected": self.expected}
+        data = {
+            "format": FORMAT,
+            "question": question,
+            "state": self.state.to_json(),
+            "expected": self.expected,
+            "journal": self.journal,
+            "available": self.available,
+            "inputs": self.inputs,
+        }
         return json.dumps({**_strict(self.to_dict()), **data})
 
     @classmethod
@@ -182,9 +199,40 @@ class Report:
             raise ValueError(f"not a daskxent report of format {FORMAT}")
         question = Question(**{**data["question"], "metrics": tuple(data["question"]["metrics"])})
         state = State.from_json(data["state"])
-        return cls(
-            question, state, data["expected"], data["elapsed"], data["nbytes"], data["retries"], tuple(data["notes"])
+        told = {name: data[name] for name in ("elapsed", "nbytes", "retries", "journal", "available", "inputs")}
+        return cls(question, state, data["expected"], notes=tuple(data["notes"]), **told)
+
+    def merge(self, other: Report) -> Report:
+        """Join the reports of different rows of the same arrays: the report that one run over all would have given.
+
+        Raises
+        ------
+        ValueError
+            The reports ask different questions or are of different arrays, or cover the same rows.
+        """
+        for what, mine, theirs in (
+            ("questions", self.question, other.question),
+            ("numbers of rows", self.available, other.available),
+            ("arrays", _content(self.inputs), _content(other.inputs)),
+        ):
+            if mine != theirs:
+                raise ValueError(f"the reports are of different {what}: {mine} and {theirs}")
+        return replace(
+            self,
+            state=self.state.merge(other.state),
+            expected=self.available or self.expected,
+            elapsed=self.elapsed + other.elapsed,
+            nbytes=self.nbytes + other.nbytes,
+            retries=self.retries + other.retries,
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+            journal=None,
         )
+
+    @property
+    def gaps(self) -> tuple[tuple[int, int], ...]:
+        """The ranges of rows of the arrays that are not covered."""
+        edges = [0, *(edge for span in self.state.covered for edge in span), self.available or self.expected]
+        return tuple((start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
@@ -213,6 +261,13 @@ class Report:
             for label, text in self.lines()
         )
         return f"<table><caption>daskxent report</caption>{cells}</table>"
+
+
+def _content(inputs: Any) -> Any:
+    """Return a fingerprint without the places of the arrays, which may be mounted elsewhere."""
+    if isinstance(inputs, dict):
+        return {key: _content(value) for key, value in inputs.items() if key != "where"}
+    return [_content(value) for value in inputs] if isinstance(inputs, list) else inputs
 
 
 def _table(lines: list[tuple[str, str]]) -> list[str]:

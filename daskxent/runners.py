@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from daskxent import planning
 from daskxent.parts import Work
 from daskxent.sources import whole
+from daskxent.state import merge_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -108,7 +109,7 @@ class Graph:
         groups = lazy.groups(inputs, question, self.threads * IN_FLIGHT)
         if self.client is None:
             for group in groups:
-                yield Done(lazy.merge_all(group.compute(scheduler="threads", num_workers=self.threads)))
+                yield Done(merge_all(group.compute(scheduler="threads", num_workers=self.threads).flat))
             return
         from distributed import as_completed
 
@@ -117,7 +118,7 @@ class Graph:
         )
         try:
             for future in pending:
-                found = lazy.merge_all(future.result())
+                found = merge_all(future.result().flat)
                 future.release()
                 pending.update([self.client.compute(group) for group in islice(groups, 1)])
                 yield Done(found)

@@ -17,7 +17,7 @@ from daskxent.exact import ExactSum
 from daskxent.rows import EPSILON, HAS_NAN, OUTSIDE_UNIT, Rows, total_probability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -211,6 +211,15 @@ class State:
             },
             covered=tuple((start, stop) for start, stop in data["covered"]),
         )
+
+
+def merge_all(states: Iterable[State]) -> State:
+    """Merge states pairwise, as a tree."""
+    level = list(states)
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [a.merge(b) for a, b in pairs] + level[len(level) - len(level) % 2 :]
+    return level[0] if level else State.zero()
 
 
 def tally(

@@ -129,6 +129,11 @@ class Chunks:
         """Make the error, not raised, for a chunk that `read` did not find."""
         return MissingChunk(f"{self.name}: {self._place(index)} is missing", self._stored(index))
 
+    def first_bytes(self, index: tuple[int, ...], count: int) -> bytes:
+        """Return up to `count` bytes, as they are stored, of the object that holds a chunk; none if there is none."""
+        found = self._bytes.fetch(self._stored(index), slice(0, count), Buffer())
+        return b"" if found is None else found.tobytes()
+
     def read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
         """Read one chunk.
 

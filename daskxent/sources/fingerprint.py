@@ -1,0 +1,79 @@
+"""Tell whether arrays are the ones that were read before.
+
+A fingerprint holds where an array is, its type, how it is stored, and a digest of a few of its bytes: enough to
+notice a dump that was rewritten, without reading it. It is taken over the first steps of the lead axis, as many as
+there were before, so that a dump to which rows were appended still matches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.align import Along
+from daskxent.sources.arrays import Joined, Viewed, Zarr
+
+if TYPE_CHECKING:
+    from daskxent.sources.align import Inputs
+
+SAMPLES = 16
+SAMPLE_BYTES = 4096
+
+
+def fingerprint(inputs: Inputs, steps: int) -> dict[str, Any]:
+    """Return what identifies aligned inputs over their first `steps` along the lead axis, as plain Python objects."""
+    lead = inputs.lead + (inputs.lead >= inputs.axis)
+    labels = _of(inputs.labels, lead, steps) if inputs.dense else _along(inputs.labels, inputs.lead, steps)
+    weights = inputs.weights
+    return {
+        "y_true": labels,
+        "y_pred": _of(inputs.predictions, lead, steps),
+        "sample_weight": _along(weights, inputs.lead, steps) if isinstance(weights, Along) else weights,
+    }
+
+
+def _along(along: Along, lead: int, steps: int) -> dict[str, Any]:
+    return _of(along.source, along.follows.index(lead) if lead in along.follows else None, steps)
+
+
+def _of(source: Any, lead: int | None, steps: int) -> dict[str, Any]:
+    if isinstance(source, Joined):
+        return {"blocks": [_of(member, lead, steps) for member in source.members]}
+    if isinstance(source, Viewed):
+        return {**_of(source.source, lead, steps), "dtype": source.dtype.name}
+    shape = [steps if axis == lead else length for axis, length in enumerate(source.shape)]
+    found = {"shape": shape, "dtype": source.dtype.name, "sample": _sample(source, lead, shape)}
+    if isinstance(source, Zarr):
+        metadata = source.array.metadata.to_dict()
+        layout = {key: value for key, value in metadata.items() if key not in ("shape", "attributes")}
+        return {"where": str(source.array.store_path), "layout": _digest(repr(_plain(layout)).encode()), **found}
+    return {"where": getattr(source, "path", "memory"), **found}
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=repr, sort_keys=True))
+
+
+def _sample(source: Any, lead: int | None, shape: list[int]) -> str:
+    """Digest a few chunks' first bytes, or a few steps; only of what is full, because the rest may grow."""
+    steps = 1 if lead is None else shape[lead]
+    full = steps // source.pieces[lead] if isinstance(source, Zarr) and lead is not None else 0
+    if full:
+        at = [tuple(int(i) if axis == lead else 0 for axis in range(len(shape))) for i in _spread(full)]
+        return _digest(b"".join(source.chunks.first_bytes(index, SAMPLE_BYTES) for index in at))
+    boxes = [
+        tuple(slice(int(i), int(i) + 1) if axis == lead else slice(0, length) for axis, length in enumerate(shape))
+        for i in _spread(steps)
+    ]
+    return _digest(b"".join(np.ascontiguousarray(source.read(box, [])).tobytes()[:SAMPLE_BYTES] for box in boxes))
+
+
+def _spread(length: int) -> list[int]:
+    return sorted({int(i) for i in np.linspace(0, length - 1, min(SAMPLES, length))})
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
