@@ -8,11 +8,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
-		while IFS=: read -r target text; do printf 'make %-8s%s\n' "$$target" "$$text"; done
+		while IFS=: read -r target text; do printf 'make %-10s%s\n' "$$target" "$$text"; done
 
 demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 	$(BIN)/daskxent demo --size $(SIZE)
@@ -32,8 +32,11 @@ format: .venv/lint.stamp ## Format the code and mend what ruff can mend
 bench: .venv/demo.stamp ## Compare speed and memory with zarr and Dask (BENCH='--rounds 3')
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
+shootout: .venv/demo.stamp ## Compare answers with those of other packages; the table goes into README.md
+	$(BIN)/python benchmarks/shootout.py --readme README.md
+
 clean: ## Remove the environment, caches, and the data of demo and bench
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that its installation was finished for the pyproject.toml of that time.
