@@ -12,7 +12,6 @@ whatever the row holds; ``"mean_with_sample_weight"`` divides by the sum of the 
 
 from __future__ import annotations
 
-import operator
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from daskxent.exact import ExactSum, ratio
 from daskxent.lazy import Chunk
 from daskxent.rows import EPSILON, clip_target, total_probability
 from daskxent.scores import LOSS
-from daskxent.sources import Inputs, align, is_dask, open_array
+from daskxent.sources import Inputs, align, is_dask, open_array, whole
 from daskxent.sources.arrays import Memory
 from daskxent.state import Question, State, complain
 
@@ -365,7 +364,7 @@ def ask(
         classes=inputs.classes,
         from_logits=bool(from_logits),
         dense=inputs.dense,
-        ignore_class=None if ignore_class is None else operator.index(ignore_class),
+        ignore_class=None if ignore_class is None else whole(ignore_class, "ignore_class"),
         label_smoothing=float(label_smoothing),
         allow_negative_weights=True,
     )
