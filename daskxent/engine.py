@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import sys
@@ -16,7 +17,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from daskxent import planning, scores
 from daskxent.parts import Work
@@ -30,6 +32,14 @@ if TYPE_CHECKING:
     from daskxent.planning import Part, Plan
 
 METRICS = ("crossentropy", "accuracy")
+
+
+@overload
+def evaluate(y_true: Any, y_pred: Any, *, compute: Literal[False], **options: Any) -> Any: ...
+
+
+@overload
+def evaluate(y_true: Any, y_pred: Any, **options: Any) -> Report: ...
 
 
 def evaluate(
@@ -52,7 +62,9 @@ def evaluate(
     worker_timeout: float | None = None,
     journal: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[Report], None] | None = None,
-) -> Report:
+    compute: bool = True,
+    split_every: int | None = None,
+) -> Any:
     """Evaluate predictions against labels, in one pass over arrays of any size.
 
     Parameters
@@ -99,6 +111,11 @@ def evaluate(
         ends with the same bits; after rows were appended to the arrays it evaluates only those.
     progress : bool or callable, optional
         True draws a progress bar; a callable is given a report after each part.
+    compute : bool
+        False runs nothing and returns a `dask.delayed.Delayed` of the report, one task per chunk and a tree of
+        merges, to be computed together with others: ``dask.compute(a, b)``.
+    split_every : int, optional
+        With ``compute=False``: how many states a task of that tree merges.
 
     Returns
     -------
@@ -125,30 +142,46 @@ def evaluate(
     >>> evaluate([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]], sample_weight=[0.3, 0.7])["accuracy"]
     0.3
     """
-    reports = stream(
-        y_true,
-        y_pred,
-        metrics=metrics,
-        sample_weight=sample_weight,
-        from_logits=from_logits,
-        axis=axis,
-        view=view,
-        ignore_class=ignore_class,
-        label_smoothing=label_smoothing,
-        on_invalid=on_invalid,
-        allow_negative_weights=allow_negative_weights,
-        on_missing=on_missing,
-        rows=rows,
-        client=client,
-        threads=threads,
-        worker_timeout=worker_timeout,
-        journal=journal,
-    )
-    report = _last(reports, progress)
+    asked: dict[str, Any] = {
+        "metrics": metrics,
+        "sample_weight": sample_weight,
+        "from_logits": from_logits,
+        "axis": axis,
+        "view": view,
+        "ignore_class": ignore_class,
+        "label_smoothing": label_smoothing,
+        "on_invalid": on_invalid,
+        "allow_negative_weights": allow_negative_weights,
+        "on_missing": on_missing,
+        "rows": rows,
+    }
+    if not compute:
+        return _deferred(y_true, y_pred, split_every, asked)
+    where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
+    report = _last(stream(y_true, y_pred, **asked, **where), progress)
     if report.state.weight.units == 0:
         why = "no row was counted" if report.state.counted == 0 else "the weights sum to zero"
         warnings.warn(f"{why}: the metrics are NaN", stacklevel=2)
     return report
+
+
+def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str, Any]) -> Any:
+    """Return the evaluation as a Delayed."""
+    from daskxent import lazy
+
+    if asked.pop("rows") is not None:
+        raise ValueError("rows: with compute=False slice the arrays instead")
+    inputs, question, _ = _prepare(y_true, y_pred, **asked)
+    if not is_dask(inputs.predictions):
+        lead = inputs.lead + (inputs.lead >= inputs.axis)
+        inputs = replace(inputs, predictions=lazy.from_source(inputs.predictions, lead))
+    return lazy.deferred(inputs, question, partial(_finished, question, inputs.positions), split_every)
+
+
+def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
+    complain(question, state, positions)
+    rows = math.prod(positions)
+    return Report(question, state, rows, available=rows)
 
 
 def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:

@@ -101,7 +101,7 @@ def states(inputs: Inputs, question: Question) -> Any:
     return per_chunk(inputs, question, _state_of, dtype=object, size=_one)
 
 
-def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any]) -> Any:
+def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], split_every: int | None = None) -> Any:
     """Merge an array of `states`, as a tree of tasks, and finish what comes of it.
 
     Parameters
@@ -111,6 +111,8 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any]) ->
         From the state of all rows to a number; must pickle.
     dtype : dtype
         Of that number.
+    split_every : int, optional
+        How many states a task of the tree merges; Dask's default otherwise.
 
     Returns
     -------
@@ -120,7 +122,33 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any]) ->
     import dask.array as da
 
     aggregate = partial(_finish_block, finish=finish)
-    return da.reduction(every, _same_block, aggregate, combine=_merge_block, dtype=dtype, meta=np.empty((), dtype))
+    return da.reduction(
+        every,
+        _same_block,
+        aggregate,
+        combine=_merge_block,
+        dtype=dtype,
+        meta=np.empty((), dtype),
+        split_every=split_every,
+    )
+
+
+def deferred(inputs: Inputs, question: Question, finish: Callable[[State], Any], split_every: int | None) -> Any:
+    """Return a `dask.delayed.Delayed` of what `finish` makes of the state of all rows."""
+    from dask import delayed
+
+    merged = reduced(states(inputs, question), _boxed, np.dtype(object), split_every)
+    return delayed(_unboxed)(merged, finish)
+
+
+def _boxed(state: State) -> NDArray[Any]:
+    out = np.empty((), object)
+    out[()] = state
+    return out
+
+
+def _unboxed(state: Any, finish: Callable[[State], Any]) -> Any:
+    return finish(state.item() if isinstance(state, np.ndarray) else state)
 
 
 def groups(inputs: Inputs, question: Question, size: int) -> Iterator[Any]:
