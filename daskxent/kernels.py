@@ -51,16 +51,18 @@ GROUP = 1 << GROUP_BITS
 
 LOGITS, PROBABILITIES, NO_MASS = 0, 1, 2  # NO_MASS goes with either of the others
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
-inner = numba.njit(nogil=True, error_model="numpy")
 # numba types these in a way that does not fit their use inside kernels.
+_njit: Any = numba.njit
 _intrinsic: Any = extending.intrinsic
 _overload: Any = extending.overload
+compiled = _njit(nogil=True, cache=True, error_model="numpy")
+# Wrappers that only Python needs would take a third of the time of compilation.
+inner = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # --- bits -------------------------------------------------------------------------------------------------------------
 
-_INTEGER = {types.float32: types.int32, types.float64: types.int64}
-_FLOAT = {bits: number for number, bits in _INTEGER.items()}
+_INTEGER: dict[Any, Any] = {types.float32: types.int32, types.float64: types.int64}
+_FLOAT: dict[Any, Any] = {bits: number for number, bits in _INTEGER.items()}
 
 
 @_intrinsic
@@ -101,6 +103,25 @@ def _widen(context: Any, number: Any) -> Any:
     return types.float32(number), half if number == types.uint16 else brain
 
 
+@_intrinsic
+def _prefetch(context: Any, array: Any, offset: Any) -> Any:
+    """Ask for the memory `offset` bytes behind the start of an array; harmless where there is none."""
+
+    def code(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = ctx.make_array(sig.args[0])(ctx, builder, args[0]).data
+        pointer = builder.inttoptr(
+            builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1]), ir.PointerType(ir.IntType(8))
+        )
+        flag = ir.IntType(32)
+        call = builder.module.declare_intrinsic(
+            "llvm.prefetch", (pointer.type,), ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
+        )
+        builder.call(call, [pointer, flag(0), flag(3), flag(1)])
+        return ctx.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
 # --- exp of one class -------------------------------------------------------------------------------------------------
 
 _E4 = tuple(np.float32(c) for c in elementary.EXP_F4)
@@ -117,7 +138,7 @@ _REACH_F4, _REACH_F8 = np.float32(70.0), 100.0
 # Peaks below this in magnitude: the usual case, which the vectorised loops treat. All their classes in reach are near.
 _SQRT_HALF = float(np.sqrt(0.5))
 _FAR_F4 = np.float32(elementary.FAR_F4)
-_USUAL_F4, _USUAL_F8 = elementary.FAR_F4 - 128.0, HUGE
+_USUAL_F4, _USUAL_F8 = elementary.FAR_F4 - 128.0, HUGE - 128.0
 _UNIT_F4 = np.float32(EPSILON), np.float32(1 - EPSILON)
 _UNIT_F8 = EPSILON, 1 - EPSILON
 
@@ -172,6 +193,10 @@ def _usual(peak: Any) -> Any:
 
 def _clip(x: Any) -> Any:
     """Clip a probability; NaN counts as the lowest."""
+
+
+def _scaled(x: Any) -> Any:
+    """Clip a probability and count it in units of its grid: the same as `_clip` times 2**24, which is exact."""
 
 
 @_overload(_power)
@@ -253,6 +278,19 @@ def _clip_typed(x):
     return clip
 
 
+@_overload(_scaled)
+def _scaled_typed(x):
+    unit, cut = (_UNIT_F4, _CUT_F4) if x == types.float32 else (_UNIT_F8, _CUT_F8)
+    low, high = unit[0] * cut, unit[1] * cut
+
+    def scaled(x):
+        u = x * cut
+        u = u if u > low else low
+        return u if u < high else high
+
+    return scaled
+
+
 @inner
 def _over_24(n):
     """Divide a whole number by 24, rounding down (Python's // would not vectorise)."""
@@ -265,10 +303,11 @@ def _over_24(n):
 
 
 @inner
-def _sum_logits(row, floor, scale, sums):
-    """Add the slices of a piece of a row to `sums`; its length is a multiple of GROUP."""
+def _sum_logits(source, row, floor, scale, sums):
+    """Add the slices of a piece of a row to `sums`; its length is a multiple of GROUP. Fetch what follows `source`."""
     for at in range(0, row.size, CHUNK):
         chunk = row[at : at + CHUNK]
+        _fetch(source, source.size + at)
         s0 = s1 = s2 = s3 = np.uint32(0)
         for j in range((chunk.size >> GROUP_BITS) << GROUP_BITS):
             a, b, c, d = _cut(_term(chunk[j], floor, scale))
@@ -277,16 +316,29 @@ def _sum_logits(row, floor, scale, sums):
 
 
 @inner
-def _sum_units(row, sums):
-    """Add the slices of probabilities to `sums`."""
+def _sum_units(source, row, sums):
+    """Do the same for probabilities."""
     for at in range(0, row.size, CHUNK):
         chunk = row[at : at + CHUNK]
+        _fetch(source, source.size + at)
         s0 = s1 = s2 = s3 = np.uint32(0)
         for j in range((chunk.size >> GROUP_BITS) << GROUP_BITS):
-            q = _clip(chunk[j])
-            a, b, c, d = _cut(q * _like(_CUT_F8, q))
+            a, b, c, d = _cut(_scaled(chunk[j]))
             s0, s1, s2, s3 = np.uint32(s0 + a), np.uint32(s1 + b), np.uint32(s2 + c), np.uint32(s3 + d)
         _add(sums, s0, s1, s2, s3, 1)
+
+
+@inner
+def _fetch(source, at):
+    """Ask for a chunk of memory that will be read soon."""
+    for j in range(0, CHUNK * source.itemsize, 64):
+        _prefetch(source, at * source.itemsize + j)
+
+
+@inner
+def _zero(sums):
+    for i in range(sums.size):
+        sums[i] = 0
 
 
 @inner
@@ -310,7 +362,7 @@ def _sum_odd(row, count, step, peak, sums):
     base = _power(peak)[0] // SLICE_BITS
     for j in range(count):
         x = row[j * step]
-        if x > peak - _like(_REACH_F8, x):
+        if x > peak - _like(_REACH_F8, x) and x > -HUGE:
             n, p = _power(x)
             a, b, c, d = _cut(p * _like(2.0 ** (n - SLICE_BITS * base), p))
             _add(sums, a, b, c, d, 1)
@@ -318,13 +370,16 @@ def _sum_odd(row, count, step, peak, sums):
 
 
 @inner
-def _join(rows, i, fresh, peak, best, base, sums):
+def _join(rows, i, fresh, peak, best, base, nan, sums):
     """Join a piece of row i to its record, as `rows.merge` does; pieces come in the order of the classes."""
     if fresh:
         rows.peak[i], rows.best[i], rows.base[i] = peak, best, base
+        rows.flags[i] = HAS_NAN if nan else 0
         for s in range(rows.mass.shape[0]):
             rows.mass[s, i] = sums[s]
         return
+    if nan:
+        rows.flags[i] |= HAS_NAN
     old_peak, old_base = rows.peak[i], rows.base[i]
     if peak > old_peak:
         rows.peak[i], rows.best[i] = peak, best
@@ -354,16 +409,6 @@ def _keep(kept, row, count, step):
 
 
 # --- long rows --------------------------------------------------------------------------------------------------------
-
-
-@inner
-def _load(source, piece, fill):
-    """Widen a piece of a row; `fill` goes into the rest of `piece` (NaN: the first number)."""
-    for j in range(source.size):
-        piece[j] = _widen(source[j])
-    fill = piece[0] if fill != fill else fill
-    for j in range(source.size, piece.size):
-        piece[j] = fill
 
 
 def _order(x: Any) -> Any:
@@ -420,14 +465,34 @@ def _first(row, value):
 
 
 @inner
-def _peak(piece):
-    """Return the peak of a piece, its first index, the lowest number and whether there are NaN, which become -inf."""
+def _load(source, piece, fill):
+    """Widen a chunk of a row; return its smallest and largest key. `fill` goes behind it (NaN: its first number)."""
+    if source.size == CHUNK:
+        low = high = _order(_widen(source[0]))
+        for j in range(CHUNK):
+            x = _widen(source[j])
+            piece[j] = x
+            key = _order(x)
+            high = key if key > high else high
+            low = key if key < low else low
+        return low, high
+    for j in range(source.size):
+        piece[j] = _widen(source[j])
+    fill = piece[0] if fill != fill else _like(fill, piece[0])
+    for j in range(source.size, piece.size):
+        piece[j] = fill
+    return _extremes(piece)
+
+
+@inner
+def _peak(source, piece, fill):
+    """Widen a piece of a row; return its peak, the first index of it, the lowest number and whether there is NaN."""
     none = _like(-np.inf, piece[0])
     floor, ceiling = _order(none), _order(-none)
     peak, lowest, where, nan = none, -none, 0, False
     for at in range(0, piece.size, CHUNK):
         chunk = piece[at : at + CHUNK]
-        low, high = _extremes(chunk)
+        low, high = _load(source[at : at + CHUNK], chunk, fill)
         if low < floor or high > ceiling:  # keys of NaN lie outside those of the infinities
             nan = True
             for j in range(chunk.size):
@@ -441,58 +506,47 @@ def _peak(piece):
 
 
 @inner
-def _piece_mass(piece, count, peak, mode, sums):
-    """Put the slices of a piece into `sums`; return its base."""
-    sums[:] = 0
+def _piece_mass(source, piece, peak, mode, sums):
+    """Add the slices of a piece to `sums`; return its base."""
     if mode == PROBABILITIES:
-        _sum_units(piece, sums)
-        a, b, c, d = _cut(_clip(piece[0]) * _like(_CUT_F8, peak))
-        _add(sums, a, b, c, d, count - piece.size)  # takes away what `_load` put behind the row
+        _sum_units(source, piece, sums)
+        a, b, c, d = _cut(_scaled(piece[piece.size - 1]))
+        _add(sums, a, b, c, d, source.size - piece.size)  # takes away what `_load` put behind the row
         return np.int64(PROBABILITY_BASE)
     if not _usual(peak):
-        return _sum_odd(piece, count, 1, peak, sums)
+        return _sum_odd(piece, source.size, 1, peak, sums)
     base, floor, scale = _grid(peak)
-    _sum_logits(piece, floor, scale, sums)
+    _sum_logits(source, piece, floor, scale, sums)
     return base
 
 
 @inner
-def _scan_long(values, start, labels, first, mode, rows, offset, n, work):
-    """Scan the rows start .. start + n - 1 of (rows, classes) into the records from `offset` on."""
+def _scan_long(values, start, labels, first, mode, rows, offset, work):
+    """Scan the rows from `start` on, one for each label, into the records from `offset` on."""
     classes = values.shape[1]
     unit = (mode & PROBABILITIES) != 0
     fill = np.nan if unit else -np.inf
-    sums = work.sums[0]
-    for i in range(n):
+    for i in range(labels.size):
         record = offset + i
+        low = np.inf
+        for place in range(rows.top.shape[1]):
+            rows.top[record, place] = -np.inf
         for at in range(0, classes, PIECE):
             source = values[start + i, at : at + PIECE]
-            count = source.size
-            piece = work.tile[: ((count + GROUP - 1) >> GROUP_BITS) << GROUP_BITS]
-            _load(source, piece, fill)
-            peak, best, lowest, nan = _peak(piece)
+            piece = work.tile[: ((source.size + GROUP - 1) >> GROUP_BITS) << GROUP_BITS]
+            peak, best, lowest, nan = _peak(source, piece, fill)
+            low = min(low, lowest)
+            _zero(work.sums)
             base = np.int64(NO_BASE)
             if mode < NO_MASS:
-                base = _piece_mass(piece, count, peak, mode, sums)
+                base = _piece_mass(source, piece, peak, mode, work.sums)
             if rows.top.shape[1] and peak > rows.top[record, -1]:
-                _keep(rows.top[record], piece, count, 1)
-            _join(rows, record, at == 0, peak, first + at + best, base, sums)
-            _flag(rows, record, at == 0, nan, unit, lowest, work.low, i)
-        label = labels[record] - first
-        if 0 <= label < classes:
-            rows.target[record] = _widen(values[start + i, label])
-
-
-@inner
-def _flag(rows, record, fresh, nan, unit, lowest, lows, lane):
-    """Note NaN and probabilities outside [0, 1]; like `rows.scan`, -inf or NaN hides other negative numbers."""
-    if nan:
-        rows.flags[record] |= HAS_NAN
-    if unit:
-        lows[lane] = lowest if fresh else min(lows[lane], lowest)
-        low = lows[lane]
-        outside = (low < 0 and not np.isinf(low)) or rows.peak[record] > 1
-        rows.flags[record] = (rows.flags[record] & HAS_NAN) | (OUTSIDE_UNIT if outside else 0)
+                _keep(rows.top[record], piece, source.size, 1)
+            _join(rows, record, at == 0, peak, first + at + best, base, nan, work.sums)
+        if unit:
+            rows.flags[record] |= _outside(low, rows.peak[record])
+        label = labels[i] - first
+        rows.target[record] = _widen(values[start + i, label]) if 0 <= label < classes else 0.0
 
 
 # --- lanes ------------------------------------------------------------------------------------------------------------
@@ -526,22 +580,6 @@ def _load_lanes_typed(values, start, at, classes, n, tile):
     return transposed if values.ndim == 2 else along
 
 
-def _at_label(values: Any, row: int, label: int) -> Any:
-    """Return the value of a row at a class."""
-
-
-@_overload(_at_label)
-def _at_label_typed(values, row, label):
-    def transposed(values, row, label):
-        return _widen(values[row, label])
-
-    def along(values, row, label):
-        b, a = divmod(row, values.shape[2])
-        return _widen(values[b, label, a])
-
-    return transposed if values.ndim == 2 else along
-
-
 @inner
 def _lane_peaks(tile, classes, work):
     """Find peak, best and NaN of each lane."""
@@ -559,11 +597,12 @@ def _lane_peaks(tile, classes, work):
 
 
 @inner
-def _lane_lows(tile, classes, low):
+def _lane_lows(tile, classes, fresh, low):
     """Find the lowest number of each lane, NaN counting as -inf."""
     none = _like(-np.inf, tile[0])
-    for i in range(LANES):
-        low[i] = np.inf
+    if fresh:
+        for i in range(LANES):
+            low[i] = np.inf
     for c in range(classes):
         row = tile[c * LANES : c * LANES + LANES]
         for i in range(LANES):
@@ -574,10 +613,11 @@ def _lane_lows(tile, classes, low):
 @inner
 def _lane_logits(tile, classes, work):
     """Sum the slices of each lane, given its base."""
-    floor, scale, a, b, c, d = work.floor, work.scale, work.slices[0], work.slices[1], work.slices[2], work.slices[3]
+    floor, scale, slices = work.floor, work.scale, work.slices
+    a, b, c, d = slices[:LANES], slices[LANES:], slices[2 * LANES :], slices[3 * LANES :]
     for i in range(LANES):
         work.base[i], floor[i], scale[i] = _grid(work.peak[i])
-    work.slices[:] = 0
+    _zero(work.slices)
     for at in range(classes):
         row = tile[at * LANES : at * LANES + LANES]
         for i in range(LANES):
@@ -589,63 +629,110 @@ def _lane_logits(tile, classes, work):
 @inner
 def _lane_units(tile, classes, work):
     """Sum the slices of the probabilities of each lane."""
-    a, b, c, d = work.slices[0], work.slices[1], work.slices[2], work.slices[3]
-    work.slices[:] = 0
-    work.base[:] = PROBABILITY_BASE
+    slices = work.slices
+    a, b, c, d = slices[:LANES], slices[LANES:], slices[2 * LANES :], slices[3 * LANES :]
+    _zero(work.slices)
     for at in range(classes):
         row = tile[at * LANES : at * LANES + LANES]
         for i in range(LANES):
-            x = _clip(row[i])
-            p, q, r, s = _cut(x * _like(_CUT_F8, x))
+            p, q, r, s = _cut(_scaled(row[i]))
             a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
             c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
 
 
 @inner
-def _lane_sums(mode, n, classes, work):
-    """Put base and slices of each lane into `work`."""
-    if mode >= NO_MASS:
-        work.base[:] = NO_BASE
-        return
-    if mode == PROBABILITIES:
-        _lane_units(work.tile, classes, work)
-    else:
-        _lane_logits(work.tile, classes, work)
+def _lane_odd(n, classes, work):
+    """Sum the lanes with an unusual peak again, the slow way."""
     for i in range(n):
-        for s in range(4):
-            work.sums[i, s] = work.slices[s, i]
-        if mode == LOGITS and not _usual(work.peak[i]):
-            work.sums[i] = 0
-            work.base[i] = _sum_odd(work.tile[i:], classes, LANES, work.peak[i], work.sums[i])
+        if not _usual(work.peak[i]):
+            _zero(work.sums)
+            work.base[i] = _sum_odd(work.tile[i:], classes, LANES, work.peak[i], work.sums)
+            for s in range(4):
+                work.slices[s * LANES + i] = work.sums[s]
 
 
 @inner
-def _scan_lanes(values, start, labels, first, mode, rows, offset, n, work):
-    """Scan the rows start .. start + n - 1 into the records from `offset` on."""
-    every = values.shape[1]
+def _lane_sums(mode, n, classes, work):
+    """Put base and slices of each lane into `work`."""
+    if mode == LOGITS:
+        _lane_logits(work.tile, classes, work)
+        unusual = 0
+        for i in range(LANES):
+            unusual += not _usual(work.peak[i])
+        if unusual:
+            _lane_odd(n, classes, work)
+        return
+    for i in range(LANES):
+        work.base[i] = PROBABILITY_BASE if mode == PROBABILITIES else NO_BASE
+    if mode == PROBABILITIES:
+        _lane_units(work.tile, classes, work)
+    else:
+        _zero(work.slices)
+
+
+@inner
+def _lane_records(rows, offset, n, first, work):
+    """Write the records of rows of which these are the first classes."""
+    peak, best, base, flags = rows.peak[offset:], rows.best[offset:], rows.base[offset:], rows.flags[offset:]
+    for i in range(n):
+        peak[i], best[i], base[i] = work.peak[i], first + work.best[i], work.base[i]
+        flags[i] = HAS_NAN if work.nan[i] else 0
+        rows.target[offset + i] = 0
+    for i in range(n * rows.top.shape[1]):
+        rows.top[offset + i // rows.top.shape[1], i % rows.top.shape[1]] = -np.inf
+    for s in range(rows.mass.shape[0]):
+        mass, slices = rows.mass[s, offset:], work.slices[s * LANES :]
+        for i in range(n):
+            mass[i] = slices[i]
+
+
+@inner
+def _lane_extras(labels, first, rows, offset, classes, work):
+    """Note the values at the labels and the largest values of each lane."""
+    for i in range(labels.size):
+        label = labels[i] - first
+        if 0 <= label < classes:
+            rows.target[offset + i] = work.tile[label * LANES + i]
+    if rows.top.shape[1]:
+        for i in range(labels.size):
+            if work.peak[i] > rows.top[offset + i, -1]:
+                _keep(rows.top[offset + i], work.tile[i:], classes, LANES)
+
+
+@inner
+def _scan_lanes(values, start, labels, first, mode, rows, offset, work):
+    """Scan the rows from `start` on, one for each label, into the records from `offset` on."""
+    every, n = values.shape[1], labels.size
     unit = (mode & PROBABILITIES) != 0
     for at in range(0, every, CHUNK):
         classes = min(every - at, CHUNK)
         _load_lanes(values, start, at, classes, n, work.tile)
         _lane_peaks(work.tile, classes, work)
-        if unit:
-            _lane_lows(work.tile, classes, work.floor)
         _lane_sums(mode, n, classes, work)
+        if at == 0:
+            _lane_records(rows, offset, n, first, work)
+        else:
+            for i in range(n):
+                for s in range(4):
+                    work.sums[s] = work.slices[s * LANES + i]
+                best = first + at + work.best[i]
+                _join(rows, offset + i, False, work.peak[i], best, work.base[i], work.nan[i], work.sums)
+        if unit:
+            _lane_lows(work.tile, classes, at == 0, work.low)
+        _lane_extras(labels, first + at, rows, offset, classes, work)
+    if unit:
         for i in range(n):
-            record = offset + i
-            peak = work.peak[i]
-            if rows.top.shape[1] and peak > rows.top[record, -1]:
-                _keep(rows.top[record], work.tile[i:], classes, LANES)
-            _join(rows, record, at == 0, peak, first + at + work.best[i], work.base[i], work.sums[i])
-            _flag(rows, record, at == 0, work.nan[i], unit, work.floor[i], work.low, i)
-    for i in range(n):
-        label = labels[offset + i] - first
-        if 0 <= label < every:
-            rows.target[offset + i] = _at_label(values, start + i, label)
+            rows.flags[offset + i] |= _outside(work.low[i], rows.peak[offset + i])
+
+
+@inner
+def _outside(low, peak):
+    """Return the flag of probabilities outside [0, 1]; like in `rows.scan`, NaN or -inf hides other negative ones."""
+    return OUTSIDE_UNIT if (low < 0 and not np.isinf(low)) or peak > 1 else 0
 
 
 class Work(NamedTuple):
-    """What a block of rows needs on the way; all but `sums` and `base` are cut to the width of the numbers."""
+    """What a block of rows needs on the way; floats and `scale` are as wide as the numbers."""
 
     tile: Any  # widened predictions
     peak: Any
@@ -671,8 +758,8 @@ def _work(wide: np.dtype[Any]) -> Work:
         best=np.zeros(LANES, np.int32),
         nan=np.zeros(LANES, np.int32),
         base=np.zeros(LANES, np.int64),
-        slices=np.zeros((4, LANES), np.uint32),
-        sums=np.zeros((LANES, 4), np.int64),
+        slices=np.zeros(4 * LANES, np.uint32),
+        sums=np.zeros(4, np.int64),
     )
 
 
@@ -681,17 +768,17 @@ def _scan_block(values: Any, *rest: Any) -> None:
 
 
 @_overload(_scan_block)
-def _scan_block_typed(values, start, labels, first, mode, rows, offset, n, work):
-    def short_or_long(values, start, labels, first, mode, rows, offset, n, work):
+def _scan_block_typed(values, start, labels, first, mode, rows, offset, work):
+    def rows_of_classes(values, start, labels, first, mode, rows, offset, work):
         if values.shape[1] >= LONG:
-            _scan_long(values, start, labels, first, mode, rows, offset, n, work)
+            _scan_long(values, start, labels, first, mode, rows, offset, work)
         else:
-            _scan_lanes(values, start, labels, first, mode, rows, offset, n, work)
+            _scan_lanes(values, start, labels, first, mode, rows, offset, work)
 
-    def maps(values, start, labels, first, mode, rows, offset, n, work):
-        _scan_lanes(values, start, labels, first, mode, rows, offset, n, work)
+    def maps(values, start, labels, first, mode, rows, offset, work):
+        _scan_lanes(values, start, labels, first, mode, rows, offset, work)
 
-    return short_or_long if values.ndim == 2 else maps
+    return rows_of_classes if values.ndim == 2 else maps
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
@@ -795,7 +882,7 @@ def _unit_losses(rows, d, at, n, model, out):
     a, b, c = rows.mass[0, at : at + n], rows.mass[1, at : at + n], rows.mass[2, at : at + n]
     for i in range(n):
         target = _clip(_like(targets[i], model))
-        own = _cut(target * _like(_CUT_F8, target))
+        own = _cut(_scaled(_like(targets[i], model)))
         rest = _value(a[i] - own[0], b[i] - own[1], c[i] - own[2], d[i] - own[3], model)
         loss = _log1p(rest * 2.0 ** (SLICE_BITS * PROBABILITY_BASE) / np.float64(target))
         out[i] = np.nan if flags[i] & HAS_NAN else loss
@@ -962,9 +1049,46 @@ def exact_sum(terms: NDArray[np.float64]) -> ExactSum:
 
 @compiled
 def _scan(values, labels, first, mode, rows, work):
-    n = labels.size
-    for start in range(0, n, LANES):
-        _scan_block(values, start, labels, first, mode, rows, start, min(LANES, n - start), work)
+    for start in range(0, labels.size, LANES):
+        here = labels[start : start + LANES]
+        _scan_block(values, start, here, first, mode, rows, start, work)
+
+
+@inner
+def _tally_block(labels, classes, rows, losses, limbs, counts):
+    """Add the losses of a block to `limbs`; count the rows whose label is a class, and the right ones among them."""
+    valid = right = 0
+    for i in range(labels.size):
+        ok = 0 <= labels[i] < classes
+        valid += ok
+        right += ok & (rows.best[i] == labels[i])
+        losses[i] = losses[i] if ok else 0.0
+    _add_terms(limbs, losses[: labels.size])
+    counts[0] += valid
+    counts[1] += right
+
+
+@compiled
+def _tally(values, labels, mode, rows, work, model, losses, limbs, counts):
+    for start in range(0, labels.size, LANES):
+        here = labels[start : start + LANES]
+        _scan_block(values, start, here, 0, mode, rows, 0, work)
+        if mode < NO_MASS:
+            _losses_block(rows, 0, here.size, mode, model, losses)
+        _tally_block(here, values.shape[1], rows, losses, limbs, counts)
+    _carry(limbs)
+
+
+def tally(
+    values: NDArray[Any], labels: NDArray[np.int64], *, probabilities: bool = False, mass: bool = True, top: int = 0
+) -> tuple[ExactSum, int, int]:
+    """Scan whole rows, take their losses and add them up, block by block: sum of losses, rows counted, rows right."""
+    arranged, wide = _arranged(values)
+    limbs, counts = np.zeros(LIMBS, np.int64), np.zeros(2, np.int64)
+    classes = _plain(np.ascontiguousarray(labels, np.int64))
+    mode, rows, work = _mode(probabilities, mass), empty(LANES, wide, top), _work(wide)
+    _tally(arranged, classes, mode, rows, work, wide.type(0), np.zeros(LANES), limbs, counts)
+    return exact(limbs), int(counts[0]), int(counts[1])
 
 
 def scan(
@@ -1015,7 +1139,7 @@ def _arranged(values: NDArray[Any]) -> tuple[NDArray[Any], np.dtype[Any]]:
     view = values.view(bits[values.dtype.name])
     moved = np.moveaxis(view, 1, 2)
     if moved.flags.c_contiguous:
-        view = moved.reshape(-1, values.shape[1])
+        view = moved.reshape(values.shape[0] * values.shape[2], values.shape[1])
     elif values.shape[2] == 1 and abs(values.strides[1]) < abs(values.strides[0]):
         view = view[:, :, 0]
     elif values.shape[2] == 1:

@@ -1,0 +1,191 @@
+import itertools
+import re
+from typing import Any
+
+import ml_dtypes
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskxent import kernels, rows
+from daskxent.exact import ExactSum
+
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
+CLASSES = [1, 2, 3, 15, 16, 17, 31, 47, 48, 49, 100, 127, 128, 129, 255, 256, 257, 511, 1000, 1025, 3000, 8200]
+ODD = [-np.inf, np.inf, np.nan, -np.nan, 0.0, -0.0, 1e-40, -1e-40, 6e-8, 65504.0, -65504.0, 60000.0, -60000.0]
+ODD += [262015.9, 262016.0, 262144.0, -262144.0, 3e5, -3e5, 1e9, -1e9, 2.0**30, -1.2e9, 1e30, -1e30, 3e38, -3e38]
+MODES: list[dict[str, Any]] = [
+    {},
+    {"probabilities": True},
+    {"mass": False},
+    {"mass": False, "probabilities": True},
+    {"top": 1},
+    {"top": 7, "first": 5},
+]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
+
+
+def assert_same(got: rows.Rows, want: rows.Rows) -> None:
+    for field, a, b in zip(want._fields, got, want, strict=True):
+        assert a.dtype == b.dtype, field
+        np.testing.assert_array_equal(a, b, err_msg=field, strict=True)
+
+
+def assert_like_rows(values: Any, labels: Any, **mode: Any) -> None:
+    flat = np.moveaxis(values, 1, -1).reshape(len(labels), values.shape[1])
+    want = rows.scan(flat, labels, **mode)
+    assert_same(kernels.scan(values, labels, **mode), want)
+    if mode.get("mass", True):
+        unit = mode.get("probabilities", False)
+        loss = rows.losses(want, probabilities=unit)
+        np.testing.assert_array_equal(kernels.losses(want, probabilities=unit), loss)
+
+
+def predictions(rng: Any, shape: tuple[int, ...], dtype: Any, odd: int) -> Any:
+    """Draw logits and probabilities of several scales, rows of huge numbers, ties, and odd ones here and there."""
+    scale = rng.choice([0.1, 1.0, 5.0, 100.0, 1e4], (shape[0], 1, shape[2]))
+    values = np.where(rng.random((shape[0], 1, shape[2])) < 0.3, rng.random(shape), rng.normal(size=shape) * scale)
+    far = rng.random((shape[0], 1, shape[2])) < 0.1
+    values = np.where(far, rng.choice(ODD, far.shape) + np.rint(values), values)
+    flat = values.reshape(-1)
+    flat[rng.integers(0, flat.size, odd)] = rng.choice(ODD, odd)
+    ties = rng.integers(0, flat.size - 1, flat.size // 20)
+    flat[ties] = flat[ties + 1]
+    return values.astype(dtype)
+
+
+def labels_of(rng: Any, values: Any) -> Any:
+    return rng.integers(-1, values.shape[1] + 2, values.shape[0] * values.shape[2])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_scan_of_rows(dtype: Any, classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    n = 150 if classes < 300 else 12
+    values = predictions(rng, (n, classes, 1), dtype, n // 3)
+    for mode in MODES:
+        assert_like_rows(values, labels_of(rng, values), **mode)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(1, 3, 200), (2, 21, 70), (3, 1, 5), (40, 50, 3), (1, 300, 130), (1, 600, 9)])
+def test_scan_of_maps(dtype: Any, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(shape[1])
+    values = predictions(rng, shape, dtype, 30)
+    for mode in MODES:
+        assert_like_rows(values, labels_of(rng, values), **mode)
+
+
+VIEWS = {
+    "every other row": lambda x: x[::2],
+    "every other class": lambda x: x[:, ::2],
+    "backwards": lambda x: x[::-1, ::-1],
+    "class axis first in memory": lambda x: np.asfortranarray(x),
+    "class axis last in memory": lambda x: np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1),
+    "every other position": lambda x: x[:, :, ::2],
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "no rows": lambda x: x[:0],
+    "no classes": lambda x: x[:, :0],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("shape", [(150, 5, 1), (20, 300, 1), (3, 9, 60)])
+def test_scan_of_views(view: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    values = VIEWS[view](predictions(rng, shape, np.float32, 5))
+    labels = labels_of(rng, values)
+    assert_like_rows(values, labels)
+    assert_like_rows(values, labels, top=2)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_scan_of_anything(data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 140), st.integers(1, 3)))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    number = st.one_of(st.sampled_from(ODD), st.floats(-20, 20, width=32), st.floats(width=32))
+    values = predictions(np.random.default_rng(data.draw(st.integers(0, 99))), shape, dtype, 3)
+    for at in data.draw(st.lists(st.integers(0, values.size - 1), max_size=8)):
+        values.reshape(-1)[at] = data.draw(number)
+    labels = labels_of(np.random.default_rng(1), values)
+    assert_like_rows(values, labels, **data.draw(st.sampled_from(MODES)))
+
+
+@pytest.mark.parametrize("classes", [10, 300])
+def test_merged_parts_of_the_class_axis_are_the_whole(classes: int) -> None:
+    rng = np.random.default_rng(1)
+    values = predictions(rng, (200, classes, 1), np.float32, 40)
+    labels = labels_of(rng, values)
+    for cut in (1, classes // 3, classes - 1):
+        for mode in ({}, {"top": 3}):
+            parts = [kernels.scan(values[:, :cut], labels, **mode), kernels.scan(values[:, cut:], labels, cut, **mode)]
+            assert_same(rows.merge(*parts), kernels.scan(values, labels, **mode))
+
+
+@pytest.mark.parametrize("classes", [3, 1000])
+def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
+    values = np.full((1, classes, 1), -1, np.float32)
+    values[0, 1], values[0, -1] = -0.0, 0.0
+    assert kernels.scan(values, np.array([0])).best[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(np.float32, (1000, 7, 1)), (np.float32, (130, 200, 1)), (np.float64, (300, 7, 1)), (np.float32, (2, 5, 200))],
+)
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_tally_is_the_sum_over_blocks(dtype: Any, shape: tuple[int, ...], probabilities: bool) -> None:
+    rng = np.random.default_rng(2)
+    values = predictions(rng, shape, dtype, 10)
+    labels = labels_of(rng, values)
+    records = rows.scan(np.moveaxis(values, 1, -1).reshape(-1, shape[1]), labels, probabilities=probabilities)
+    ok = (labels >= 0) & (labels < shape[1])
+    total, counted, right = kernels.tally(values, labels, probabilities=probabilities)
+    assert total == ExactSum.of(rows.losses(records, probabilities=probabilities)[ok])
+    assert (counted, right) == (ok.sum(), (records.best[ok] == labels[ok]).sum())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(), max_size=300), st.randoms(use_true_random=False))
+def test_exact_sum(terms: list[float], random: Any) -> None:
+    groups = np.array([random.randrange(3) for _ in terms], np.int64)
+    numbers = np.array(terms, np.float64)
+    assert kernels.exact_sum(numbers) == ExactSum.of(numbers)
+    limbs = np.zeros((3, kernels.LIMBS), np.int64)
+    kernels.add_grouped(limbs, numbers, groups)
+    for group, sums in enumerate(limbs):
+        assert kernels.exact(sums) == ExactSum.of(numbers[groups == group])
+
+
+@pytest.mark.parametrize("exponent", range(-1074, 1024, 61))
+def test_exact_sum_of_every_magnitude(exponent: int) -> None:
+    rng = np.random.default_rng(exponent + 2000)
+    terms = np.ldexp(rng.normal(size=700), np.minimum(rng.integers(exponent - 60, exponent + 1, 700), 1020))
+    assert kernels.exact_sum(terms) == ExactSum.of(terms)
+    limbs, weights = np.zeros(kernels.LIMBS, np.int64), rng.random(700)
+    kernels.add_weighted(limbs, terms, weights)
+    kernels.add_terms(limbs, -terms)
+    assert kernels.exact(limbs) == ExactSum.of(terms * weights) + ExactSum.of(-terms)
+
+
+def test_usual_losses_are_summed_on_the_grids() -> None:
+    terms = np.random.default_rng(0).exponential(size=5000)
+    for scale in (2.0**-40, 1.0, 2.0**14):
+        assert kernels.exact_sum(terms * scale) == ExactSum.of(terms * scale)
+
+
+def test_no_multiplication_is_fused_with_an_addition() -> None:
+    # A fused one rounds once instead of twice: other bits on processors that have it.
+    kernels.exact_sum(np.ones(3))
+    fresh = numba.njit(nogil=True, error_model="numpy")(kernels._losses.py_func)
+    for dtype, probabilities in itertools.product((np.float32, np.float64), (0, 1)):
+        records = rows.scan(np.ones((3, 2), dtype), np.zeros(3, np.int64))
+        fresh(records, probabilities, dtype(0), np.empty(3))
+    text = "".join(fresh.inspect_asm().values())
+    assert re.search(r"v?mulpd|v?mulsd|fmul", text)
+    assert not re.search(r"v?fn?m(add|sub)\w*|fmla|fmls", text)
