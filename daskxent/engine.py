@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, cast
 
 from daskxent import planning, scores
 from daskxent.parts import Work
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from daskxent.planning import Part, Plan
 
 METRICS = ("crossentropy", "accuracy")
-
-
-@overload
-def evaluate(y_true: Any, y_pred: Any, *, compute: Literal[False], **options: Any) -> Any: ...
-
-
-@overload
-def evaluate(y_true: Any, y_pred: Any, **options: Any) -> Report: ...
 
 
 def evaluate(
@@ -64,7 +56,7 @@ def evaluate(
     progress: bool | Callable[[Report], None] | None = None,
     compute: bool = True,
     split_every: int | None = None,
-) -> Any:
+) -> Report:
     """Evaluate predictions against labels, in one pass over arrays of any size.
 
     Parameters
@@ -156,7 +148,8 @@ def evaluate(
         "rows": rows,
     }
     if not compute:
-        return _deferred(y_true, y_pred, split_every, asked)
+        # A Delayed passes attributes and items on, lazily: it is used like the report it stands for.
+        return cast("Report", _deferred(y_true, y_pred, split_every, asked))
     where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
     report = _last(stream(y_true, y_pred, **asked, **where), progress)
     if report.state.weight.units == 0:
@@ -255,7 +248,8 @@ async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) ->
         from distributed import Client
 
         with Client(client.scheduler.address, security=client.security, set_as_default=False) as own:
-            return evaluate(y_true, y_pred, client=own, **options)
+            report: Report = evaluate(y_true, y_pred, client=own, **options)
+            return report
 
     return await asyncio.to_thread(run_beside)
 

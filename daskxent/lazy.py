@@ -135,7 +135,7 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], sp
 
 def deferred(inputs: Inputs, question: Question, finish: Callable[[State], Any], split_every: int | None) -> Any:
     """Return a `dask.delayed.Delayed` of what `finish` makes of the state of all rows."""
-    from dask import delayed
+    from dask.delayed import delayed
 
     merged = reduced(states(inputs, question), _boxed, np.dtype(object), split_every)
     return delayed(_unboxed)(merged, finish)
