@@ -1,0 +1,69 @@
+"""What the README shows is run, block by block, beside a dump.zarr."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+SHELL = [text for language, text in BLOCKS if language == "sh" and "daskxent " in text]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    import zarr
+
+    path = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    group = zarr.create_group(path / "dump.zarr")
+    group.create_array("labels", data=rng.integers(10, size=500))
+    group.create_array("logits", data=rng.normal(size=(500, 10)).astype("float32"), chunks=(200, 10))
+    group.create_array("weights", data=rng.random(500))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+def run(command, directory):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_the_five_uses_are_there():
+    assert (len(SHELL), len(PYTHON)) == (1, 4)
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=["notebook", "cluster", "metric", "lazy"])
+def test_python(block, directory, scheduler):
+    run([sys.executable, "-W", "error", "-c", block.replace("tcp://scheduler:8786", scheduler)], directory)
+
+
+def test_shell(directory):
+    run(["sh", "-euc", SHELL[0]], directory)
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert (
+        set(re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)) == {"demo", "test"} <= targets
+    )
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
