@@ -31,11 +31,14 @@ LEVELS = {
     "journal": 2,
     "engine": 3,
     "lazy": 3,
+    "runners": 3,
+    "cluster": 3,
     "metrics": 4,
     "losses": 4,
     "cli": 4,
     "demo": 4,
     "__init__": 4,
+    "__main__": 5,
 }
 # Modules that may import others of their own level, and which.
 SAME_LEVEL = {
@@ -43,7 +46,9 @@ SAME_LEVEL = {
     "state": {"scores"},
     "parts": {"sources"},
     "planning": {"sources"},
-    "engine": {"lazy"},
+    "runners": {"lazy"},
+    "cluster": {"runners"},
+    "engine": {"lazy", "runners", "cluster"},
     "metrics": {"losses"},
     "__init__": {"metrics", "losses"},
     "cli": {"demo"},
