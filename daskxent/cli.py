@@ -61,7 +61,7 @@ def _failures() -> tuple[type[Exception], ...]:
     """Return what a run fails of, other than bad input; called when something has failed already."""
     from concurrent.futures import CancelledError
 
-    from daskxent.engine import IncompleteResult
+    from daskxent.report import IncompleteResult
 
     failures = (IncompleteResult, OSError, CancelledError)  # Dask's futures are cancelled when the scheduler is lost
     if "distributed" not in sys.modules:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from daskxent import cli, engine
-from daskxent.report import Report
+from daskxent.report import IncompleteResult, Report
 from daskxent.state import Question, State
 
 SCRIPTS = Path(sys.executable).parent
@@ -220,7 +220,7 @@ def ends(monkeypatch, error):
 
 def test_an_incomplete_result_is_a_failed_run(monkeypatch):
     report = Report(Question(("accuracy",), 3), State.zero(), 10)
-    error = engine.IncompleteResult("10 of 10 rows were not evaluated", report)
+    error = IncompleteResult("10 of 10 rows were not evaluated", report)
     assert ends(monkeypatch, error) == (1, "Error: 10 of 10 rows were not evaluated\n")
 
 
