@@ -104,7 +104,13 @@ def mean_metric(values, weights):
     """Keras's weighted mean of values; it computes this in float32."""
     mean = keras.metrics.Mean()
     mean.update_state(values.ravel(), None if weights is None else weights.ravel())
-    return mean.result()
+    return result(mean)
+
+
+def result(metric):
+    """The result of one of Keras's metrics, which warns of 0 / 0 before it makes that 0."""
+    with np.errstate(invalid="ignore"):
+        return metric.result()
 
 
 def chunks(draw, length):
