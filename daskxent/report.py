@@ -29,8 +29,12 @@ class IncompleteResult(RuntimeError):
         The journal from which the same call goes on.
     """
 
-    report: Report | None = None
-    journal: str | None = None
+    def __init__(self, message: str, report: Report | None = None, journal: str | None = None) -> None:
+        super().__init__(message)
+        self.report, self.journal = report, journal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.report, self.journal)
 
 
 class ClusterLost(IncompleteResult):
