@@ -337,7 +337,10 @@ def _sort(
 
 
 def _loss_total(losses: NDArray[np.float64], weights: NDArray[np.float64] | None, used: NDArray[np.bool_]) -> ExactSum:
-    return ExactSum.of(losses[used] if weights is None else losses[used] * weights[used])
+    if weights is None:
+        return ExactSum.of(losses[used])
+    with np.errstate(over="ignore"):  # a product beyond float64 is infinite
+        return ExactSum.of(losses[used] * weights[used])
 
 
 def _audit(
