@@ -118,13 +118,21 @@ def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
     gone: list[Box] | None = None if question.on_missing == "raise" else []
     records, labels, losses = scan_box(inputs, question, beside, absent, gone)
     state = tally(question, records, labels, beside.weights, losses)
-    every = np.ones(len(labels), bool)
     if absent:
-        state = state.with_missing("prediction_missing", every)
-    label_missing = every if gone else beside.label_missing
+        state = state.with_missing("prediction_missing", _rows_in(absent, inputs, beside.box))
+    label_missing = _rows_in(gone, inputs, beside.box) if gone else beside.label_missing
     for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
         state = state if rows is None else state.with_missing(kind, rows)
     return state
+
+
+def _rows_in(gaps: list[Box], inputs: Inputs, box: Box) -> NDArray[np.bool_]:
+    """Say which rows of a box have any class in boxes of predictions or dense labels."""
+    found = np.zeros(_lengths(box), bool)
+    for gap in gaps:
+        positions = gap[: inputs.axis] + gap[inputs.axis + 1 :]
+        found[tuple(slice(g.start - b.start, g.stop - b.start) for g, b in zip(positions, box, strict=True))] = True
+    return found.reshape(-1)
 
 
 def scan_box(

@@ -236,8 +236,13 @@ class Joined:
                 missing: list[Box] | None = None if absent is None else []
                 parts.append(member.read(inside, missing))
                 if absent is not None and missing:
-                    absent.append(box)
+                    absent += [self._whole(gap, start) for gap in missing]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axis)
+
+    def _whole(self, box: Box, start: int) -> Box:
+        """Count a member's box from the first class of all."""
+        classes = slice(box[self.axis].start + start, box[self.axis].stop + start)
+        return (*box[: self.axis], classes, *box[self.axis + 1 :])
 
 
 class Viewed:
