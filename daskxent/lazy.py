@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.rows import Rows
+    from daskxent.sources.arrays import Box
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Chunk:
     losses : (n,) float64 or None
         None unless the question needs them.
     weights : (n,) float64 or None
+    label_missing, weight_missing : (n,) bool or None
+        Rows whose label or weight is not stored and was read as the fill value.
     """
 
     question: Question
@@ -61,10 +64,14 @@ class Chunk:
     labels: NDArray[np.int64]
     losses: NDArray[np.float64] | None
     weights: NDArray[np.float64] | None
+    label_missing: NDArray[np.bool_] | None = None
+    weight_missing: NDArray[np.bool_] | None = None
 
     def state(self) -> State:
         """Tally the chunk: rows are numbered, and covered, as in the whole array."""
         found = tally(self.question, self.records, self.labels, self.weights, self.losses)
+        for kind, rows in (("label_missing", self.label_missing), ("weight_missing", self.weight_missing)):
+            found = found if rows is None else found.with_missing(kind, rows)
         return found.placed(self.place, self.covered())
 
     def place(self, row: int) -> int:
@@ -214,8 +221,9 @@ def per_chunk(
         x = x.rechunk({inputs.axis: -1}, method="tasks")  # a dense row cannot be told class by class
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
-    labels, label_axes = _beside(inputs.labels, x, axes if inputs.dense else at)
-    weights, weight_axes = _beside(inputs.weights, x, at)
+    strict = question.on_missing == "raise"
+    labels, label_axes = _beside(inputs.labels, x, axes if inputs.dense else at, strict)
+    weights, weight_axes = _beside(inputs.weights, x, at, strict)
     offsets = [arg for axis in at for arg in (_starts(x, axis), (axis,))]
     task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
@@ -249,21 +257,23 @@ class Task:
         """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
         values = parts.as_rows(np.asarray(x), self.axis)
         shape = x.shape[: self.axis] + x.shape[self.axis + 1 :]
+        labels, gone = _apart(labels)
         if self.question.dense:
-            soft = np.moveaxis(np.asarray(labels), self.axis, -1).reshape(-1, self.question.classes)
+            soft = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
+            gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
             sparse = soft.argmax(axis=1).astype(np.int64)
             records = parts.scan(self.question, values, sparse, 0)
             losses = parts.dense_losses(self.question, values, soft, records) if self.question.needs_loss else None
         else:
-            sparse = parts.as_labels(np.asarray(labels)).reshape(-1)
+            sparse = parts.as_labels(labels).reshape(-1)
             records = parts.scan(self.question, values, sparse, 0)
             losses = parts.losses(self.question, records)
-        return np.expand_dims(self._finished(shape, offsets, records, sparse, losses, weights), self.axis)
+        return np.expand_dims(self._finished(shape, offsets, records, sparse, gone, losses, weights), self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any) -> NDArray[Any]:
         """Scan a block of some classes of a chunk of positions."""
         out = np.empty((1,) * x.ndim, object)
-        sparse = parts.as_labels(np.asarray(labels)).reshape(-1)
+        sparse = parts.as_labels(_apart(labels)[0]).reshape(-1)
         values = parts.as_rows(np.asarray(x), self.axis)
         out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0]))
         return out
@@ -271,9 +281,10 @@ class Task:
     def merge(self, blocks: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
         """Merge the records of all blocks of classes and finish the chunk."""
         records = reduce(scanning.merge, (block.item() for block in blocks))
-        sparse = parts.as_labels(np.asarray(labels))
+        labels, gone = _apart(labels)
         losses = parts.losses(self.question, records)
-        return self._finished(sparse.shape, offsets, records, sparse.reshape(-1), losses, weights)
+        sparse = parts.as_labels(labels).reshape(-1)
+        return self._finished(labels.shape, offsets, records, sparse, gone, losses, weights)
 
     def _finished(
         self,
@@ -281,17 +292,26 @@ class Task:
         offsets: tuple[Any, ...],
         records: Rows,
         labels: NDArray[np.int64],
+        label_missing: NDArray[np.bool_] | None,
         losses: NDArray[np.float64] | None,
         weights: Any,
     ) -> NDArray[Any]:
+        weight_missing = None
         if weights is not None:
-            weights = np.asarray(weights, np.float64)
-            aligned = [1] * len(shape)
-            for axis, length in zip(self.weight_axes or (), weights.shape, strict=True):
-                aligned[axis] = length
-            weights = np.broadcast_to(weights.reshape(aligned), shape).reshape(-1)
+            weights, gone = _apart(weights)
+            weights = self._spread(weights.astype(np.float64), shape)
+            weight_missing = None if gone is None else self._spread(gone, shape)
         origin = tuple(int(offset[0]) for offset in offsets)
-        return self.finish(Chunk(self.question, shape, origin, self.positions, records, labels, losses, weights))
+        where = self.question, shape, origin, self.positions
+        missing = None if label_missing is None else label_missing.reshape(-1), weight_missing
+        return self.finish(Chunk(*where, records, labels, losses, weights, *missing))
+
+    def _spread(self, along: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Repeat what lies along the axes of the weights over positions of the given shape and flatten it."""
+        aligned = [1] * len(shape)
+        for axis, length in zip(self.weight_axes or (), along.shape, strict=True):
+            aligned[axis] = length
+        return np.broadcast_to(along.reshape(aligned), shape).reshape(-1)
 
 
 def from_source(source: Any, lead: int) -> Any:
@@ -340,16 +360,49 @@ def _starts(x: Any, axis: int) -> Any:
 
 
 class _Sliceable:
-    """A source as `dask.array.from_array` wants it."""
+    """A source as `dask.array.from_array` wants it; what is not stored is an error."""
 
     def __init__(self, source: Any) -> None:
         self.source, self.shape, self.dtype, self.ndim = source, source.shape, source.dtype, len(source.shape)
 
-    def __getitem__(self, box: tuple[slice, ...]) -> NDArray[Any]:
-        return np.array(self.source.read(box))  # a copy: the source may reuse its memory for the next box
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        steps = [i if isinstance(i, slice) else slice(i, i + 1) for i in index]
+        box = tuple(slice(*step.indices(length)[:2]) for step, length in zip(steps, self.shape, strict=True))
+        return self.read(box)[tuple(slice(None) if isinstance(i, slice) else 0 for i in index)]
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a copy: the source may reuse its memory for the next box."""
+        return np.array(self.source.read(box))
 
 
-def _beside(along: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, tuple[int, ...] | None]:
+class _Told(_Sliceable):
+    """A source that reads what is not stored as the fill value, and tells: see `_apart`."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__(source)
+        self.dtype = np.dtype([("value", source.dtype), ("missing", bool)])
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read values, and whether they are missing."""
+        gaps: list[Box] = []
+        values = self.source.read(box, gaps)
+        told = np.zeros(values.shape, self.dtype)
+        told["value"] = values
+        for gap in gaps:
+            at = tuple(slice(g.start - b.start, g.stop - b.start) for g, b in zip(gap, box, strict=True))
+            told["missing"][at] = True
+        return told
+
+
+def _apart(beside: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return labels or weights, and which of them are missing; None if all are there."""
+    array = np.asarray(beside)
+    if array.dtype.names is None:
+        return array, None
+    return array["value"], array["missing"] if array["missing"].any() else None
+
+
+def _beside(along: Any, x: Any, axes: tuple[int, ...], strict: bool) -> tuple[Any, tuple[int, ...] | None]:
     """Return labels or weights cut to the chunks of `x`, and the axes of `x` they lie along."""
     import dask.array as da
 
@@ -363,7 +416,8 @@ def _beside(along: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, tuple[int, 
     elif isinstance(source, Memory):
         array = da.from_array(source.array, chunks=chunks)
     else:
-        array = da.from_array(_Sliceable(source), chunks=chunks, name=False, inline_array=True)
+        held = _Sliceable(source) if strict else _Told(source)
+        array = da.from_array(held, chunks=chunks, name=False, inline_array=True)
     if None in follows:
         array = array[tuple(0 if axis is None else slice(None) for axis in follows)]
     return array, tuple(axes[axis] for axis in follows if axis is not None)
