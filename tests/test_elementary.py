@@ -50,8 +50,8 @@ def test_log1p_is_within_two_units_in_the_last_place():
 
 
 # float64 keeps two units in the last place up to 2**20 (n below 2**21). In float32 the polynomial and its rounding take
-# 1e-7, and n times the last piece of ln 2 rounds twice, by 2**-24 of it each: 1e-7 + n * 3.2e-5 * 2**-23. From FAR_F4 on
-# only the result of the float64 reduction is rounded, but it falls on a float64 grid that coarsens: n * 2**-53.
+# 1e-7, and n times the last piece of ln 2 rounds twice, by 2**-24 of it each: 1e-7 + n * 3.2e-5 * 2**-23. From FAR_F4
+# on only the result of the float64 reduction is rounded, but it falls on a float64 grid that coarsens: n * 2**-53.
 @pytest.mark.parametrize("dtype", PIECES)
 @pytest.mark.parametrize("reach", [1.0, 80.0, 60_000.0, 2.0**18 - 1, 2.0**20, 2.0**29])
 def test_power_of_two_is_the_exponential(dtype, reach):
