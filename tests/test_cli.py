@@ -300,6 +300,8 @@ def test_interrupted(tmp_path):
 
 
 def test_demo_writes_once_and_evaluates(tmp_path):
+    import zarr
+
     def demo():
         done = subprocess.run(
             [*ENTRY_POINTS[0], "demo", "--size", "1MB"], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -317,6 +319,8 @@ def test_demo_writes_once_and_evaluates(tmp_path):
     assert first["rows"] == f"{10**6 // 45:,}"
     assert 0.7 < float(first["accuracy"]) < 1
     assert first["dump"].startswith("demo/digits.zarr, ")
+    weights = zarr.open_array(tmp_path / "demo" / "digits.zarr" / "weights")[:]
+    assert first["weight"] == f"{weights.sum(dtype=np.float64):,.10g}"
 
 
 def test_demo_shows_its_bars_when_asked(tmp_path):
@@ -377,6 +381,12 @@ def test_nobody_is_left_connected(inputs, scheduler):
     with Client(scheduler, set_as_default=False) as client:
         others = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))
     assert [name for name in others if name.startswith("Client-")] == [client.id]
+
+
+def test_a_bad_address_is_one_line_to_the_very_end(inputs):
+    command = [*ENTRY_POINTS[0], "evaluate", *inputs, "--scheduler", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "Error: missing port number in address 'nowhere'\n")
 
 
 def test_no_scheduler_is_a_failed_run(inputs, monkeypatch):
