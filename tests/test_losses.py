@@ -10,7 +10,7 @@ import zarr
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_cases import Case, cases, chunked, dense_losses, reduced, sparse_losses
+from keras_cases import Case, cases, chunked, dense_losses, reduced, sparse_losses, stored
 
 from daskxent import losses
 
@@ -196,8 +196,8 @@ def test_an_impossible_label_is_named(label):
 @pytest.mark.parametrize("wrong", [1.9, float("nan"), 1e30])
 def test_float_labels_must_be_whole(wrong, tmp_path):
     labels, predictions = np.array([[0, 1], [1, wrong]]), np.full((2, 2, 2), 0.5)
-    stored = zarr.create_array(tmp_path / "labels", data=labels, chunks=(1, 2))
-    for held in (labels, labels.tolist(), stored, da.from_array(labels, chunks=1)):
+    kept = zarr.create_array(tmp_path / "labels", data=labels, chunks=(1, 2))
+    for held in (labels, labels.tolist(), kept, da.from_array(labels, chunks=1)):
         with pytest.raises(ValueError, match=r"y_true: label .* at position \(1, 1\) is not a whole number"):
             np.asarray(losses.sparse_categorical_crossentropy(held, predictions))
 
@@ -305,25 +305,24 @@ def test_any_chunks_give_the_same_dense_loss(case, data, reduction):
 @few
 @given(cases(), st.data())
 def test_zarr_gives_the_same_numbers(case, data):
-    sizes = tuple(data.draw(st.integers(1, n)) for n in case.predictions.shape)
-    stored = zarr.create_array(zarr.storage.MemoryStore(), data=case.predictions, chunks=sizes)
-    np.testing.assert_array_equal(sparse_function(case, predictions=stored), sparse_function(case), strict=True)
+    kept = stored(data.draw, case.predictions)
+    np.testing.assert_array_equal(sparse_function(case, predictions=kept), sparse_function(case), strict=True)
     loss = sparse_loss(case, "mean")
-    assert loss(case.labels, stored, case.weights) == loss(case.labels, case.predictions, case.weights)
+    assert loss(case.labels, kept, case.weights) == loss(case.labels, case.predictions, case.weights)
 
 
 def test_many_rows_in_pieces_are_the_rows_one_by_one(tmp_path):
     random = np.random.default_rng(0)
     predictions = random.normal(size=(30_000, 40)).astype(np.float32)
     labels = random.integers(0, 40, 30_000)
-    stored = zarr.create_array(tmp_path / "predictions", data=predictions, chunks=(700, 40))
-    whole = losses.sparse_categorical_crossentropy(labels, stored, from_logits=True)
+    kept = zarr.create_array(tmp_path / "predictions", data=predictions, chunks=(700, 40))
+    whole = losses.sparse_categorical_crossentropy(labels, kept, from_logits=True)
     ends = slice(0, 50), slice(-50, None)
     for some in ends:
         few_rows = losses.sparse_categorical_crossentropy(labels[some], predictions[some], from_logits=True)
         np.testing.assert_array_equal(whole[some], few_rows)
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
-    assert loss(labels, stored) == loss(labels, da.from_array(predictions, chunks=(1_000, 30))).compute()
+    assert loss(labels, kept) == loss(labels, da.from_array(predictions, chunks=(1_000, 30))).compute()
 
 
 class Tasks(Callback):

@@ -6,10 +6,9 @@ import dask.array as da
 import keras
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_cases import Case, cases, chunked, dense_losses, mean_metric, result, sparse_losses
+from keras_cases import Case, cases, chunked, dense_losses, mean_metric, result, sparse_losses, stored
 
 from daskxent import losses, metrics
 
@@ -249,9 +248,8 @@ def test_any_container_in_any_chunks_gives_the_same_bits(case, data):
     metric.update_state(case.labels, case.predictions, sample_weight=case.weights)
     lazy = da.from_array(case.predictions, chunks=data.draw(chunked(case.predictions.shape)))
     labels = da.from_array(case.labels, chunks=data.draw(chunked(case.labels.shape)))
-    sizes = tuple(data.draw(st.integers(1, n)) for n in case.predictions.shape)
-    stored = zarr.create_array(zarr.storage.MemoryStore(), data=case.predictions, chunks=sizes)
-    for given_labels, predictions in ((case.labels, lazy), (labels, lazy), (case.labels, stored), (labels, stored)):
+    kept = stored(data.draw, case.predictions)
+    for given_labels, predictions in ((case.labels, lazy), (labels, lazy), (case.labels, kept), (labels, kept)):
         other = crossentropy(case)
         other.update_state(given_labels, predictions, sample_weight=case.weights)
         assert exact(other) == exact(metric)
