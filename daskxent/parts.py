@@ -16,7 +16,7 @@ import numpy as np
 
 from daskxent import rows as scanning
 from daskxent.sources.arrays import class_cuts
-from daskxent.state import Question, State, tally
+from daskxent.state import Question, State, merge_all, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from daskxent.rows import Rows
     from daskxent.sources import Inputs
     from daskxent.sources.arrays import Box
+    from daskxent.tallies import Tally
 
 # Labels and weights of up to this many rows are read at once.
 RUN_ROWS = 1 << 20
@@ -49,14 +50,17 @@ class Work:
 
 def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
     """Return the state of the steps ``start <= step < stop`` along the lead axis."""
-    state = State.zero()
-    for beside in boxes(inputs, question, start, stop):
-        found = _evaluate_box(inputs, question, beside)
-        if found.audit:
-            found = found.placed(_Place(_lengths(beside.box), beside.box, inputs.positions), ())
-        state = state.merge(found)
     per = inputs.rows_per_step
-    return replace(state, covered=((start * per, stop * per),))
+    quick = not inputs.dense and len(class_cuts(inputs.predictions, inputs.axis)) == 2
+    if quick and (stop - start) * per * inputs.classes >= FEW:
+        from daskxent.tallies import Tally
+
+        sums = Tally(question)
+        odd = (_tally_box(inputs, sums, beside) for beside in boxes(inputs, question, start, stop))
+        found = merge_all(state for state in odd if state is not None).merge(sums.state())
+    else:
+        found = merge_all(_evaluate_box(inputs, question, beside) for beside in boxes(inputs, question, start, stop))
+    return replace(found, covered=((start * per, stop * per),))
 
 
 @dataclass(frozen=True)
@@ -113,17 +117,45 @@ def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
     return Beside(run, labels, weights, *missing)
 
 
+def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
+    """Add a box of whole rows to the running sums; return what they leave out: the audit and the odd rows, if any."""
+    question = sums.question
+    absent: list[Box] | None = [] if question.on_missing == "fill" else None
+    whole = inputs.box(beside.box, slice(0, inputs.classes))
+    values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
+    assert beside.labels is not None
+    audit, odd = sums.add(values, beside.labels, beside.weights)
+    state = State(audit=audit)
+    if odd.size:
+        picked = values[odd // values.shape[2], :, odd % values.shape[2]][:, :, None]
+        labels, weights = beside.labels[odd], None if beside.weights is None else beside.weights[odd]
+        records = scan(question, picked, labels, 0)
+        judged = tally(question, records, labels, weights, losses(question, records))
+        state = state.merge(judged.placed(lambda row: int(odd[row]), ()))
+    state = _told(inputs, beside, state, absent, beside.label_missing)
+    return state if state.audit else None
+
+
 def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
+    """Return the state of a box, whatever its classes and labels look like."""
     absent: list[Box] | None = [] if question.on_missing == "fill" else None
     gone: list[Box] | None = None if question.on_missing == "raise" else []
     records, labels, losses = scan_box(inputs, question, beside, absent, gone)
     state = tally(question, records, labels, beside.weights, losses)
+    return _told(inputs, beside, state, absent, _rows_in(gone, inputs, beside.box) if gone else beside.label_missing)
+
+
+def _told(
+    inputs: Inputs, beside: Beside, state: State, absent: list[Box] | None, label_missing: NDArray[np.bool_] | None
+) -> State:
+    """Note in the state of a box what was not stored, and number its rows as in the whole array."""
     if absent:
         state = state.with_missing("prediction_missing", _rows_in(absent, inputs, beside.box))
-    label_missing = _rows_in(gone, inputs, beside.box) if gone else beside.label_missing
     for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
         state = state if rows is None else state.with_missing(kind, rows)
-    return state
+    if not state.audit:
+        return state
+    return state.placed(_Place(_lengths(beside.box), beside.box, inputs.positions), ())
 
 
 def _rows_in(gaps: list[Box], inputs: Inputs, box: Box) -> NDArray[np.bool_]:
