@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from daskxent.tallies import Tally
 
 # Labels and weights of up to this many rows are read at once.
-RUN_ROWS = 1 << 20
+RUN_ROWS = 1 << 18
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
 PIECE_BYTES = 16 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
@@ -205,7 +205,8 @@ def scan(question: Question, values: NDArray[Any], labels: NDArray[np.int64], fi
     """Scan a (before, classes, after) block of predictions with what the question needs."""
     wants: Any = {"probabilities": not question.from_logits, "mass": question.needs_loss, "top": question.top}
     if values.size < FEW:
-        return scanning.scan(np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]), labels, first, **wants)
+        whole = np.moveaxis(values, 1, -1).reshape(len(labels), values.shape[1])
+        return scanning.scan(whole, labels, first, **wants)
     from daskxent import kernels
 
     return kernels.scan(values, labels, first, **wants)

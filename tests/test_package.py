@@ -24,6 +24,7 @@ LEVELS = {
     "kernels": 1,
     "state": 1,
     "scores": 1,
+    "tallies": 2,
     "report": 2,
     "sources": 2,
     "planning": 2,
@@ -44,7 +45,7 @@ LEVELS = {
 SAME_LEVEL = {
     "rows": {"elementary"},
     "state": {"scores"},
-    "parts": {"sources"},
+    "parts": {"sources", "tallies"},
     "planning": {"sources"},
     "runners": {"lazy"},
     "cluster": {"runners"},
