@@ -1,0 +1,240 @@
+import shutil
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+
+import daskxent as dx
+from daskxent.state import AUDIT
+
+ROWS, CLASSES = 48, 6
+LAYOUTS = ("v2", "v3", "sharded")
+STEP = {"v2": 6, "v3": 6, "sharded": 12}  # rows in what is stored as one
+OPTIONS = {"from_logits": True, "threads": 2, "metrics": ("crossentropy", "accuracy", "top_2_accuracy")}
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(8)
+    # Nothing is 0: zarr would leave out chunks of zeros.
+    return rng.integers(1, CLASSES, ROWS), rng.normal(0, 3, (ROWS, CLASSES)).astype("float32"), rng.random(ROWS) + 1
+
+
+def write(root, name, values, layout, checked=False):
+    """Write an array in chunks of 6 rows and all, or 4, classes; shards hold two chunks of rows."""
+    options = {"shape": values.shape, "dtype": values.dtype, "fill_value": 0}
+    if layout == "v2":
+        from numcodecs import Zstd
+
+        options |= {"zarr_format": 2, "compressors": Zstd(checksum=checked)}
+    else:
+        options["compressors"] = [Crc32cCodec()] if checked else [ZstdCodec()]
+    shards = {"shards": (12, *values.shape[1:])} if layout == "sharded" else {}
+    z = zarr.create_array(root, name=name, chunks=(6, *values.shape[1:]), **options, **shards)
+    z[...] = values
+    return z
+
+
+def dump(root, data, layout, **options):
+    return [
+        write(root, name, values, layout, **options)
+        for name, values in zip(("labels", "logits", "weights"), data, strict=True)
+    ]
+
+
+def file(z, row):
+    """The file that holds a row."""
+    step = z.shards or z.chunks
+    return z.store.root / z.path / z.metadata.encode_chunk_key((row // step[0],) + (0,) * (z.ndim - 1))
+
+
+def ask(arrays, **options):
+    return dx.evaluate(arrays[0], arrays[1], sample_weight=arrays[2], **{**OPTIONS, **options})
+
+
+def with_gap(data, which, rows):
+    filled = [values.copy() for values in data]
+    filled[which][rows] = 0
+    return filled
+
+
+NAMES = ("y_true", "y_pred", "sample_weight")
+KINDS = ("label_missing", "prediction_missing", "weight_missing")
+# Whether a missing chunk is an error, by option and array.
+STRICT = {None: (False, True, False), "raise": (True, True, True), "fill": (False, False, False)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("on_missing", STRICT, ids=str)
+@pytest.mark.parametrize("which", range(3), ids=NAMES)
+def test_missing_chunks_are_an_error_or_filled_and_told(tmp_path, data, layout, on_missing, which):
+    arrays = dump(tmp_path, data, layout)
+    file(arrays[which], 25).unlink()
+    start = 25 // STEP[layout] * STEP[layout]
+    gone = range(start, start + STEP[layout])
+    key = arrays[which].metadata.encode_chunk_key((25 // STEP[layout],) + (0,) * (arrays[which].ndim - 1))
+    if STRICT[on_missing][which]:
+        with pytest.raises(ValueError, match=rf"{NAMES[which]}: chunk .*{key} of {tmp_path}/\w+ is missing"):
+            ask(arrays, on_missing=on_missing)
+        return
+    got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, gone), on_missing=on_missing)
+    assert got.state.totals == wanted.state.totals
+    assert got.weight == wanted.weight
+    told = {KINDS[which]: {"what": AUDIT[KINDS[which]], "count": len(gone), "rows": list(gone)[:10]}}
+    assert got.audit == {**wanted.audit, **told}
+    assert f"{len(gone)} rows" in repr(got)
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "dask"])
+@pytest.mark.parametrize("on_missing", STRICT, ids=str)
+@pytest.mark.parametrize("which", [0, 2], ids=["y_true", "sample_weight"])
+def test_missing_labels_and_weights_are_told_beside_any_predictions(tmp_path, data, kind, on_missing, which):
+    arrays = dump(tmp_path, data, "v3")
+    file(arrays[which], 0).unlink()
+    file(arrays[which], 30).unlink()
+    arrays[1] = data[1] if kind == "NumPy" else da.from_array(data[1], chunks=(7, 4))
+    if on_missing == "raise":
+        with pytest.raises(ValueError, match=f"{NAMES[which]}: .* is missing"):
+            ask(arrays, on_missing=on_missing)
+        return
+    gone = [*range(6), *range(30, 36)]
+    got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, gone))
+    assert got.state.totals == wanted.state.totals
+    assert got.audit[KINDS[which]] == {"what": AUDIT[KINDS[which]], "count": 12, "rows": gone[:10]}
+
+
+@pytest.mark.parametrize("beside", ["labels", "weights"])
+def test_missing_predictions_are_an_error_beside_dask_arrays(tmp_path, data, beside):
+    arrays = dump(tmp_path, data, "v3")
+    file(arrays[1], 13).unlink()
+    which = 0 if beside == "labels" else 2
+    arrays[which] = da.from_array(data[which], chunks=9)
+    with pytest.raises(ValueError, match=r"y_pred: chunk c/2/0 of .* is missing"):
+        ask(arrays)
+
+
+def test_chunks_that_zarr_leaves_out_are_labels_of_class_0(tmp_path, data):
+    labels = data[0].copy()
+    labels[12:24] = 0
+    z = write(tmp_path, "labels", labels, "v3")
+    assert not file(z, 12).exists()
+    got = dx.evaluate(z, data[1], **OPTIONS)
+    assert got.metrics == dx.evaluate(labels, data[1], **OPTIONS).metrics
+    assert got.audit["label_missing"]["count"] == 12
+
+
+def test_inner_chunks_that_a_shard_does_not_hold_are_missing(tmp_path, data):
+    z = zarr.create_array(tmp_path, name="p", shape=(ROWS, CLASSES), dtype="float32", chunks=(6, 6), shards=(24, 6))
+    z[:30] = data[1][:30]
+    with pytest.raises(ValueError, match=r"y_pred: chunk 5/0 in shard c/1/0 of .* is missing"):
+        dx.evaluate(data[0], z, **{**OPTIONS, "threads": 1})
+    got = dx.evaluate(data[0], z, **OPTIONS, on_missing="fill")
+    assert got.audit["prediction_missing"]["rows"] == list(range(30, 40))
+    assert got.audit["prediction_missing"]["count"] == 18
+    assert got.metrics == dx.evaluate(data[0], with_gap(data, 1, slice(30, None))[1], **OPTIONS).metrics
+
+
+def test_a_missing_block_of_classes_is_told_by_row(tmp_path, data):
+    z = zarr.create_array(tmp_path, name="p", shape=(ROWS, CLASSES), dtype="float32", chunks=(6, 2))
+    z[...] = data[1]
+    (tmp_path / "p" / "c" / "3" / "1").unlink()
+    with pytest.raises(ValueError, match=r"y_pred: chunk c/3/1 of .* is missing"):
+        dx.evaluate(data[0], z, **OPTIONS)
+    filled = data[1].copy()
+    filled[18:24, 2:4] = 0
+    for labels in (data[0], np.eye(CLASSES)[data[0]]):
+        got = dx.evaluate(labels, z, **OPTIONS, on_missing="fill")
+        assert got.state.totals == dx.evaluate(labels, filled, **OPTIONS).state.totals
+        assert got.audit["prediction_missing"]["rows"] == list(range(18, 24))
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "zarr", "blocks", "dask"])
+def test_missing_dense_labels_are_told_by_row(tmp_path, data, kind):
+    hot = np.eye(CLASSES, dtype="float32")[data[0]] + np.float32(0.125)
+    z = zarr.create_array(tmp_path, name="l", shape=hot.shape, dtype="float32", chunks=(5, 4))
+    z[...] = hot
+    (tmp_path / "l" / "c" / "2" / "1").unlink()
+    hot[10:15, 4:] = 0
+    held = {
+        "NumPy": data[1],
+        "zarr": write(tmp_path, "p", data[1], "v3"),
+        "blocks": [data[1][:, :2], data[1][:, 2:]],
+        "dask": da.from_array(data[1], chunks=(7, 4)),
+    }[kind]
+    got = dx.evaluate(z, held, **OPTIONS)
+    assert got.state.totals == dx.evaluate(hot, data[1], **OPTIONS).state.totals
+    assert got.audit["label_missing"] == {"what": AUDIT["label_missing"], "count": 5, "rows": list(range(10, 15))}
+    with pytest.raises(ValueError, match=r"y_true: chunk c/2/1 of .* is missing"):
+        dx.evaluate(z, held, **OPTIONS, on_missing="raise")
+
+
+def test_missing_predictions_in_one_of_many_blocks_are_told_by_row(tmp_path, data):
+    left = write(tmp_path, "left", data[1][:, :2], "v3")
+    right = zarr.create_array(tmp_path, name="right", shape=(ROWS, 4), dtype="float32", chunks=(4, 4))
+    right[...] = data[1][:, 2:]
+    (tmp_path / "right" / "c" / "2" / "0").unlink()
+    with pytest.raises(ValueError, match=r"y_pred\[1\]: chunk c/2/0 of .* is missing"):
+        dx.evaluate(data[0], [left, right], **OPTIONS)
+    got = dx.evaluate(data[0], [left, right], **OPTIONS, on_missing="fill")
+    assert got.audit["prediction_missing"]["rows"] == list(range(8, 12))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip(path):
+    """Flip one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("on_missing", STRICT, ids=str)
+@pytest.mark.parametrize("tear", [truncate, empty, flip])
+@pytest.mark.parametrize("which", range(3), ids=NAMES)
+def test_torn_chunks_are_an_error_whatever_becomes_of_missing_ones(tmp_path, data, layout, on_missing, tear, which):
+    arrays = dump(tmp_path, data, layout, checked=True)
+    tear(file(arrays[which], 25))
+    key = arrays[which].metadata.encode_chunk_key((25 // STEP[layout],) + (0,) * (arrays[which].ndim - 1))
+    with pytest.raises(ValueError, match=rf"{NAMES[which]}: chunk .*{key} of {tmp_path}/\w+ cannot be decoded"):
+        ask(arrays, on_missing=on_missing)
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd", "blosc", "gzip"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_truncated_predictions_are_an_error_with_any_codec(tmp_path, data, layout, codec):
+    from test_sources import write as stored
+
+    z = stored(tmp_path, "p", data[1], (6, CLASSES), layout, codec)
+    truncate(next(p for p in sorted(z.store.root.glob("p/**/*")) if p.is_file() and p.name[0] in "0123456789"))
+    with pytest.raises(ValueError, match=r"y_pred: chunk .* cannot be decoded"):
+        dx.evaluate(data[0], z, **OPTIONS)
+
+
+def test_a_shard_with_a_torn_index_is_an_error(tmp_path, data):
+    inner = ShardingCodec(chunk_shape=(6, CLASSES), codecs=[BytesCodec()], index_codecs=[BytesCodec(), Crc32cCodec()])
+    z = zarr.create(
+        store=tmp_path / "p", shape=data[1].shape, dtype="float32", chunks=(24, CLASSES), codecs=[inner], zarr_format=3
+    )
+    z[...] = data[1]
+    path = tmp_path / "p" / "c" / "0" / "0"
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1  # in the index, which is at the end
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"y_pred: .* cannot be decoded: the shard's index"):
+        dx.evaluate(data[0], str(tmp_path / "p"), **OPTIONS)
+
+
+def test_an_array_whose_directory_has_gone_is_an_error(tmp_path, data):
+    arrays = dump(tmp_path, data, "v3")
+    shutil.rmtree(tmp_path / "labels")
+    with pytest.raises(FileNotFoundError):
+        ask(arrays, on_missing="fill")
