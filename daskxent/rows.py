@@ -129,14 +129,14 @@ def scan(
     >>> rows.best.tolist(), rows.peak.tolist(), rows.target.tolist()
     ([1], [2.0], [1.0])
     """
-    x = widen(values)
-    n, c = x.shape
-    rows = empty(n, x.dtype, top)
+    wide = widen(values)
+    n, c = wide.shape
+    rows = empty(n, wide.dtype, top)
     if c == 0 or n == 0:
         return rows
-    nan = np.isnan(x)
+    nan = np.isnan(wide)
     rows.flags[nan.any(axis=1)] |= HAS_NAN
-    x = np.where(nan, -np.inf, x).astype(x.dtype, copy=False)
+    x = np.where(nan, -np.inf, wide).astype(wide.dtype, copy=False)
     best = x.argmax(axis=1)
     everyone = np.arange(n)
     rows.peak[:] = x[everyone, best]
@@ -148,7 +148,7 @@ def scan(
         rows.top.sort(axis=1)
         rows.top[:] = rows.top[:, ::-1].copy()
     if probabilities:
-        rows.flags[(x.min(axis=1) < 0) & ~np.isneginf(x.min(axis=1)) | (rows.peak > 1)] |= OUTSIDE_UNIT
+        rows.flags[((wide < 0) | (wide > 1)).any(axis=1)] |= OUTSIDE_UNIT
     if mass:
         base, slices = _probability_mass(x) if probabilities else _exponential_mass(x, rows.peak)
         rows.base[:] = base
@@ -313,8 +313,10 @@ def _exponential_mass(x: NDArray[Any], peak: NDArray[np.float64]) -> tuple[NDArr
     base[np.isneginf(peak)] = NO_BASE
     slices[:, np.isinf(peak)] = 0
     if usual.any():
-        # Everything below -HUGE has no mass beside a usual peak; it only must not overflow on the way.
-        n, p = elementary.power_of_two(np.maximum(x[usual], x.dtype.type(-HUGE)))
+        # What is as low as -HUGE has no mass beside a usual peak, and must not overflow on the way.
+        lowest = x.dtype.type(-HUGE)
+        n, p = elementary.power_of_two(np.maximum(x[usual], lowest))
+        p = np.where(x[usual] <= lowest, x.dtype.type(0), p)
         base[usual] = n.max(axis=1) // SLICE_BITS
         slices[:, usual] = _slices(p, n, base[usual, None], len(slices)).sum(axis=2)
     return base, slices
