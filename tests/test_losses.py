@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_cases import Case, cases, chunked, dense_losses, reduced, sparse_losses, stored
 
-from daskxent import losses
+from daskxent import losses, parts
 
 few, many = settings(max_examples=15, deadline=None), settings(max_examples=40, deadline=None)
 REDUCTIONS = ["sum_over_batch_size", "mean", "auto", "sum", "mean_with_sample_weight"]
@@ -175,8 +175,17 @@ def test_ignored_and_masked_rows_may_hold_anything():
     assert rows([1, 7], [[0.25, 0.75], [nan, nan]], sample_weight=[1, 0])[1] == 0
 
 
-def test_a_row_with_nan_has_loss_nan():
-    predictions = np.array([[0.25, 0.75], [np.nan, 0.5]])
+def test_rows_of_weight_zero_are_part_of_the_batch():
+    labels, predictions, weights = [0, 1], [[0.5, 0.5], [0.5, 0.5]], [0, 1]
+    mean = losses.SparseCategoricalCrossentropy()(labels, predictions, sample_weight=weights)
+    assert mean == np.float32(np.log(2) / 2)
+    over_weights = losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight")
+    assert over_weights(labels, predictions, sample_weight=weights) == np.float32(np.log(2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_row_with_nan_has_loss_nan(dtype):
+    predictions = np.array([[0.25, 0.75], [np.nan, 0.5]], dtype)
     assert np.isnan(losses.sparse_categorical_crossentropy([1, 1], predictions)).tolist() == [False, True]
     assert np.isnan(losses.SparseCategoricalCrossentropy()([1, 1], predictions))
 
@@ -200,6 +209,13 @@ def test_float_labels_must_be_whole(wrong, tmp_path):
     for held in (labels, labels.tolist(), kept, da.from_array(labels, chunks=1)):
         with pytest.raises(ValueError, match=r"y_true: label .* at position \(1, 1\) is not a whole number"):
             np.asarray(losses.sparse_categorical_crossentropy(held, predictions))
+
+
+def test_stored_float_labels_are_named_by_their_place_in_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "RUN_ROWS", 2)
+    kept = zarr.create_array(tmp_path / "labels", data=np.array([0, 1, 0, 1, 0.5]), chunks=(2,))
+    with pytest.raises(ValueError, match=r"y_true: label 0.5 at position \(4,\) is not a whole number"):
+        losses.sparse_categorical_crossentropy(kept, np.full((5, 2), 0.5))
 
 
 def test_bad_arguments_are_named():
@@ -237,6 +253,9 @@ def test_configuration_round_trip():
 
 def test_the_configuration_is_that_of_keras():
     import keras
+
+    auto = losses.SparseCategoricalCrossentropy(reduction=losses.Reduction.AUTO)
+    assert auto.get_config()["reduction"] == auto.reduction == "sum_over_batch_size"  # Keras 3 knows no "auto"
 
     for name in ("SparseCategoricalCrossentropy", "CategoricalCrossentropy"):
         config = getattr(losses, name)().get_config()

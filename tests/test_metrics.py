@@ -327,6 +327,7 @@ def test_pickles_and_copies_keep_what_was_seen(kind):
 def test_stateless_methods_leave_the_metric_alone(kind):
     metric, twin = kind(), kind()
     twin.update_state(labels_for(kind), PREDICTIONS)
+    metric.update_state(labels_for(kind)[:1], PREDICTIONS[:1])
     before = exact(metric)
     state = metric.stateless_reset_state()
     assert [float(variable) for variable in state] == [0, 0]
