@@ -133,7 +133,7 @@ def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
         judged = tally(question, records, labels, weights, losses(question, records))
         state = state.merge(judged.placed(lambda row: int(odd[row]), ()))
     state = _told(inputs, beside, state, absent, beside.label_missing)
-    return state if state.audit else None
+    return None if state == State.zero() else state  # an odd row may count without being told of
 
 
 def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
