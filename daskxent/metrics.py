@@ -343,9 +343,9 @@ class Metric:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
 
-    def _average(self, score: str, *, dense: bool, axis: int = -1, **options: Any) -> None:
-        """Be the weighted mean of a score over rows."""
-        self._asks = {"score": score, "dense": dense, "axis": axis, **options}
+    def _average(self, score: str, *, dense: bool, axis: int = -1, from_logits: bool = True, **options: Any) -> None:
+        """Be the weighted mean of a score over rows; as logits, predictions may be any numbers."""
+        self._asks = {"score": score, "dense": dense, "axis": axis, "from_logits": from_logits, **options}
         self.total = self.add_variable((), "zeros", name="total")
         self.count = self.add_variable((), "zeros", name="count")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_cases import Case, cases, chunked, dense_losses, mean_metric, result, sparse_losses, stored
 
-from daskxent import losses, metrics
+from daskxent import evaluate, losses, metrics
 
 few, many = settings(max_examples=25, deadline=None), settings(max_examples=60, deadline=None)
 # Keras computes means in float32: pairwise sums of at most 125 terms of one sign err by less than ten roundings.
@@ -94,6 +94,16 @@ def test_keras_in_its_own_words():
         for mine, theirs in zip(ours.variables, reference.variables, strict=True):
             np.testing.assert_allclose(mine.numpy(), np.asarray(theirs.value), **MEAN)
             assert (mine.name, mine.shape) == (theirs.name, theirs.shape)
+
+
+@pytest.mark.parametrize("shift", [0, 5, -5])
+def test_accuracy_of_many_rows_of_any_numbers(shift):
+    random = np.random.default_rng(3)
+    labels, predictions = random.integers(0, 20, 5000), random.normal(size=(5000, 20)).astype(np.float32) + shift
+    expected = np.mean(predictions.argmax(axis=1) == labels)
+    assert metrics.SparseCategoricalAccuracy(dtype="float64")(labels, predictions) == expected
+    assert metrics.SparseTopKCategoricalAccuracy(k=1, dtype="float64")(labels, predictions) == expected
+    assert evaluate(labels, predictions, metrics="accuracy")["accuracy"] == expected
 
 
 def test_k_beyond_the_classes_makes_every_row_a_hit():
