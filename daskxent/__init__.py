@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from daskxent import losses, metrics
     from daskxent.engine import aevaluate, evaluate, plan, stream, verify
     from daskxent.planning import Plan
-    from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled
+    from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled, Unreadable
 
 __all__ = [
     "ClusterLost",
@@ -19,6 +19,7 @@ __all__ = [
     "Poisoned",
     "Report",
     "Stalled",
+    "Unreadable",
     "aevaluate",
     "evaluate",
     "losses",
@@ -36,6 +37,7 @@ _HOMES = {
     "Poisoned": "daskxent.report",
     "Report": "daskxent.report",
     "Stalled": "daskxent.report",
+    "Unreadable": "daskxent.report",
     "aevaluate": "daskxent.engine",
     "evaluate": "daskxent.engine",
     "plan": "daskxent.engine",

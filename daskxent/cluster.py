@@ -19,20 +19,23 @@ Keys are unique to a run: Dask would answer for a dump that has been rewritten w
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
+import pickle
 import queue
 import time
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from daskxent import planning
 from daskxent.parts import Work
 from daskxent.report import ClusterLost, Poisoned, Stalled
-from daskxent.runners import IN_FLIGHT, Attempt, Done
+from daskxent.runners import IN_FLIGHT, Attempt, Done, Graph
+from daskxent.state import merge_all
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from daskxent.planning import Part, Plan
     from daskxent.sources import Inputs
@@ -71,24 +74,64 @@ class Cluster:
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what every part gave, as it is done."""
-        window = _Window(self.client, inputs, question, self.worker_timeout)
+        window = Window(self.client, _submitter(self.client, inputs, question), self.worker_timeout)
+        killers: list[Part] = []
         try:
-            suspects = yield from window.drain(iter(parts), width=None)
-            killers = yield from _sift(window, suspects, plan.grid)
+            yield from window.drain(iter(parts))
+            yield from _sift(window, plan.grid, killers)
         finally:
             window.close()
         if killers:
             raise Poisoned(_accuse(killers, inputs.rows_per_step))
 
 
-def _sift(window: _Window, suspects: list[Part], grid: int) -> Generator[Done, None, list[Part]]:
-    """Run suspects one at a time, split those that kill, and return the pieces that still do."""
-    killers: list[Part] = []
-    todo = deque((part, 0) for part in sorted(suspects))
+class ClusterGraph(Graph):
+    """One task per chunk of dask predictions, on the workers of a client, a few groups of chunks at a time."""
+
+    def __init__(self, client: Any, worker_timeout: float) -> None:
+        self.client, self.worker_timeout = client, worker_timeout
+        self.threads = Cluster(client).threads
+
+    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what every group of chunks gave, as it is done."""
+        window = Window(self.client, lambda groups: list(map(self.client.compute, groups)), self.worker_timeout)
+        try:
+            for found in window.drain(self.groups(inputs, question), IN_FLIGHT):
+                yield Done(merge_all(found.flat))
+        finally:
+            window.close()
+        if window.killers:
+            raise Poisoned(f"{len(window.killers)} groups of chunks killed the workers that evaluated them")
+
+
+def _submitter(client: Any, inputs: Inputs, question: Question) -> Callable[[list[Part]], list[Any]]:
+    """Return the function that hands parts to a client."""
+    run = f"daskxent-{os.urandom(8).hex()}"
+    numbers = itertools.count()
+
+    def submit(parts: list[Part]) -> list[Any]:
+        # As bytes, which the scheduler passes on: unpickled, they would open the arrays there.
+        works = [pickle.dumps(Attempt(Work(inputs.window(*part), question))) for part in parts]
+        keys = [(run, next(numbers)) for _ in parts]
+        futures: list[Any] = client.map(_call, works, *map(list, zip(*parts, strict=True)), key=keys, pure=False)
+        return futures
+
+    return submit
+
+
+def _call(work: bytes, start: int, stop: int) -> Done:
+    attempt: Attempt = pickle.loads(work)
+    return attempt(start, stop)
+
+
+def _sift(window: Window, grid: int, killers: list[Part]) -> Iterator[Done]:
+    """Run the suspects of a window one at a time, split those that kill, and list the pieces that still do."""
+    todo = deque((part, 0) for part in sorted(window.killers))
     while todo:
         part, tries = todo.popleft()
-        failed = yield from window.drain(iter([part]), width=1)
-        if not failed:
+        window.killers.clear()
+        yield from window.drain(iter([part]), width=1)
+        if not window.killers:
             continue
         halves = split(part, grid)
         if len(halves) > 1:
@@ -97,7 +140,6 @@ def _sift(window: _Window, suspects: list[Part], grid: int) -> Generator[Done, N
             todo.appendleft((part, tries + 1))
         else:
             killers.append(part)
-    return killers
 
 
 def split(part: Part, grid: int) -> list[Part]:
@@ -113,64 +155,61 @@ def split(part: Part, grid: int) -> list[Part]:
     return [(start, middle), (middle, stop)] if start < middle < stop else [part]
 
 
-class _Window:
-    """A bounded number of parts in flight."""
+class Window:
+    """A bounded number of tasks in flight.
 
-    def __init__(self, client: Any, inputs: Inputs, question: Question, worker_timeout: float) -> None:
-        self.client, self.inputs, self.question = client, inputs, question
-        self.worker_timeout = worker_timeout
-        self.run = f"daskxent-{os.urandom(8).hex()}"
-        self.submitted = 0
-        self.pending: dict[Any, Part] = {}  # future -> part
+    Parameters
+    ----------
+    client : distributed.Client
+    submit : callable
+        From a list of items to a list of futures.
+    worker_timeout : float
+        As for `Cluster`.
+
+    Attributes
+    ----------
+    killers : list
+        The items whose workers died so often that Dask gave up on them.
+    """
+
+    def __init__(self, client: Any, submit: Callable[[list[Any]], list[Any]], worker_timeout: float) -> None:
+        self.client, self.submit, self.worker_timeout = client, submit, worker_timeout
+        self.killers: list[Any] = []
+        self.pending: dict[Any, Any] = {}  # future -> item
         self.ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.looked = -LOOK_AROUND
         self.seen = time.monotonic()  # when there was a worker last
         self.width = 1
 
-    def drain(self, parts: Iterator[Part], width: int | None) -> Generator[Done, None, list[Part]]:
-        """Run all parts, yielding what they give; return the parts that killed workers."""
-        suspects: list[Part] = []
+    def drain(self, items: Iterator[Any], width: int | None = None) -> Iterator[Any]:
+        """Run all items and yield what they give; `width` of them at a time, or as many as suits the cluster."""
         while True:
             self._look_around()
-            wanted = (width or self.width) - len(self.pending)
+            most = width or self.width
+            room = most - len(self.pending)
             # Half a window at a time: one message to the scheduler for many parts.
-            if wanted > (width or self.width) // 2 or not self.pending:
-                self._submit(list(islice(parts, wanted)))
+            if room > most // 2 or not self.pending:
+                self._submit(list(itertools.islice(items, room)))
             if not self.pending:
-                return suspects
-            finished = self._finished()
-            good = [future for future in finished if future.status == "finished"]
-            for future in finished:
-                if future.status == "error":
-                    self._failed(future, suspects)
-                elif future.status != "finished":
-                    raise ClusterLost("the connection to the scheduler was lost")
-            for future, done in zip(good, self._gathered(good), strict=True):
-                if self.pending.pop(future, None) is not None:  # a part that comes back twice counts once
-                    yield done
-            for future in finished:
-                future.release()
+                return
+            yield from self._results(self._finished())
 
     def close(self) -> None:
-        """Cancel what is in flight."""
-        if self.pending and self.client.status == "running":
-            self.client.cancel(list(self.pending), force=True)
+        """Give up what is in flight: what nobody waits for is cancelled."""
+        for future in self.pending:
+            future.release()
         self.pending.clear()
 
-    def _submit(self, parts: list[Part]) -> None:
-        if not parts:
+    def _submit(self, items: list[Any]) -> None:
+        if not items:
             return
-        works = [Attempt(Work(self.inputs.window(*part), self.question)) for part in parts]
-        keys = [(self.run, self.submitted + i) for i in range(len(parts))]
-        self.submitted += len(parts)
-        starts, stops = zip(*parts, strict=True)
-        futures = self.client.map(_call, works, starts, stops, key=keys, pure=False)
-        self.pending.update(zip(futures, parts, strict=True))
+        futures = self.submit(items)
+        self.pending.update(zip(futures, items, strict=True))
         for future in futures:
             future.add_done_callback(self.ready.put)
 
     def _finished(self) -> list[Any]:
-        """Wait for a part that is done; return it and all others that are."""
+        """Wait for a future that is done; return it and all others that are."""
         while True:
             try:
                 found = [self.ready.get(timeout=LOOK_AROUND)]
@@ -179,25 +218,61 @@ class _Window:
                 self._look_around()
         while not self.ready.empty():
             found.append(self.ready.get())
-        return [future for future in found if future in self.pending]
+        return list(dict.fromkeys(found))
 
-    def _gathered(self, futures: list[Any]) -> list[Done]:
-        if not futures:
-            return []
-        try:
-            return list(self.client.gather(futures))
-        except OSError as error:
-            # distributed's CommClosedError and TimeoutError are OSErrors, too
-            raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
+    def _results(self, futures: list[Any]) -> Iterator[Any]:
+        """Yield what futures gave."""
+        while futures := self._sound(futures):
+            try:
+                found = self._gathered(futures)
+            except Exception as error:
+                if any(future.status in ("error", "cancelled") for future in futures):
+                    continue  # it had to run again, and failed
+                # The others are OSErrors: distributed's CommClosedError and TimeoutError are, too.
+                raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
+            for future, result in zip(futures, found, strict=True):
+                del self.pending[future]
+                future.release()
+                yield result
+            return
 
-    def _failed(self, future: Any, suspects: list[Part]) -> None:
+    def _sound(self, futures: list[Any]) -> list[Any]:
+        """Return the futures that are good and not done with yet; put those aside that killed their workers."""
+        sound = []
+        for future in futures:
+            if future not in self.pending:
+                continue  # what comes back twice counts once
+            if future.status == "cancelled":
+                raise ClusterLost("the scheduler was lost, or restarted its workers")
+            if future.status == "error":
+                self._failed(future)
+            else:  # "finished", or "lost" with its worker and computed again
+                sound.append(future)
+        return sound
+
+    def _failed(self, future: Any) -> None:
         from distributed import KilledWorker
 
-        part = self.pending.pop(future)
-        error = future.exception()
+        item, error = self.pending.pop(future), future.exception()
+        future.release()
         if not isinstance(error, KilledWorker):
             raise error
-        suspects.append(part)
+        self.killers.append(item)
+
+    def _gathered(self, futures: list[Any]) -> list[Any]:
+        """Fetch results; wait, but not forever, for those that were lost with a worker and run again."""
+        gather = self.client.gather(futures, asynchronous=True)
+        fetching = asyncio.run_coroutine_threadsafe(gather, self.client.loop.asyncio_loop)
+        try:
+            while True:
+                try:
+                    return list(fetching.result(LOOK_AROUND))
+                except TimeoutError:
+                    if fetching.done():
+                        raise
+                    self._look_around()
+        finally:
+            fetching.cancel()
 
     def _look_around(self) -> None:
         """Count the threads, once in a while, and give up if there have been none for too long."""
@@ -207,16 +282,15 @@ class _Window:
         self.looked = now
         if self.client.status != "running":
             raise ClusterLost(f"the connection to the scheduler was lost: the client is {self.client.status}")
-        threads = sum(self.client.nthreads().values())
+        try:
+            threads = sum(self.client.nthreads().values())
+        except OSError as error:
+            raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
         self.width = max(1, threads * IN_FLIGHT)
         if threads:
             self.seen = now
         elif now - self.seen > self.worker_timeout:
             raise Stalled(f"there were no workers for {self.worker_timeout:g} seconds")
-
-
-def _call(work: Attempt, start: int, stop: int) -> Done:
-    return work(start, stop)
 
 
 def _accuse(killers: list[Part], rows_per_step: int) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from daskxent import planning, scores
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report
-from daskxent.runners import Done, Graph, Threads
+from daskxent.runners import Attempt, Done, Graph, Threads
 from daskxent.sources import Along, Inputs, align, is_dask, open_array, open_predictions, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
@@ -218,11 +218,11 @@ def run(
     def found(parts: Iterable[Part]) -> Iterator[Done]:
         return _sound(runner.states(inputs, question, parts, plan), question, inputs)
 
-    kept = None if journal is None else _open_journal(os.fspath(journal), inputs, plan, rows, call)
+    kept = None if journal is None else _open_journal(os.path.abspath(journal), inputs, plan, rows, call)
     begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
     if kept is None:
         return _stream(begin, found(plan), plan, inputs)
-    state = merge_all(kept.parts)
+    state = kept.state
     note = (f"{state.rows:,} rows were in the journal already",) if state.rows else ()
     begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
     left = planning.remaining(plan, state.covered)
@@ -290,8 +290,8 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     chosen = random.Random(seed).sample(states, min(parts, len(states)))
     for state in chosen:
         for start, stop in state.covered:
-            again = Work(inputs, question)(start // inputs.rows_per_step, stop // inputs.rows_per_step)
-            if again != state:
+            again = Attempt(Work(inputs, question))(start // inputs.rows_per_step, stop // inputs.rows_per_step)
+            if again.state != state:
                 raise ValueError(f"verify: rows {start} to {stop - 1} give other bits than the report was made from")
     return len(chosen)
 
@@ -360,18 +360,26 @@ def _prepare(
 def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
     call = {key: value for key, value in call.items() if key not in ("client", "threads", "worker_timeout", "journal")}
-    arrays = [call["y_true"], call["y_pred"], call.get("sample_weight")]
-    flat = [each for given in arrays for each in (given if isinstance(given, (list, tuple)) else [given])]
-    if not all(given is None or isinstance(given, (str, os.PathLike, int, float)) for given in flat):
-        return None
+    for name in ("y_true", "y_pred", "sample_weight"):
+        given = call.get(name)
+        if isinstance(given, (str, os.PathLike)):
+            call[name] = _place(given)
+        elif isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
+            call[name] = list(map(_place, given))
+        elif given is not None and not isinstance(given, (int, float)):
+            return None
     made: dict[str, Any] = json.loads(json.dumps(call, default=_as_json))
     return made
 
 
+def _place(path: str | os.PathLike[str]) -> str:
+    """Return a path or URL as it reads from any directory."""
+    path = os.fspath(path)
+    return path if "://" in path else os.path.abspath(path)
+
+
 def _as_json(value: Any) -> Any:
-    return (
-        os.fspath(value) if isinstance(value, os.PathLike) else value.item() if hasattr(value, "item") else list(value)
-    )
+    return value.item() if hasattr(value, "item") else list(value)
 
 
 def _names(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -492,12 +500,11 @@ def meet(inputs: Inputs) -> Inputs:
 def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:
     client = None if threads is not None else client if client is not None else _current_client()
     if client is None:
-        local = Threads(threads)
-        return Graph(None, local.threads) if is_dask(inputs.predictions) else local
-    from daskxent.cluster import WORKER_TIMEOUT, Cluster
+        return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
+    from daskxent.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
 
-    cluster = Cluster(client, WORKER_TIMEOUT if worker_timeout is None else worker_timeout)
-    return Graph(client, cluster.threads) if is_dask(inputs.predictions) else cluster
+    runner = ClusterGraph if is_dask(inputs.predictions) else Cluster
+    return runner(client, WORKER_TIMEOUT if worker_timeout is None else worker_timeout)
 
 
 def _current_client() -> Any:

@@ -15,10 +15,10 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from daskxent.state import State
+from daskxent.state import State, merge_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 FORMAT = 1
 SYNC_SECONDS = 1.0  # how much work a crash of the machine, not just of the process, may cost
@@ -61,26 +61,23 @@ class Journal:
         call: dict[str, Any] | None = None,
     ) -> None:
         self.path = path
-        self.parts: list[State] = []
+        self.state = State.zero()  # of all parts that were in the journal when it was opened
         self._file = _locked(path)
         self._synced = time.monotonic()
         try:
-            question = json.loads(json.dumps(question))
-            records = self._records(_line(_header(question, fingerprint(steps), steps, call)))
-            if not records:
-                self.inputs = fingerprint(steps)
-                self._write(_header(question, self.inputs, steps, call))
-                return
-            header = records[0]
-            self._check("question", header["question"], question)
-            known = next((r["steps"] for r in reversed(records) if "steps" in r), 0)
-            if steps < known:
-                raise JournalError(f"journal {path}: made for {known} steps along the first axis; there are {steps}")
-            self._check("inputs", header["inputs"], json.loads(json.dumps(fingerprint(header["steps"]))))
-            self.parts = [State.from_json(record["state"]) for record in records if "state" in record]
             self.inputs = fingerprint(steps)
-            if steps > known:
-                self._write({"steps": steps})
+            header = {"daskxent journal": FORMAT, "call": call, **_asked(question, self.inputs, steps)}
+            records = self._records(_line(header))
+            if not records:
+                self._write(header)
+                return
+            known = [record for record in records if "steps" in record][-1]
+            if steps < known["steps"]:
+                raise JournalError(f"journal {path}: made for {known['steps']} steps along the first axis, now {steps}")
+            self._check(known, _asked(question, fingerprint(known["steps"]), known["steps"]))
+            self.state = merge_all(_states(records))
+            if steps > known["steps"]:
+                self._write(_asked(question, self.inputs, steps))
         except BaseException:
             self._file.close()
             raise
@@ -88,7 +85,6 @@ class Journal:
     def append(self, state: State) -> None:
         """Remember the state of a part."""
         self._write({"state": state.to_json()})
-        self.parts.append(state)
 
     def close(self) -> None:
         """Make sure that what was written stays, and let other processes in."""
@@ -118,11 +114,10 @@ class Journal:
         self._file.seek(0, io.SEEK_END)
         return records
 
-    def _check(self, what: str, old: Any, new: Any) -> None:
-        if (where := _difference(old, new)) is not None:
-            field, was, now = where
-            name = ".".join([what, *field])
-            raise JournalError(f"journal {self.path}: belongs to another evaluation: {name} was {was!r}, is {now!r}")
+    def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        new = json.loads(json.dumps(new))
+        if found := "; ".join(_differences({key: old[key] for key in new}, new)):
+            raise JournalError(f"journal {self.path}: belongs to another evaluation: {found}")
 
 
 def read(path: str) -> tuple[dict[str, Any], list[State]]:
@@ -132,13 +127,15 @@ def read(path: str) -> tuple[dict[str, Any], list[State]]:
     records = [_record(line, path, number) for number, line in enumerate(lines, 1)]
     if not records or records[0].get("daskxent journal") != FORMAT:
         raise JournalError(f"journal {path}: this file is no journal")
-    return records[0], [State.from_json(record["state"]) for record in records if "state" in record]
+    return records[0], list(_states(records))
 
 
-def _header(
-    question: dict[str, Any], inputs: dict[str, Any], steps: int, call: dict[str, Any] | None
-) -> dict[str, Any]:
-    return {"daskxent journal": FORMAT, "question": question, "inputs": inputs, "steps": steps, "call": call}
+def _asked(question: dict[str, Any], inputs: dict[str, Any], steps: int) -> dict[str, Any]:
+    return {"question": question, "inputs": inputs, "steps": steps}
+
+
+def _states(records: list[dict[str, Any]]) -> Iterator[State]:
+    return (State.from_json(record["state"]) for record in records if "state" in record)
 
 
 def _locked(path: str) -> Any:
@@ -170,11 +167,10 @@ def _record(line: bytes, path: str, number: int) -> dict[str, Any]:
     return record
 
 
-def _difference(old: Any, new: Any) -> tuple[list[str], Any, Any] | None:
-    """Find the first place where two JSON values differ: (path, old, new)."""
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """Say where two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old | new):
-            if found := _difference(old.get(key), new.get(key)):
-                return [key, *found[0]], found[1], found[2]
-        return None
-    return None if old == new else ([], old, new)
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name} was {old!r}, is {new!r}"

@@ -49,6 +49,10 @@ class Poisoned(IncompleteResult):
     """Some rows kill every worker that evaluates them; the message names them."""
 
 
+class Unreadable(IncompleteResult):
+    """Storage kept failing; the message names the rows."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The evaluation was interrupted; `report` tells about the rows evaluated by then."""
 

@@ -6,6 +6,7 @@ parts under way. `cluster` has the runner for a `distributed.Client`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daskxent import planning
 from daskxent.parts import Work
+from daskxent.report import Unreadable
 from daskxent.sources import whole
 from daskxent.state import merge_all
 
@@ -45,14 +47,18 @@ class Attempt:
 
     def __call__(self, start: int, stop: int) -> Done:
         """Evaluate the steps ``start <= step < stop`` along the lead axis."""
-        for retries in range(RETRIES):
+        for retries in itertools.count():
             try:
                 return Done(self.work(start, stop), retries)
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
                 raise
-            except OSError:
+            except OSError as error:
+                if retries == RETRIES:
+                    per = self.work.inputs.rows_per_step
+                    rows = f"rows {start * per} to {stop * per - 1}"
+                    raise Unreadable(f"{rows}: reading failed {retries + 1} times, last with: {error}") from error
                 time.sleep(FIRST_WAIT * 2**retries)
-        return Done(self.work(start, stop), RETRIES)
+        raise AssertionError  # the loop has no end
 
 
 class Threads:
@@ -91,8 +97,8 @@ class Threads:
 class Graph:
     """One task per chunk of dask predictions, computed a group of chunks at a time."""
 
-    def __init__(self, client: Any, threads: int) -> None:
-        self.client, self.threads = client, threads
+    def __init__(self, threads: int | None) -> None:
+        self.threads = Threads(threads).threads
 
     def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
         """Describe the chunks; a part is one of them."""
@@ -102,28 +108,16 @@ class Graph:
             raise ValueError("rows: slice dask arrays before they are evaluated")
         return lazy.plan(inputs, question, self.threads)
 
-    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what every group of chunks gave, as it is done."""
+    def groups(self, inputs: Inputs, question: Question) -> Iterator[Any]:
+        """Yield dask arrays of the states of some chunks each."""
         from daskxent import lazy
 
-        groups = lazy.groups(inputs, question, self.threads * IN_FLIGHT)
-        if self.client is None:
-            for group in groups:
-                yield Done(merge_all(group.compute(scheduler="threads", num_workers=self.threads).flat))
-            return
-        from distributed import as_completed
+        return lazy.groups(inputs, question, self.threads * IN_FLIGHT)
 
-        pending = as_completed(
-            [self.client.compute(group) for group in islice(groups, IN_FLIGHT)], loop=self.client.loop
-        )
-        try:
-            for future in pending:
-                found = merge_all(future.result().flat)
-                future.release()
-                pending.update([self.client.compute(group) for group in islice(groups, 1)])
-                yield Done(found)
-        finally:
-            self.client.cancel(list(pending.futures))
+    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what every group of chunks gave, as it is done."""
+        for group in self.groups(inputs, question):
+            yield Done(merge_all(group.compute(scheduler="threads", num_workers=self.threads).flat))
 
 
 def cores() -> int:

@@ -5,10 +5,14 @@ Nothing here loads data: a path becomes an open zarr array or a memory map, whic
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
+import pickle
 import threading
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Box = tuple[slice, ...]
+
+ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
 
 
 class Source(Protocol):
@@ -153,7 +159,19 @@ class Zarr:
         self._thread = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Zarr, (self.array, self.name)
+        # Once for every task of a run: the address of an array takes a tenth of its pickle.
+        return (Zarr, (self.array, self.name)) if self._address is None else (_at, (*self._address, self.name))
+
+    @cached_property
+    def _address(self) -> tuple[str | bytes, str, Any, str] | None:
+        """Where another process finds the array, and what to know it by; None if its store holds the data itself."""
+        from zarr.storage import LocalStore
+
+        store = self.array.store
+        where = str(store.root.absolute()) if type(store) is LocalStore else pickle.dumps(store)
+        if len(where) > ADDRESS_BYTES:
+            return None
+        return where, self.array.path, self.array.metadata.zarr_format, layout_digest(self.array, ("attributes",))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -209,6 +227,28 @@ class Zarr:
             mine.chunk = self.chunks.read(index, mine.scratch)
             mine.index = index
         return mine.chunk  # type: ignore[no-any-return]
+
+
+def _at(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str) -> Zarr:
+    return Zarr(_opened_again(where, path, zarr_format, digest, name), name)
+
+
+@lru_cache(maxsize=64)
+def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str) -> Any:
+    """Open an array, but keep none of its chunks, which may be rewritten between two runs."""
+    import zarr
+
+    store = where if isinstance(where, str) else pickle.loads(where)
+    array = zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
+    if layout_digest(array, ("attributes",)) != digest:
+        raise ValueError(f"{name}: the shape or the storage of {array.store_path} has changed since it was opened")
+    return array
+
+
+def layout_digest(array: Any, without: tuple[str, ...]) -> str:
+    """Digest how a zarr array is stored: its metadata `without` some fields."""
+    layout = {key: value for key, value in array.metadata.to_dict().items() if key not in without}
+    return hashlib.sha256(json.dumps(layout, default=repr, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Joined:

@@ -8,13 +8,12 @@ there were before, so that a dump to which rows were appended still matches.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daskxent.sources.align import Along
-from daskxent.sources.arrays import Joined, Viewed, Zarr
+from daskxent.sources.arrays import Joined, Viewed, Zarr, layout_digest
 
 if TYPE_CHECKING:
     from daskxent.sources.align import Inputs
@@ -47,14 +46,9 @@ def _of(source: Any, lead: int | None, steps: int) -> dict[str, Any]:
     shape = [steps if axis == lead else length for axis, length in enumerate(source.shape)]
     found = {"shape": shape, "dtype": source.dtype.name, "sample": _sample(source, lead, shape)}
     if isinstance(source, Zarr):
-        metadata = source.array.metadata.to_dict()
-        layout = {key: value for key, value in metadata.items() if key not in ("shape", "attributes")}
-        return {"where": str(source.array.store_path), "layout": _digest(repr(_plain(layout)).encode()), **found}
+        layout = layout_digest(source.array, ("shape", "attributes"))
+        return {"where": str(source.array.store_path), "layout": layout, **found}
     return {"where": getattr(source, "path", "memory"), **found}
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=repr, sort_keys=True))
 
 
 def _sample(source: Any, lead: int | None, shape: list[int]) -> str:
