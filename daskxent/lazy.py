@@ -324,7 +324,7 @@ def from_source(source: Any, lead: int) -> Any:
         step = max(1, parts.PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
         chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
     if isinstance(source, Memory):
-        return da.from_array(source.array, chunks=chunks)
+        return da.from_array(source.array, chunks=chunks, name=False)
     return da.from_array(_Sliceable(source), chunks=chunks, name=False, inline_array=True)
 
 
@@ -414,7 +414,7 @@ def _beside(along: Any, x: Any, axes: tuple[int, ...], strict: bool) -> tuple[An
     if is_dask(source):
         array = source if source.chunks == chunks else source.rechunk(chunks, method="tasks")
     elif isinstance(source, Memory):
-        array = da.from_array(source.array, chunks=chunks)
+        array = da.from_array(source.array, chunks=chunks, name=False)
     else:
         held = _Sliceable(source) if strict else _Told(source)
         array = da.from_array(held, chunks=chunks, name=False, inline_array=True)
