@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench shootout clean
+.PHONY: help demo test lint format bench profile shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
@@ -29,8 +29,11 @@ format: .venv/lint.stamp ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/demo.stamp ## Compare speed and memory with zarr and Dask (BENCH='--rounds 3')
+bench: .venv/bench.stamp ## Compare speed and memory with what was promised, and with zarr, Dask and torch (BENCH='--rounds 3')
 	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+profile: .venv/bench.stamp ## Show where the time of an evaluation goes
+	$(BIN)/python benchmarks/stages.py
 
 shootout: .venv/demo.stamp ## Compare answers with those of other packages; the table goes into README.md
 	$(BIN)/python benchmarks/shootout.py --readme README.md
@@ -49,6 +52,10 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 
 .venv/demo.stamp: pyproject.toml .venv/pip.stamp
 	$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/bench.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable '.[bfloat16]'
 	@touch $@
 
 .venv/test.stamp: pyproject.toml .venv/pip.stamp

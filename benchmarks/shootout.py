@@ -410,7 +410,7 @@ def markdown(results: list[Result], truths: dict[str, float | None], left_out: d
     return "\n".join(lines) + "\n"
 
 
-def put_into(readme: Path, text: str) -> None:
+def put_into(readme: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Replace what is between the marks of a page.
 
     Raises
@@ -419,10 +419,10 @@ def put_into(readme: Path, text: str) -> None:
         The page has not both marks, once each and in order.
     """
     page = readme.read_text(encoding="utf-8")
-    before, begin, rest = page.partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise ValueError(f"{readme}: {MARKS[0]} and {MARKS[1]} not found")
+        raise ValueError(f"{readme}: {marks[0]} and {marks[1]} not found")
     readme.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 

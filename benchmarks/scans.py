@@ -1,0 +1,215 @@
+"""How fast arrays in memory are scanned, compared with a streaming sum of the same array and with torch."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from harness import THREADS, Case, Found, Measured, Row, Step, in_turn, unfinished
+
+ELEMENTS = 102_400_000  # 410 MB of float32
+REPEATS = 3  # in each process: a sum takes 20 ms, so that one of them tells little
+SLICE = 16 << 20  # bytes that torch is given at a time, where that is faster than the whole
+
+
+# --- Steps. The arguments that say which array it is are those of `write`. ---
+
+
+def write(data: str, shape: list[int], dtype: str = "f4", axis: int = -1, probabilities: bool = False) -> None:
+    """Write random predictions and labels, unless they are there."""
+    import numpy as np
+
+    path = place(data, shape, dtype, axis, probabilities)
+    if path.exists():
+        return
+    rng = np.random.default_rng(0)
+    classes, positions = shape[axis], [n for at, n in enumerate(shape) if at != axis % len(shape)]
+    np.save(labels_of(path), rng.integers(classes, size=positions))
+    part = unfinished(path)
+    stored = np.lib.format.open_memmap(part, "w+", "u2" if dtype == "bfloat16" else dtype, tuple(shape))
+    step = max(1, SLICE * shape[0] // (4 * math.prod(shape)))
+    for start in range(0, shape[0], step):
+        values = 3 * rng.standard_normal((min(step, shape[0] - start), *shape[1:]), dtype=np.float32)
+        if probabilities:
+            values = np.exp(values)
+            values /= values.sum(axis=axis, keepdims=True)
+        stored[start : start + step] = values.view("u4") >> 16 if dtype == "bfloat16" else values
+    stored.flush()
+    part.rename(path)
+
+
+def place(data: str, shape: list[int], dtype: str, axis: int, probabilities: bool) -> Path:
+    kind = "probabilities" if probabilities else "logits"
+    return Path(data) / f"{kind}-{dtype}-{'x'.join(map(str, shape))}-axis{axis}.npy"
+
+
+def labels_of(path: Path) -> Path:
+    return path.with_name(f"labels-of-{path.name}")
+
+
+def scan(
+    data: str,
+    shape: list[int],
+    dtype: str = "f4",
+    axis: int = -1,
+    probabilities: bool = False,
+    sums: bool = False,
+    ways: dict[str, dict[str, Any]] | None = None,
+) -> Measured:
+    """Time `evaluate`, with some options in turn, and sums of the same array."""
+    import numpy as np
+
+    import daskxent as dx
+
+    path = place(data, shape, dtype, axis, probabilities)
+    values, labels = np.load(path), np.load(labels_of(path))
+    given = {"from_logits": not probabilities, "axis": axis, "threads": THREADS}
+    if dtype == "bfloat16":
+        given["view"] = dtype
+    answers = []
+
+    def evaluation(options: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: answers.append(dx.evaluate(labels, values, **given | options)["crossentropy"])
+
+    timed = {name: evaluation(options) for name, options in (ways or {"daskxent": {}}).items()}
+    seconds = in_turn(timed | (streaming_sums(values) if sums else {}), REPEATS)
+    return seconds if ways else seconds | {"answer": answers[:1]}
+
+
+def streaming_sums(values: Any) -> dict[str, Callable[[], Any]]:
+    """Return two ways to sum an array on two threads; the faster one is what memory can do."""
+    import numba
+    import numpy as np
+
+    halves = np.array_split(values.reshape(-1), THREADS)
+    pool = ThreadPoolExecutor(THREADS)
+
+    @numba.njit(nogil=True, fastmath=True)
+    def add(half: Any) -> Any:
+        total = half.dtype.type(0)
+        for i in range(half.size):
+            total += half[i]
+        return total
+
+    return {
+        "NumPy sum": lambda: list(pool.map(np.add.reduce, halves)),
+        "numba sum": lambda: list(pool.map(add, halves)),
+    }
+
+
+def torch_scan(data: str, shape: list[int], dtype: str = "f4") -> Measured:
+    """Time torch's cross_entropy and argmax: over the whole array, and over slices that stay in the cache."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(THREADS)
+    path = place(data, shape, dtype, -1, False)
+    labels = torch.from_numpy(np.load(labels_of(path)))
+    values = torch.from_numpy(np.load(path))
+    if dtype == "bfloat16":
+        values = values.view(torch.bfloat16)
+    answers = []
+
+    @torch.inference_mode()
+    def run(step: int) -> None:
+        loss = hits = 0.0
+        for start in range(0, len(labels), step):
+            here, target = values[start : start + step], labels[start : start + step]
+            loss += float(torch.nn.functional.cross_entropy(here, target)) * len(target)
+            hits += int((here.argmax(1) == target).sum())
+        answers.append(loss / len(labels))
+
+    step = max(1, SLICE // (values.element_size() * shape[1]))
+    return in_turn({"whole": lambda: run(len(labels)), "slices": lambda: run(step)}) | {"answer": answers[-1:]}
+
+
+# --- Cases. ---
+
+
+def cases(data: Path, scale: float, torch: str | None) -> Iterator[Case]:
+    """Yield the cases; `torch` is the Python that has it, if any."""
+    for classes, of_sum, of_torch in ((1_000, 0.4, 10), (32_000, 0.4, 10), (100, 0.25, 5), (10, 0.12, 5)):
+        yield float32(data, scale, torch, classes, of_sum, of_torch)
+    yield halves(data, scale, torch)
+    yield probabilities(data, scale)
+    yield maps(data, scale)
+
+
+def logits(data: Path, scale: float, classes: int = 1_000, dtype: str = "f4") -> dict[str, Any]:
+    """Return the arguments of an array of 410 MB."""
+    elements = ELEMENTS * (1 if dtype == "f4" else 2)
+    return {"data": str(data), "shape": [max(8, int(elements * scale) // classes), classes], "dtype": dtype}
+
+
+def gbytes(array: dict[str, Any]) -> float:
+    return elements(array) * (4 if array.get("dtype", "f4") == "f4" else 2)
+
+
+def elements(array: dict[str, Any]) -> float:
+    """Return the elements of an array, in 1e9."""
+    return math.prod(array["shape"]) / 1e9
+
+
+def with_torch(array: dict[str, Any], torch: str | None, name: str = "torch") -> dict[str, Step]:
+    return {name: Step("scans.torch_scan", array, torch)} if torch else {}
+
+
+def float32(data: Path, scale: float, torch: str | None, classes: int, of_sum: float, of_torch: float) -> Case:
+    array = logits(data, scale, classes)
+    what = f"float32 logits, {classes:,} classes, in memory"
+
+    def rows(found: Found) -> Iterator[Row]:
+        ours, size = gbytes(array) / found("scan", "daskxent"), gbytes(array)
+        yield Row.faster(what, ours, "sum", size / found("scan", "NumPy sum", "numba sum"), of_sum)
+        yield Row.faster(what, ours, "torch", size / found("torch"), of_torch)
+
+    steps = {"scan": Step("scans.scan", array | {"sums": True}), **with_torch(array, torch)}
+    return Case(f"scan-{classes}", [Step("scans.write", array)], steps, rows)
+
+
+def halves(data: Path, scale: float, torch: str | None) -> Case:
+    arrays = {name: logits(data, scale, dtype=dtype) for name, dtype in HALVES.items()}
+
+    def rows(found: Found) -> Iterator[Row]:
+        unit = "G elements/s"
+        speed = {name: elements(array) / found(name) for name, array in arrays.items()}
+        for name in list(HALVES)[1:]:
+            what = f"{name} logits, 1,000 classes, in memory"
+            yield Row.faster(what, speed[name], "our float32", speed["float32"], 0.8, unit)
+            yield Row.faster(what, speed[name], "torch", elements(arrays[name]) / found(f"torch {name}"), 8, unit)
+
+    steps = {name: Step("scans.scan", array) for name, array in arrays.items()}
+    for name in list(HALVES)[1:]:
+        steps |= with_torch(arrays[name], torch, f"torch {name}")
+    # torch gives a mean of 16 bits, and the arrays differ from each other by rounding and in their rows
+    return Case("scan-half", [Step("scans.write", array) for array in arrays.values()], steps, rows, tolerance=0.2)
+
+
+HALVES = {"float32": "f4", "float16": "f2", "bfloat16": "bfloat16"}
+
+
+def probabilities(data: Path, scale: float) -> Case:
+    array = logits(data, scale) | {"probabilities": True}
+
+    def rows(found: Found) -> Iterator[Row]:
+        theirs = gbytes(array) / found("scan", "NumPy sum", "numba sum")
+        what = "float32 probabilities, 1,000 classes, in memory"
+        yield Row.faster(what, gbytes(array) / found("scan", "daskxent"), "sum", theirs, 0.5)
+
+    steps = {"scan": Step("scans.scan", array | {"sums": True})}
+    return Case("scan-probabilities", [Step("scans.write", array)], steps, rows)
+
+
+def maps(data: Path, scale: float) -> Case:
+    side = max(8, int(512 * math.sqrt(scale)))
+    array = {"data": str(data), "shape": [16, 21, side, side], "axis": 1}
+    flat = {"data": str(data), "shape": [16 * side * side, 21]}
+
+    def rows(found: Found) -> Iterator[Row]:
+        ours, theirs = elements(array) / found("maps"), elements(flat) / found("last axis")
+        what = f"float32 maps (16, 21, {side}, {side}), axis=1, in memory"
+        yield Row.faster(what, ours, "our last axis, 21 classes", theirs, 0.5, "G elements/s")
+
+    steps = {"maps": Step("scans.scan", array), "last axis": Step("scans.scan", flat)}
+    return Case("scan-maps", [Step("scans.write", each) for each in (array, flat)], steps, rows, tolerance=0.2)
