@@ -10,6 +10,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from functools import reduce
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from daskxent.report import Report
 
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
+PATIENCE = 2.0  # seconds of compilation after which it is told
 BAD_INPUT = (
     ValueError,
     TypeError,
@@ -147,7 +149,7 @@ def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **opti
     """Evaluate PREDICTIONS against LABELS."""
     from daskxent import engine
 
-    with _client(scheduler, options["threads"]) as client:
+    with _client(scheduler, options["threads"]) as client, _telling_of_compilation():
         report = engine.evaluate(**options, client=client, progress=_wants_bar(progress))
     click.echo(report.to_json() if as_json else _table("Report", _described(report)))
 
@@ -184,15 +186,41 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
 
     bar = _wants_bar(progress)
     dump = write_dump(Path(out) / "digits.zarr", parse_size(size), progress=bar)
-    report = engine.evaluate(
-        dump / "labels",
-        dump / "logits",
-        sample_weight=dump / "weights",
-        from_logits=True,
-        threads=threads,
-        progress=bar,
-    )
+    with _telling_of_compilation():
+        report = engine.evaluate(
+            dump / "labels",
+            dump / "logits",
+            sample_weight=dump / "weights",
+            from_logits=True,
+            threads=threads,
+            progress=bar,
+        )
     click.echo(_table("Report", [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report)]))
+
+
+@contextmanager
+def _telling_of_compilation() -> Iterator[None]:
+    """Say on stderr, once, that scans are being compiled if that takes long: nothing else is to be seen meanwhile."""
+    done = Event()
+
+    def watch() -> None:
+        while not done.wait(PATIENCE):  # looking this often, it misses nothing that takes longer
+            if _compiling():
+                click.echo("\rCompiling the scans, which is done once and kept ...", err=True)  # over the bar, if any
+                return
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _compiling() -> bool:
+    """Tell whether a compiled function was looked for among the kept ones, in vain, and is not there yet."""
+    modules = [sys.modules[name] for name in ("daskxent.kernels", "daskxent.tallies") if name in sys.modules]
+    functions = [value for module in modules for value in vars(module).values() if hasattr(value, "stats")]
+    return any(sum(f.stats.cache_misses.values()) > len(f.signatures) for f in functions if f.stats.cache_path)
 
 
 def _size_on_disk(directory: Path) -> int:
