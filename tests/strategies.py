@@ -3,6 +3,8 @@
 Hypothesis draws the structure (shapes, kinds, seeds, cuts); the numbers come from a generator seeded by what it drew.
 """
 
+import itertools
+
 import ml_dtypes
 import numpy as np
 from hypothesis import settings
@@ -100,7 +102,7 @@ def partitions(draw, length):
     """Cut an axis into pieces of random lengths, unequal as a rule."""
     cuts = draw(st.lists(st.integers(1, max(1, length - 1)), max_size=5, unique=True)) if length > 1 else []
     edges = [0, *sorted(cuts), length]
-    return tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(b - a for a, b in itertools.pairwise(edges))
 
 
 @st.composite

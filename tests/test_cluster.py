@@ -18,7 +18,7 @@ OPTIONS = {"from_logits": True, "metrics": METRICS, "on_invalid": "skip"}
 def client():
     """Two worker processes of one thread; not the current client."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client

@@ -146,6 +146,8 @@ def test_labels_of_any_integer_dtype_give_the_same_report(tmp_path, data, wanted
 def test_labels_beyond_int64_are_out_of_range():
     with pytest.raises(ValueError, match="row 1 is outside"):
         ask(np.array([0, 2**64 - 1], np.uint64), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="row 1 is outside"):
+        ask(np.array([0, 2**64 - 1], np.uint64), np.zeros((2, 3)), ignore_class=-1)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16", "float32", "float64"])
