@@ -15,6 +15,8 @@ to (`fastmath` or `contract`; nothing here does), and sums are sums of integers.
 
 from __future__ import annotations
 
+import hashlib
+from importlib.resources import files
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,7 +58,20 @@ LOGITS, PROBABILITIES, NO_MASS = 0, 1, 2  # NO_MASS goes with either of the othe
 _njit: Any = numba.njit
 _intrinsic: Any = extending.intrinsic
 _overload: Any = extending.overload
-compiled = _njit(nogil=True, cache=True, error_model="numpy")
+SOURCES = ("elementary.py", "exact.py", "kernels.py", "rows.py", "state.py", "tallies.py")
+_DIGEST = hashlib.sha256(b"".join(files("daskxent").joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
+
+
+def compiled(function: Any) -> Any:
+    """Compile an entry point and keep the code on disk.
+
+    numba looks at the file of the entry point alone to tell whether code is still good, but code from all `SOURCES`
+    ends up in it. So their digest is made part of the name it is kept under.
+    """
+    function.__qualname__ += f"_{_DIGEST}"
+    return _njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
 # Wrappers that only Python needs would take a third of the time of compilation.
 inner = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -137,6 +152,8 @@ def _borrowed(context: Any, array: Any) -> Any:
 
 # --- exp of one class -------------------------------------------------------------------------------------------------
 
+_N4 = tuple(np.float32(c) for c in elementary.LN2_NEAR_F4)
+_NEAR_F4 = np.float32(elementary.NEAR_F4)
 _E4 = tuple(np.float32(c) for c in elementary.EXP_F4)
 _L4 = tuple(np.float32(c) for c in elementary.LN2_F4)
 _E8, _L8, _A8 = elementary.EXP_F8, elementary.LN2_F8, elementary.ATANH_F8
@@ -159,7 +176,7 @@ _UNIT_F8 = EPSILON, 1 - EPSILON
 @inner
 def _exp_f4(r):
     e = _E4
-    return (((((e[6] * r + e[5]) * r + e[4]) * r + e[3]) * r + e[2]) * r + e[1]) * r + e[0]
+    return ((((e[5] * r + e[4]) * r + e[3]) * r + e[2]) * r + e[1]) * r + e[0]
 
 
 @inner
@@ -173,7 +190,9 @@ def _exp_f8(r):
 def _reduce_f4(x):
     shifted = x * _LOG2E_F4 + _ROUND_F4
     n = shifted - _ROUND_F4
-    return shifted, ((x - n * _L4[0]) - n * _L4[1]) - n * _L4[2]
+    near = (x - n * _N4[0]) - n * _N4[1]
+    wide = ((x - n * _L4[0]) - n * _L4[1]) - n * _L4[2]
+    return shifted, near if abs(x) < _NEAR_F4 else wide
 
 
 @inner
@@ -511,8 +530,11 @@ def _peak(source, piece, fill):
             for j in range(chunk.size):
                 if chunk[j] != chunk[j]:
                     chunk[j] = none
-            low, high = _extremes(chunk)
-        lowest = min(lowest, _number(low))
+                else:
+                    lowest = min(lowest, chunk[j])
+            high = _extremes(chunk)[1]
+        else:
+            lowest = min(lowest, _number(low))
         if _number(high) > peak:  # as floats, so that -0.0 and 0.0 tie
             peak, where = _number(high), at
     return peak, where + _first(piece[where : where + CHUNK], peak), lowest, nan
@@ -618,16 +640,14 @@ def _lane_peaks(tile, classes, work):
 
 @inner
 def _lane_lows(tile, classes, fresh, low):
-    """Find the lowest number of each lane, NaN counting as -inf."""
-    none = _like(-np.inf, tile[0])
+    """Find the lowest number of each lane, NaN left aside."""
     if fresh:
         for i in range(LANES):
             low[i] = np.inf
     for c in range(classes):
         row = tile[c * PITCH : c * PITCH + LANES]
         for i in range(LANES):
-            x = none if row[i] != row[i] else row[i]
-            low[i] = x if x < low[i] else low[i]
+            low[i] = row[i] if row[i] < low[i] else low[i]
 
 
 @inner
@@ -747,8 +767,8 @@ def _scan_lanes(values, start, labels, first, mode, rows, offset, work):
 
 @inner
 def _outside(low, peak):
-    """Return the flag of probabilities outside [0, 1]; like in `rows.scan`, NaN or -inf hides other negative ones."""
-    return OUTSIDE_UNIT if (low < 0 and not np.isinf(low)) or peak > 1 else 0
+    """Return the flag of probabilities outside [0, 1]."""
+    return OUTSIDE_UNIT if low < 0 or peak > 1 else 0
 
 
 class Work(NamedTuple):

@@ -1,5 +1,9 @@
 import itertools
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +20,7 @@ DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CLASSES = [1, 2, 3, 15, 16, 17, 31, 47, 48, 49, 100, 127, 128, 129, 255, 256, 257, 511, 1000, 1025, 3000, 8200]
 ODD = [-np.inf, np.inf, np.nan, -np.nan, 0.0, -0.0, 1e-40, -1e-40, 6e-8, 65504.0, -65504.0, 60000.0, -60000.0]
 ODD += [262015.9, 262016.0, 262144.0, -262144.0, 3e5, -3e5, 1e9, -1e9, 2.0**30, -1.2e9, 1e30, -1e30, 3e38, -3e38]
+ODD += [-(2.0**30)]
 MODES: list[dict[str, Any]] = [
     {},
     {"probabilities": True},
@@ -127,6 +132,15 @@ def test_merged_parts_of_the_class_axis_are_the_whole(classes: int) -> None:
             assert_same(rows.merge(*parts), kernels.scan(values, labels, **mode))
 
 
+@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize("odd", [(np.nan, -0.5), (-np.inf, -0.5), (-np.inf, 0.5), (np.nan, 0.5), (np.nan, -np.inf)])
+def test_no_odd_number_hides_another_below_0(odd: tuple[float, float], classes: int) -> None:
+    values = np.full((1, classes, 1), 0.25, np.float32)
+    values[0, [0, -1], 0] = odd
+    assert_like_rows(values, np.array([0]), probabilities=True)
+    assert_like_rows(values[:, ::-1], np.array([0]), probabilities=True)
+
+
 @pytest.mark.parametrize("classes", [3, 1000])
 def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
     values = np.full((1, classes, 1), -1, np.float32)
@@ -148,6 +162,29 @@ def test_tally_is_the_sum_over_blocks(dtype: Any, shape: tuple[int, ...], probab
     total, counted, right = kernels.tally(values, labels, probabilities=probabilities)
     assert total == ExactSum.of(rows.losses(records, probabilities=probabilities)[ok])
     assert (counted, right) == (ok.sum(), (records.best[ok] == labels[ok]).sum())
+
+
+CACHED = """
+from daskxent import kernels
+import numpy as np
+kernels.exact_sum(np.ones(1))
+print(sum(kernels.add_terms.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.parametrize("name", kernels.SOURCES)
+def test_compiled_code_is_kept_until_any_of_its_sources_changes(tmp_path: Any, name: str) -> None:
+    package = shutil.copytree(Path(kernels.__file__).parent, tmp_path / "daskxent", ignore=lambda *_: ["__pycache__"])
+
+    def hits() -> int:
+        run = subprocess.run([sys.executable, "-c", CACHED], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    if name == kernels.SOURCES[0]:
+        assert (hits(), hits()) == (0, 1)
+    with (package / name).open("a") as source:
+        source.write("# changed\n")
+    assert hits() == 0
 
 
 @settings(max_examples=200, deadline=None)
