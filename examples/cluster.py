@@ -22,7 +22,7 @@ def main() -> None:
         path = Path(directory) / "dump.zarr"  # workers read it themselves: it lies where all of them can see it
         write_dump(path)
         with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             there = dx.evaluate(path / "labels", path / "logits", from_logits=True, client=client)
