@@ -48,7 +48,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
+    return tmp_path_factory.mktemp("bench") / "data"  # made when it is needed
 
 
 def run(program: str, *options: object) -> str:
