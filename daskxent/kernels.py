@@ -1058,24 +1058,25 @@ def add_terms(limbs, terms):
 
 
 @compiled
-def add_weighted(limbs, terms, weights):
-    """Add fewer than 2**31 products, each rounded to float64, to a sum."""
-    products = np.empty(LANES)
-    for at in range(0, terms.size, LANES):
-        n = min(LANES, terms.size - at)
-        for i in range(n):
-            products[i] = terms[at + i] * weights[at + i]
-        _add_terms(limbs, products[:n])
-    _carry(limbs)
-
-
-@compiled
-def add_grouped(limbs, terms, groups):
+def _add_grouped(limbs, terms, groups):
     """Add fewer than 2**31 terms to the sums ``limbs[groups[i]]``."""
     for i in range(terms.size):
         _add_term(limbs[groups[i]], terms[i])
     for group in range(limbs.shape[0]):
         _carry(limbs[group])
+
+
+def sums_by_group(terms: NDArray[np.float64], groups: NDArray[np.int64], count: int) -> list[ExactSum]:
+    """Sum float64 terms by group, ``0 <= groups < count``, each sum as `ExactSum.of` does.
+
+    Examples
+    --------
+    >>> [float(total) for total in sums_by_group(np.array([1e16, 2.0, 1.0, -1e16]), np.array([0, 1, 0, 0]), 2)]
+    [1.0, 2.0]
+    """
+    limbs = np.zeros((count, LIMBS), np.int64)
+    _add_grouped(limbs, _plain(np.ascontiguousarray(terms, np.float64)), _plain(np.ascontiguousarray(groups, np.int64)))
+    return [exact(each) for each in limbs]
 
 
 def exact(limbs: NDArray[np.int64]) -> ExactSum:
@@ -1110,20 +1111,6 @@ def _scan(values, labels, first, mode, rows, work):
 
 
 @inner
-def _tally_block(labels, classes, rows, losses, limbs, counts):
-    """Add the losses of a block to `limbs`; count the rows whose label is a class, and the right ones among them."""
-    valid = right = 0
-    for i in range(labels.size):
-        ok = 0 <= labels[i] < classes
-        valid += ok
-        right += ok & (rows.best[i] == labels[i])
-        losses[i] = losses[i] if ok else 0.0
-    _add_terms(limbs, losses[: labels.size])
-    counts[0] += valid
-    counts[1] += right
-
-
-@inner
 def _borrowed_work(w):
     return Work(
         _borrowed(w.tile),
@@ -1137,31 +1124,6 @@ def _borrowed_work(w):
         _borrowed(w.slices),
         _borrowed(w.sums),
     )
-
-
-@compiled
-def _tally(values, labels, mode, rows, work, model, losses, limbs, counts):
-    values, labels, losses = _borrowed(values), _borrowed(labels), _borrowed(losses)
-    rows, work, limbs, counts = _borrowed_rows(rows), _borrowed_work(work), _borrowed(limbs), _borrowed(counts)
-    for start in range(0, labels.size, LANES):
-        here = labels[start : start + LANES]
-        _scan_block(values, start, here, 0, mode, rows, 0, work)
-        if mode < NO_MASS:
-            _losses_block(rows, 0, here.size, mode, model, losses)
-        _tally_block(here, values.shape[1], rows, losses, limbs, counts)
-    _carry(limbs)
-
-
-def tally(
-    values: NDArray[Any], labels: NDArray[np.int64], *, probabilities: bool = False, mass: bool = True, top: int = 0
-) -> tuple[ExactSum, int, int]:
-    """Scan whole rows, take their losses and add them up, block by block: sum of losses, rows counted, rows right."""
-    arranged, wide = _arranged(values)
-    limbs, counts = np.zeros(LIMBS, np.int64), np.zeros(2, np.int64)
-    classes = _plain(np.ascontiguousarray(labels, np.int64))
-    mode, rows, work = _mode(probabilities, mass), empty(LANES, wide, top), _work(wide)
-    _tally(arranged, classes, mode, rows, work, wide.type(0), np.zeros(LANES), limbs, counts)
-    return exact(limbs), int(counts[0]), int(counts[1])
 
 
 def scan(

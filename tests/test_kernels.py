@@ -17,7 +17,7 @@ from daskxent import kernels, rows
 from daskxent.exact import ExactSum
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
-CLASSES = [1, 2, 3, 15, 16, 17, 31, 47, 48, 49, 100, 127, 128, 129, 255, 256, 257, 511, 1000, 1025, 3000, 8200]
+CLASSES = [1, 2, 17, 100, 149, 150, 255, 257, 1025, 8200]
 ODD = [-np.inf, np.inf, np.nan, -np.nan, 0.0, -0.0, 1e-40, -1e-40, 6e-8, 65504.0, -65504.0, 60000.0, -60000.0]
 ODD += [262015.9, 262016.0, 262144.0, -262144.0, 3e5, -3e5, 1e9, -1e9, 2.0**30, -1.2e9, 1e30, -1e30, 3e38, -3e38]
 ODD += [-(2.0**30)]
@@ -148,22 +148,6 @@ def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
     assert kernels.scan(values, np.array([0])).best[0] == 1
 
 
-@pytest.mark.parametrize(
-    ("dtype", "shape"),
-    [(np.float32, (1000, 7, 1)), (np.float32, (130, 200, 1)), (np.float64, (300, 7, 1)), (np.float32, (2, 5, 200))],
-)
-@pytest.mark.parametrize("probabilities", [False, True])
-def test_tally_is_the_sum_over_blocks(dtype: Any, shape: tuple[int, ...], probabilities: bool) -> None:
-    rng = np.random.default_rng(2)
-    values = predictions(rng, shape, dtype, 10)
-    labels = labels_of(rng, values)
-    records = rows.scan(np.moveaxis(values, 1, -1).reshape(-1, shape[1]), labels, probabilities=probabilities)
-    ok = (labels >= 0) & (labels < shape[1])
-    total, counted, right = kernels.tally(values, labels, probabilities=probabilities)
-    assert total == ExactSum.of(rows.losses(records, probabilities=probabilities)[ok])
-    assert (counted, right) == (ok.sum(), (records.best[ok] == labels[ok]).sum())
-
-
 CACHED = """
 from daskxent import kernels
 import numpy as np
@@ -193,10 +177,8 @@ def test_exact_sum(terms: list[float], random: Any) -> None:
     groups = np.array([random.randrange(3) for _ in terms], np.int64)
     numbers = np.array(terms, np.float64)
     assert kernels.exact_sum(numbers) == ExactSum.of(numbers)
-    limbs = np.zeros((3, kernels.LIMBS), np.int64)
-    kernels.add_grouped(limbs, numbers, groups)
-    for group, sums in enumerate(limbs):
-        assert kernels.exact(sums) == ExactSum.of(numbers[groups == group])
+    by_group = [ExactSum.of(numbers[groups == group]) for group in range(3)]
+    assert kernels.sums_by_group(numbers, groups, 3) == by_group
 
 
 @pytest.mark.parametrize("exponent", range(-1074, 1024, 61))
@@ -204,10 +186,10 @@ def test_exact_sum_of_every_magnitude(exponent: int) -> None:
     rng = np.random.default_rng(exponent + 2000)
     terms = np.ldexp(rng.normal(size=700), np.minimum(rng.integers(exponent - 60, exponent + 1, 700), 1020))
     assert kernels.exact_sum(terms) == ExactSum.of(terms)
-    limbs, weights = np.zeros(kernels.LIMBS, np.int64), rng.random(700)
-    kernels.add_weighted(limbs, terms, weights)
+    limbs = np.zeros(kernels.LIMBS, np.int64)
+    kernels.add_terms(limbs, terms)
     kernels.add_terms(limbs, -terms)
-    assert kernels.exact(limbs) == ExactSum.of(terms * weights) + ExactSum.of(-terms)
+    assert kernels.exact(limbs) == ExactSum()
 
 
 def test_usual_losses_are_summed_on_the_grids() -> None:
