@@ -18,13 +18,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 from daskxent import planning, scores
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report
 from daskxent.runners import Attempt, Done, Graph, Threads
-from daskxent.sources import Along, Inputs, align, is_dask, open_array, open_predictions, whole
+from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
 if TYPE_CHECKING:
@@ -335,9 +336,10 @@ def _prepare(
         raise ValueError(f"on_invalid: expected one of {', '.join(ON_INVALID)}; got {on_invalid!r}")
     if on_missing not in ON_MISSING:
         raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
+    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
     inputs = meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
-    if not 0 <= label_smoothing <= 1:
+    if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
     if label_smoothing and not inputs.dense:
         raise ValueError("label_smoothing: needs one-hot or soft labels; these are integers")
@@ -501,6 +503,8 @@ def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: fl
     client = None if threads is not None else client if client is not None else _current_client()
     if client is None:
         return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
+    if not hasattr(client, "scheduler"):
+        raise TypeError(f"client: expected a distributed.Client, got {client!r}")
     from daskxent.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
 
     runner = ClusterGraph if is_dask(inputs.predictions) else Cluster

@@ -22,7 +22,7 @@ from daskxent import parts
 from daskxent import rows as scanning
 from daskxent.planning import Plan
 from daskxent.sources import Along, Inputs, is_dask
-from daskxent.sources.arrays import Memory
+from daskxent.sources.arrays import Memory, plain
 from daskxent.state import Question, State, merge_all, tally
 
 if TYPE_CHECKING:
@@ -234,7 +234,8 @@ def per_chunk(
         sizes[inputs.axis] = _one
         whole = blockwise(task.evaluate, axes, x, axes, *beside, adjust_chunks=sizes, meta=empty)
         return whole[tuple(0 if axis == inputs.axis else slice(None) for axis in axes)]
-    first = (_starts(x, inputs.axis), (inputs.axis,))
+    widths = da.from_array(np.array(x.chunks[inputs.axis]), chunks=1)
+    first = (_starts(x, inputs.axis), (inputs.axis,), widths, (inputs.axis,))
     each = dict.fromkeys(axes, _one)
     records = da.blockwise(
         task.scan, axes, x, axes, labels, label_axes, *first, dtype=object, adjust_chunks=each,
@@ -255,9 +256,8 @@ class Task:
 
     def evaluate(self, x: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
         """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
-        values = parts.as_rows(np.asarray(x), self.axis)
-        shape = x.shape[: self.axis] + x.shape[self.axis + 1 :]
-        labels, gone = _apart(labels)
+        values, shape = self._rows(x, self.question.classes)
+        labels, gone = _apart(labels, "y_true", x.shape if self.question.dense else shape)
         if self.question.dense:
             soft = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
             gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
@@ -270,21 +270,26 @@ class Task:
             losses = parts.losses(self.question, records)
         return np.expand_dims(self._finished(shape, offsets, records, sparse, gone, losses, weights), self.axis)
 
-    def scan(self, x: Any, labels: Any, first: Any) -> NDArray[Any]:
+    def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
         """Scan a block of some classes of a chunk of positions."""
         out = np.empty((1,) * x.ndim, object)
-        sparse = parts.as_labels(_apart(labels)[0]).reshape(-1)
-        values = parts.as_rows(np.asarray(x), self.axis)
+        values, shape = self._rows(x, int(classes[0]))
+        sparse = parts.as_labels(_apart(labels, "y_true", shape)[0]).reshape(-1)
         out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0]))
         return out
 
     def merge(self, blocks: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
         """Merge the records of all blocks of classes and finish the chunk."""
         records = reduce(scanning.merge, (block.item() for block in blocks))
-        labels, gone = _apart(labels)
+        labels, gone = _apart(labels, "y_true", labels.shape)
         losses = parts.losses(self.question, records)
         sparse = parts.as_labels(labels).reshape(-1)
         return self._finished(labels.shape, offsets, records, sparse, gone, losses, weights)
+
+    def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...]]:
+        """Return a chunk of predictions as rows, and the shape of its positions."""
+        before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
+        return parts.as_rows(_promised(x, "y_pred", (*before, classes, *after)), self.axis), before + after
 
     def _finished(
         self,
@@ -298,7 +303,8 @@ class Task:
     ) -> NDArray[Any]:
         weight_missing = None
         if weights is not None:
-            weights, gone = _apart(weights)
+            along = tuple(shape[axis] for axis in self.weight_axes or ())
+            weights, gone = _apart(weights, "sample_weight", along)
             weights = self._spread(weights.astype(np.float64), shape)
             weight_missing = None if gone is None else self._spread(gone, shape)
         origin = tuple(int(offset[0]) for offset in offsets)
@@ -394,9 +400,16 @@ class _Told(_Sliceable):
         return told
 
 
-def _apart(beside: Any) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _promised(chunk: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a chunk as a NumPy array, if it has the shape that its dask array promised."""
+    if np.shape(chunk) != shape:
+        raise ValueError(f"{name}: a chunk of the dask array has shape {np.shape(chunk)} where {shape} was promised")
+    return plain(chunk, name)
+
+
+def _apart(beside: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return labels or weights, and which of them are missing; None if all are there."""
-    array = np.asarray(beside)
+    array = _promised(beside, name, shape)
     if array.dtype.names is None:
         return array, None
     return array["value"], array["missing"] if array["missing"].any() else None

@@ -25,7 +25,7 @@ from daskxent.exact import ExactSum, ratio
 from daskxent.lazy import Chunk
 from daskxent.rows import EPSILON, clip_target, total_probability
 from daskxent.scores import LOSS
-from daskxent.sources import Inputs, align, is_dask, open_array, whole
+from daskxent.sources import Inputs, align, check_dims, is_dask, open_array, whole
 from daskxent.sources.arrays import Memory
 from daskxent.state import Question, State, complain
 
@@ -335,6 +335,7 @@ def open_inputs(
     Inputs
         Only good for its shapes where there are no rows.
     """
+    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     labels, predictions = open_array(y_true, "y_true"), open_array(y_pred, "y_pred")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
     if isinstance(y_pred, (list, tuple)) and predictions.dtype.kind in "biuf":

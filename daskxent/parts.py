@@ -237,14 +237,17 @@ def dense_losses(question: Question, values: NDArray[Any], soft: NDArray[Any], r
 def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
     """Return an array as (before, classes, after), where rows are numbered over before and after in C order."""
     shape = values.shape
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return values.reshape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 
 def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return integer labels as int64; what does not fit stays out of range."""
+    """Return integer labels as int64; what does not fit stays out of range. Compiled code needs them contiguous."""
+    if labels.dtype.kind not in "biu":
+        raise TypeError(f"y_true: expected integer labels, got a chunk of dtype {labels.dtype}")
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
-    return labels.astype(np.int64, copy=False)
+    return np.ascontiguousarray(labels, np.int64)
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:

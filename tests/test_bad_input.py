@@ -6,6 +6,7 @@ import pickle
 import dask.array as da
 import numpy as np
 import pytest
+import xarray
 import zarr
 
 import daskxent as dx
@@ -450,3 +451,71 @@ def test_ignore_class_needs_integer_labels(run):
 )
 def test_rows(hold, run, rows, error, message):
     refused(error, message, hold(LABELS), hold(PREDICTIONS), rows=rows, run=run)
+
+
+@pytest.mark.parametrize("hold", [np.ma.asarray, da.from_array], ids=["numpy", "dask"])
+@pytest.mark.parametrize("classes", [CLASSES, 2], ids=["whole", "split"])
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight"])
+def test_masks_are_not_lost(hold, classes, name):
+    given = {"y_true": LABELS, "y_pred": PREDICTIONS, "sample_weight": np.ones(ROWS)}
+    given["y_pred"] = da.from_array(PREDICTIONS, chunks=(4, classes))
+    masked = np.ma.masked_array(np.asarray(given[name]), mask=False)
+    refused_for = f"{name}: masked elements are not taken; fill them, and hide their rows with weights of 0"
+    dx.evaluate(**given | {name: hold(masked)})
+    masked[3] = np.ma.masked
+    refused(ValueError, refused_for, **given | {name: hold(masked)})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("y_pred", lambda x: x[:, :1], "y_pred: a chunk of the dask array has shape (3, 1) where (3, 3) was promised"),
+        ("y_pred", lambda x: x[:1], "y_true: a chunk of the dask array has shape (3,) where (1,) was promised"),
+        ("y_true", lambda x: x[:1], "y_true: a chunk of the dask array has shape (1,) where (3,) was promised"),
+        ("sample_weight", lambda x: x[:1], "sample_weight: a chunk of the dask array has shape (1,) where (3,)"),
+        ("y_true", lambda x: x + 0.5, "y_true: expected integer labels, got a chunk of dtype float64"),
+    ],
+)
+def test_chunks_that_are_not_what_dask_was_told(name, change, message):
+    given = {"y_true": LABELS, "y_pred": PREDICTIONS, "sample_weight": np.ones(ROWS)}
+    given = {key: da.from_array(value, chunks=(3, 3)[: value.ndim]) for key, value in given.items()}
+    given[name] = given[name].map_blocks(change, dtype=given[name].dtype, meta=given[name]._meta)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        dx.evaluate(**given)
+    assert message in str(caught.value)
+
+
+def test_split_classes_that_are_not_what_dask_was_told():
+    x = da.from_array(PREDICTIONS, chunks=(3, 2))
+    narrow = x.map_blocks(lambda block: block[:, :1], dtype=x.dtype, meta=x._meta)
+    refused(ValueError, "y_pred: a chunk of the dask array has shape (3, 1) where (3, 2) was promised", LABELS, narrow)
+
+
+def test_dimensions_in_another_order():
+    labels = xarray.DataArray(np.zeros((2, 2), int), dims=("x", "y"))
+    predictions = xarray.DataArray(np.full((2, 2, 3), 1 / 3), dims=("y", "x", "class"))
+    weights = xarray.DataArray(np.ones((2, 2)), dims=("x", "y"))
+    message = "y_pred: dimensions ('y', 'x', 'class') are not in the order of ('x', 'y') of y_true; transpose it"
+    refused(ValueError, message, labels, predictions)
+    refused(ValueError, message, labels, predictions, run=dx.losses.sparse_categorical_crossentropy)
+    refused(ValueError, "sample_weight: dimensions ('x', 'y')", labels.T, predictions, sample_weight=weights)
+    dx.evaluate(labels.T, predictions, sample_weight=weights.T)
+
+
+def test_a_dataset_is_no_array():
+    with pytest.raises(TypeError, match=r"create an xarray\.DataArray first"):
+        dx.evaluate(LABELS, xarray.Dataset({"p": (("row", "class"), PREDICTIONS)}))
+
+
+def test_what_a_url_fails_of_is_told_with_the_url(monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("Unable to locate credentials")  # the error of a client library
+
+    monkeypatch.setattr(zarr, "open", fail)
+    refused(OSError, "y_pred: s3://dump/p cannot be opened: Unable to locate credentials", LABELS, "s3://dump/p")
+
+
+@RUNS
+def test_a_client_is_not_an_address(run):
+    message = "client: expected a distributed.Client, got 'tcp://127.0.0.1:1'"
+    refused(TypeError, message, LABELS, PREDICTIONS, client="tcp://127.0.0.1:1", run=run)

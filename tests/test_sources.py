@@ -249,6 +249,58 @@ def test_bfloat16_may_be_stored_as_uint16(tmp_path, data):
     assert ask(y_true, y_pred.astype("float32"), sample_weight=w).state == wanted.state
 
 
+def test_bfloat16_saved_by_numpy_is_read_with_a_view(tmp_path, data):
+    y_true, y_pred, _ = data
+    y_pred = y_pred.astype(ml_dtypes.bfloat16)
+    assert ask(y_true, npy(tmp_path, "p", y_pred), view="bfloat16") == ask(y_true, y_pred)
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8"])
+@pytest.mark.parametrize("copies", [1, 20], ids=["few", "many"])  # by NumPy, by compiled scans
+def test_predictions_have_any_byte_order(tmp_path, data, dtype, copies):
+    y_true, y_pred = (np.concatenate([x] * copies) for x in data[:2])
+    swapped, native = y_pred.astype(dtype), y_pred.astype(dtype[1:])
+    wanted = ask(y_true, native)
+    for held in (
+        swapped,
+        npy(tmp_path, "p", swapped),
+        da.from_array(swapped, chunks=(50, 23)),
+        da.from_array(swapped, chunks=(50, 5)),
+        [swapped[:, :9], swapped[:, 9:]],
+    ):
+        assert ask(y_true, held) == wanted
+    bits = native.astype(ml_dtypes.bfloat16).view("uint16")
+    for held in (bits.astype(">u2"), da.from_array(bits.astype(">u2"))):
+        assert ask(y_true, held, view="bfloat16") == ask(y_true, bits, view="bfloat16")
+
+
+@pytest.mark.parametrize("rows", [2_000, 20_000])
+def test_labels_have_any_strides(tmp_path, rows):
+    rng = np.random.default_rng(4)
+    y_true, y_pred = rng.integers(0, 100, rows), rng.normal(0, 3, (rows, 100)).astype("float32")
+    fields = np.zeros(rows, [("other", "u1"), ("label", "i8")])
+    fields["label"] = y_true
+    wanted = ask(y_true, y_pred)
+    losses = dx.losses.sparse_categorical_crossentropy(y_true, y_pred, True)
+    for held in (np.repeat(y_true, 2)[::2], y_true[::-1].copy()[::-1], fields["label"]):
+        assert ask(held, y_pred) == wanted
+        assert (dx.losses.sparse_categorical_crossentropy(held, y_pred, True) == losses).all()
+    stored = write(tmp_path, "y", y_true, (300,))
+    assert ask(stored, da.from_array(y_pred, chunks=(500, 100))) == wanted
+    assert ask(stored, y_pred, compute=False).compute() == wanted
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_matrices_are_arrays(data, wanted):
+    y_true, y_pred, w = data
+    assert ask(np.matrix(y_true).T, np.matrix(y_pred), sample_weight=np.matrix(w).T) == wanted
+
+
+def test_a_block_of_no_classes_is_nothing(data):
+    y_true, y_pred, _ = data
+    assert ask(y_true, [y_pred[:, :9], y_pred[:, :0], y_pred[:, 9:]]) == ask(y_true, y_pred)
+
+
 def test_float16_and_float64_dumps_give_the_report_of_numpy(tmp_path, data):
     y_true, y_pred, w = data
     for dtype in ("float16", "float64"):

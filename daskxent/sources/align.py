@@ -174,7 +174,8 @@ def _check_predictions(labels: Any, predictions: Any) -> None:
         swapped = (
             " (are y_true and y_pred swapped?)" if is_float(labels.dtype) and predictions.dtype.kind in "iu" else ""
         )
-        raise TypeError(f"y_pred: expected floating point predictions, got dtype {predictions.dtype}{swapped}")
+        bits = "; view='bfloat16' takes them for bfloat16" if predictions.dtype.name in ("uint16", "void16") else ""
+        raise TypeError(f"y_pred: expected floating point predictions, got dtype {predictions.dtype}{swapped or bits}")
     if len(labels.shape) > len(predictions.shape) > 0:
         raise ValueError(_mismatch(labels, predictions) + "; are y_true and y_pred swapped?")
     if len(predictions.shape) < 2:
@@ -183,7 +184,7 @@ def _check_predictions(labels: Any, predictions: Any) -> None:
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether predictions may have this dtype: float16, bfloat16, float32 or float64."""
-    return dtype in (np.float16, np.float32, np.float64) or dtype.name == "bfloat16"
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def _align_labels(labels: Any, predictions: Any, axis: int, dense: bool | None) -> tuple[bool, Any]:

@@ -297,8 +297,12 @@ class Viewed:
 
     def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
         """Read a box and take its bits for bfloat16."""
-        bits: NDArray[Any] = self.source.read(box, absent)
+        bits: NDArray[Any] = _native(self.source.read(box, absent))
         return bits.view(self.dtype)
+
+
+def _native(array: Any) -> Any:
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def class_cuts(source: Source, axis: int) -> list[int]:
@@ -307,7 +311,7 @@ def class_cuts(source: Source, axis: int) -> list[int]:
         inner = zip(source.members, source.starts, strict=False)
         return [*(start + cut for member, start in inner for cut in class_cuts(member, axis)[:-1]), source.starts[-1]]
     width, classes = source.pieces[axis] if source.pieces else source.shape[axis], source.shape[axis]
-    return [*range(0, classes, width), classes]
+    return [*range(0, classes, max(1, width)), classes]
 
 
 def window(source: Any, axis: int | None, start: int, stop: int) -> Any:
@@ -364,7 +368,7 @@ def open_array(given: Any, name: str) -> Any:
     if isinstance(given, (str, Path)):
         return _open_path(os.fspath(given), name)
     if isinstance(given, np.ndarray):
-        return Memory(given, name)
+        return Memory(plain(given, name), name)
     if type(given).__module__.partition(".")[0] == "zarr":
         if not hasattr(given, "chunks"):
             raise ValueError(f"{name}: {_members(given, str(given.store_path))}")
@@ -374,6 +378,13 @@ def open_array(given: Any, name: str) -> Any:
     raise TypeError(
         f"{name}: expected a path, a zarr, NumPy, dask or xarray array, or lists of numbers; got {type(given).__name__}"
     )
+
+
+def plain(given: Any, name: str) -> NDArray[Any]:
+    """Return a NumPy array without the ways of a subclass: masks would be lost, and rows of np.matrix are matrices."""
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name}: masked elements are not taken; fill them, and hide their rows with weights of 0")
+    return np.asarray(given)
 
 
 def open_predictions(given: Any, axis: int, view: str | None = None) -> Any:
@@ -426,20 +437,28 @@ def _are_blocks(given: Any) -> bool:
 def _viewed(array: Any, view: str | None) -> Any:
     if view is None:
         return array
-    if array.dtype != np.uint16:
+    if array.dtype.name not in ("uint16", "void16"):  # numpy.save writes bfloat16 as bytes without a meaning
         raise ValueError(f"view: bfloat16 is stored as uint16; y_pred has dtype {array.dtype}")
     if is_dask(array):
         from ml_dtypes import bfloat16
 
-        return array.view(bfloat16)
+        return _native(array).view(bfloat16)
     return Viewed(array)
 
 
 def _unwrapped(given: Any) -> Any:
     """Return the array inside an xarray.DataArray."""
-    if type(given).__module__.partition(".")[0] == "xarray" and hasattr(given, "dims"):
+    if type(given).__module__.partition(".")[0] == "xarray" and hasattr(given, "dtype"):
         return given.data
     return given
+
+
+def check_dims(**given: Any) -> None:
+    """Check that the dimensions that the arrays of xarray share are in the same order in all of them."""
+    named = {name: array.dims for name, array in given.items() if _unwrapped(array) is not array}
+    for (one, first), (other, second) in itertools.combinations(named.items(), 2):
+        if [dim for dim in first if dim in second] != [dim for dim in second if dim in first]:
+            raise ValueError(f"{other}: dimensions {second} are not in the order of {first} of {one}; transpose it")
 
 
 def _from_lists(given: Any, name: str) -> NDArray[Any]:
@@ -466,6 +485,10 @@ def _open_path(path: str, name: str) -> Source:
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # what zarr makes of damaged metadata
         raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
+    except Exception as error:
+        if local or isinstance(error, (OSError, ImportError)):
+            raise
+        raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
     if isinstance(found, zarr.Group):
         raise ValueError(f"{name}: {_members(found, path)}")
     return Zarr(found, name)
