@@ -16,10 +16,12 @@ to (`fastmath` or `contract`; nothing here does), and sums are sums of integers.
 from __future__ import annotations
 
 import hashlib
+import platform
 from importlib.resources import files
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import llvmlite.binding
 import numba
 import numpy as np
 from llvmlite import ir
@@ -103,6 +105,28 @@ def _like(context: Any, number: Any, model: Any) -> Any:
     return model(number, model), lambda ctx, builder, sig, args: ctx.cast(builder, args[0], sig.args[0], sig.args[1])
 
 
+def _converts_half() -> bool:
+    """Tell whether the processor that is compiled for widens float16 itself: without F16C, x86 would call a library."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    config: Any = numba.config
+    if config.CPU_NAME is not None:
+        return "+f16c" in (config.CPU_FEATURES or "")
+    return bool(llvmlite.binding.get_host_cpu_features().get("f16c"))
+
+
+def _half_by_hand(builder: Any, half: Any) -> Any:
+    """Widen the bits of a float16: its exponent and fraction, moved into place, count in units of 2**-112."""
+    integer, number = ir.IntType(32), ir.FloatType()
+    wide = builder.zext(half, integer)
+    moved = builder.shl(builder.and_(wide, integer(0x7FFF)), integer(13))
+    scaled = builder.bitcast(builder.fmul(builder.bitcast(moved, number), number(2.0**112)), integer)
+    special = builder.icmp_unsigned(">=", moved, integer(0x7C00 << 13))  # infinity and NaN
+    plain = builder.select(special, builder.or_(moved, integer(0x7F800000)), scaled)
+    sign = builder.shl(builder.and_(wide, integer(0x8000)), integer(16))
+    return builder.bitcast(builder.or_(plain, sign), number)
+
+
 @_intrinsic
 def _widen(context: Any, number: Any) -> Any:
     """Widen a prediction: uint16 holds the bits of a float16, int16 those of a bfloat16."""
@@ -110,7 +134,9 @@ def _widen(context: Any, number: Any) -> Any:
         return number(number), lambda ctx, builder, sig, args: args[0]
 
     def half(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+        if _converts_half():
+            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+        return _half_by_hand(builder, args[0])
 
     def brain(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
         wide = builder.zext(args[0], ir.IntType(32))

@@ -1,0 +1,36 @@
+"""The same bits on processors of other kinds: with the instructions of this one taken away, nothing changes."""
+
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import numpy as np
+import daskxent as dx
+
+rng = np.random.default_rng(7)
+x = rng.normal(size=(600, 150)).astype(np.float32) * 8
+y = rng.integers(0, 150, 600)
+w = rng.random(600)
+p = rng.integers(0, 200, (600, 150)).astype(np.float32) / np.float32(15000)
+for predictions, from_logits in ((x, True), (x.astype(np.float16), True), (p, False), (x.astype(np.float64), True)):
+    report = dx.evaluate(y, predictions, sample_weight=w, from_logits=from_logits, metrics=["crossentropy", "accuracy"])
+    print(report.state.to_json())
+"""
+
+
+def states(**environment):
+    command = [sys.executable, "-c", PROGRAM]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
+
+
+def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(tmp_path):
+    # "generic" is any x86-64 (or any ARM) processor: no AVX, no FMA, no half precision in hardware.
+    bare = {
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CPU_FEATURES": "",
+        "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    assert states(**bare) == states()
