@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 RUN_ROWS = 1 << 18
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
 PIECE_BYTES = 16 << 20
+# Odd rows are copied out this many bytes at a time.
+ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
 FEW = 1 << 14
 
@@ -126,14 +128,21 @@ def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
     assert beside.labels is not None
     audit, odd = sums.add(values, beside.labels, beside.weights)
     state = State(audit=audit)
-    if odd.size:
-        picked = values[odd // values.shape[2], :, odd % values.shape[2]][:, :, None]
-        labels, weights = beside.labels[odd], None if beside.weights is None else beside.weights[odd]
-        records = scan(question, picked, labels, 0)
-        judged = tally(question, records, labels, weights, losses(question, records))
-        state = state.merge(judged.placed(lambda row: int(odd[row]), ()))
+    some = max(1, ODD_BYTES // (inputs.classes * values.itemsize))
+    for at in range(0, odd.size, some):
+        state = state.merge(_judge(question, values, beside, odd[at : at + some]))
     state = _told(inputs, beside, state, absent, beside.label_missing)
     return None if state == State.zero() else state  # an odd row may count without being told of
+
+
+def _judge(question: Question, values: NDArray[Any], beside: Beside, odd: NDArray[np.int64]) -> State:
+    """Return the state of some rows of a box, copied out and tallied by the general rules."""
+    assert beside.labels is not None
+    picked = values[odd // values.shape[2], :, odd % values.shape[2]][:, :, None]
+    labels, weights = beside.labels[odd], None if beside.weights is None else beside.weights[odd]
+    records = scan(question, picked, labels, 0)
+    judged = tally(question, records, labels, weights, losses(question, records))
+    return judged.placed(lambda row: int(odd[row]), ())
 
 
 def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
