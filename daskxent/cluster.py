@@ -19,13 +19,14 @@ Keys are unique to a run: Dask would answer for a dump that has been rewritten w
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import pickle
 import queue
 import time
+import traceback
 from collections import deque
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from daskxent import planning
@@ -119,9 +120,26 @@ def _submitter(client: Any, inputs: Inputs, question: Question) -> Callable[[lis
     return submit
 
 
-def _call(work: bytes, start: int, stop: int) -> Done:
-    attempt: Attempt = pickle.loads(work)
-    return attempt(start, stop)
+def _call(work: bytes, start: int, stop: int) -> Done | Exception:
+    # An error comes back as a value: sent in Dask's way it is lost, and waited for forever, if its traceback does not
+    # pickle, and Dask's way is then kept for workers that died.
+    try:
+        attempt: Attempt = pickle.loads(work)
+        return attempt(start, stop)
+    except Exception as error:
+        told = f"On a worker:\n{''.join(traceback.format_exception(error))}"
+        error.__cause__ = error.__context__ = error.__traceback__ = None
+        if not _pickles(error):
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        error.add_note(told)
+        return error
+
+
+def _pickles(error: Exception) -> bool:
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), type(error))
+    except Exception:
+        return False
 
 
 def _sift(window: Window, grid: int, killers: list[Part]) -> Iterator[Done]:
@@ -176,7 +194,7 @@ class Window:
         self.client, self.submit, self.worker_timeout = client, submit, worker_timeout
         self.killers: list[Any] = []
         self.pending: dict[Any, Any] = {}  # future -> item
-        self.ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.ready: queue.SimpleQueue[tuple[Any, Any, Exception | None]] = queue.SimpleQueue()
         self.looked = -LOOK_AROUND
         self.seen = time.monotonic()  # when there was a worker last
         self.width = 1
@@ -192,7 +210,7 @@ class Window:
                 self._submit(list(itertools.islice(items, room)))
             if not self.pending:
                 return
-            yield from self._results(self._finished())
+            yield from self._results()
 
     def close(self) -> None:
         """Give up what is in flight: what nobody waits for is cancelled."""
@@ -206,73 +224,49 @@ class Window:
         futures = self.submit(items)
         self.pending.update(zip(futures, items, strict=True))
         for future in futures:
-            future.add_done_callback(self.ready.put)
+            self.client.loop.add_callback(self._fetch, future)
 
-    def _finished(self) -> list[Any]:
-        """Wait for a future that is done; return it and all others that are."""
-        while True:
-            try:
-                found = [self.ready.get(timeout=LOOK_AROUND)]
-                break
-            except queue.Empty:
-                self._look_around()
+    async def _fetch(self, future: Any) -> None:
+        """Wait for a result and get it at once, or again if it was lost with its worker; runs on the client's loop."""
+        try:
+            self.ready.put((future, await self.client.gather(future, asynchronous=True), None))
+        except Exception as error:
+            self.ready.put((future, None, error))
+
+    def _results(self) -> Iterator[Any]:
+        """Wait for a result; yield it and all others that are there."""
+        found = [self._next()]
         while not self.ready.empty():
             found.append(self.ready.get())
-        return list(dict.fromkeys(found))
-
-    def _results(self, futures: list[Any]) -> Iterator[Any]:
-        """Yield what futures gave."""
-        while futures := self._sound(futures):
-            try:
-                found = self._gathered(futures)
-            except Exception as error:
-                if any(future.status in ("error", "cancelled") for future in futures):
-                    continue  # it had to run again, and failed
-                # The others are OSErrors: distributed's CommClosedError and TimeoutError are, too.
-                raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
-            for future, result in zip(futures, found, strict=True):
-                del self.pending[future]
-                future.release()
-                yield result
-            return
-
-    def _sound(self, futures: list[Any]) -> list[Any]:
-        """Return the futures that are good and not done with yet; put those aside that killed their workers."""
-        sound = []
-        for future in futures:
+        for future, result, error in found:
             if future not in self.pending:
                 continue  # what comes back twice counts once
-            if future.status == "cancelled":
-                raise ClusterLost("the scheduler was lost, or restarted its workers")
-            if future.status == "error":
-                self._failed(future)
-            else:  # "finished", or "lost" with its worker and computed again
-                sound.append(future)
-        return sound
+            item = self.pending.pop(future)
+            future.release()
+            if isinstance(result, Exception):
+                raise result
+            if error is None:
+                yield result
+            else:
+                self._failed(item, error)
 
-    def _failed(self, future: Any) -> None:
+    def _next(self) -> tuple[Any, Any, Exception | None]:
+        while True:
+            try:
+                return self.ready.get(timeout=LOOK_AROUND)
+            except queue.Empty:
+                self._look_around()
+
+    def _failed(self, item: Any, error: Exception) -> None:
+        """Put an item aside that killed its workers; raise any other error."""
         from distributed import KilledWorker
 
-        item, error = self.pending.pop(future), future.exception()
-        future.release()
-        if not isinstance(error, KilledWorker):
+        if isinstance(error, KilledWorker):
+            self.killers.append(item)
+        elif isinstance(error, (OSError, CancelledError)):  # distributed's CommClosedError is an OSError
+            raise ClusterLost(f"the scheduler was lost, or its workers were restarted: {error}") from error
+        else:
             raise error
-        self.killers.append(item)
-
-    def _gathered(self, futures: list[Any]) -> list[Any]:
-        """Fetch results; wait, but not forever, for those that were lost with a worker and run again."""
-        gather = self.client.gather(futures, asynchronous=True)
-        fetching = asyncio.run_coroutine_threadsafe(gather, self.client.loop.asyncio_loop)
-        try:
-            while True:
-                try:
-                    return list(fetching.result(LOOK_AROUND))
-                except TimeoutError:
-                    if fetching.done():
-                        raise
-                    self._look_around()
-        finally:
-            fetching.cancel()
 
     def _look_around(self) -> None:
         """Count the threads, once in a while, and give up if there have been none for too long."""

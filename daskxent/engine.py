@@ -244,15 +244,13 @@ async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) ->
     -------
     Report
     """
+    from distributed import Client
 
-    def run_beside() -> Report:
-        from distributed import Client
-
-        with Client(client.scheduler.address, security=client.security, set_as_default=False) as own:
-            report: Report = evaluate(y_true, y_pred, client=own, **options)
-            return report
-
-    return await asyncio.to_thread(run_beside)
+    own = await asyncio.to_thread(Client, client.scheduler.address, security=client.security, set_as_default=False)
+    try:
+        return await asyncio.to_thread(evaluate, y_true, y_pred, client=own, **options)
+    finally:
+        await asyncio.to_thread(own.close)  # which ends an evaluation that is no longer awaited
 
 
 def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:

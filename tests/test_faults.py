@@ -1,0 +1,581 @@
+"""Kill what can be killed, with SIGKILL, while real schedulers, workers and clients run, and compare with a calm run.
+
+By the numbers of the list of faults that this project keeps:
+
+* I1 to I5, I9, I11, I13 to I16 are tests here; I6, I7 and I8 are in `test_journal`.
+* I10, a straggler, is a test as far as there is something to hold: the rest goes on meanwhile, and the end is right.
+  Nothing is started twice to overtake it, because parts are small and Dask gives no sign of a worker that is slow.
+* I12, a worker out of memory, is left out: its nanny ends it as SIGKILL does, which I4 tests. When it does depends on
+  how fast the machine is, and `plan` tells the memory in advance.
+"""
+
+import asyncio
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client
+from distributed.chaos import KillWorker
+
+import daskxent as dx
+from daskxent import cluster as driver
+from daskxent import engine, planning
+from daskxent.parts import Work
+from daskxent.sources import arrays
+
+pytestmark = pytest.mark.timeout(90)
+
+ROWS, CHUNK = 400, 10
+TESTS = Path(__file__).parent
+OPTIONS = {"from_logits": True, "metrics": ("crossentropy", "accuracy", "top_2_accuracy")}
+
+
+class Site:
+    """A scheduler and workers, each a process of its own, and the orders for those who sabotage them."""
+
+    def __init__(self, directory, allowed_failures=1):
+        self.directory, self.processes = directory, []
+        self.order()
+        self.environment = {
+            **os.environ,
+            "SABOTAGE": str(directory),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures),
+            "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s",  # how long a dead worker is asked for its results
+        }
+        file = directory / "scheduler.json"
+        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show"]
+        self.scheduler = self.start("scheduler", *options, "--scheduler-file", file)
+        until(lambda: file.exists() and file.stat().st_size)
+        self.address = json.loads(file.read_text())["address"]
+
+    def start(self, kind, *options, **environment):
+        command = [sys.executable, "-m", "dask", kind, *map(str, options)]
+        with open(self.directory / "output", "ab") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, env={**self.environment, **environment}
+            )
+        self.processes.append(process)
+        return process
+
+    def worker(self, nanny=True, **environment):
+        return self.start(
+            "worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--memory-limit", "0",
+            "--no-dashboard", "--nanny" if nanny else "--no-nanny", "--local-directory", self.directory,
+            "--preload", TESTS / "sabotage.py", **environment,
+        )  # fmt: skip
+
+    def order(self, **orders):
+        (self.directory / "new").write_text(json.dumps(orders))
+        (self.directory / "new").rename(self.directory / "orders.json")
+
+    def begun(self):
+        """List (process, start, stop) of the parts that were begun."""
+        return read_lines(self.directory / "begun")
+
+    def close(self):
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def read_lines(file):
+    return [tuple(map(int, line.split())) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+@contextmanager
+def connected(site):
+    with Client(site.address, set_as_default=False, timeout=30) as client:
+        yield client
+
+
+async def finished(future):
+    while future.status == "pending":
+        await asyncio.sleep(0.005)
+
+
+def processes(client):
+    """Numbers of the worker processes that answer."""
+    return [number for number in client.run(os.getpid, on_error="ignore").values() if isinstance(number, int)]
+
+
+def end(process):
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
+def ours(client):
+    """Count the tasks of ours that the scheduler knows."""
+    return client.run_on_scheduler(lambda dask_scheduler: sum("daskxent" in str(key) for key in dask_scheduler.tasks))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A scheduler with two workers of one thread, which nannies start again."""
+    made = Site(tmp_path_factory.mktemp("site"))
+    made.worker()
+    made.worker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(site):
+    site.order(sleep=0.03)
+    for file in ("begun", "failed"):
+        (site.directory / file).unlink(missing_ok=True)
+    with connected(site) as client:
+        until(lambda: len(client.nthreads()) == 2)
+        yield client
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A scheduler of its own, for those who kill it or need workers that stay dead."""
+    made = Site(tmp_path)
+    made.order(sleep=0.03)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def values():
+    rng = np.random.default_rng(5)
+    return {
+        "labels": rng.integers(0, 7, ROWS),
+        "logits": rng.normal(0, 3, (ROWS, 7)).astype("float32"),
+        "weights": rng.random(ROWS),
+    }
+
+
+def write(path, values):
+    group = zarr.create_group(path, overwrite=True)
+    for name, array in values.items():
+        group.create_array(name, data=array, chunks=(CHUNK, *array.shape[1:]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def dump(values, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("dump") / "dump.zarr", values)
+
+
+@pytest.fixture(scope="module")
+def wanted(dump):
+    return dx.evaluate(**arguments(dump), threads=1)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    parts_of(monkeypatch, 1)
+
+
+def parts_of(monkeypatch, chunks):
+    monkeypatch.setattr(planning, "PART_BYTES", chunks * CHUNK * 7 * 4)
+    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", chunks * CHUNK * 7 * 4)
+
+
+def arguments(dump, **options):
+    return {
+        "y_true": dump / "labels",
+        "y_pred": dump / "logits",
+        "sample_weight": dump / "weights",
+        **OPTIONS,
+        **options,
+    }
+
+
+def disturbed(reports, moments):
+    """Exhaust reports and return the last one; `moments` says after how many of them what is done."""
+    for number, report in enumerate(reports, 1):
+        last = report
+        moments.get(number, int)()
+    return last
+
+
+# Workers die.
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_worker_is_killed(client, dump, wanted, seed):  # I1
+    rng = random.Random(seed)
+    victim = rng.choice(processes(client))
+
+    def kill():
+        time.sleep(rng.random() * 0.05)
+        end(victim)
+
+    report = disturbed(dx.stream(**arguments(dump), client=client), {rng.randrange(1, 20): kill})
+    assert report == wanted
+    assert report.complete
+    until(lambda: ours(client) == 0)
+
+
+def test_every_worker_is_killed_in_turn(client, dump, wanted):
+    first, second = processes(client)
+    moments = {5: lambda: end(first), 20: lambda: end(second)}
+    assert disturbed(dx.stream(**arguments(dump), client=client), moments) == wanted
+
+
+@pytest.mark.parametrize("mode", ["sys.exit", "segfault", "graceful"])
+def test_workers_die_all_the_time(bare, dump, wanted, mode):  # I2
+    bare.order(sleep=0.1)
+    done = threading.Event()
+
+    def supply():  # nannies do not replace workers that took their leave
+        while not done.wait(1.5):
+            bare.worker()
+
+    with connected(bare) as client:
+        client.register_plugin(KillWorker(delay="2 s", mode=mode))
+        supplier = threading.Thread(target=supply)
+        supplier.start()
+        try:
+            assert dx.evaluate(**arguments(dump), client=client) == wanted
+        finally:
+            done.set()
+            supplier.join()
+
+
+def test_a_worker_is_killed_when_it_has_finished(client, dump, wanted, monkeypatch):  # I3
+    fetch, left = driver.Window._fetch, [1, 1]
+
+    async def kill_first(window, future):
+        await finished(future)
+        if left:
+            left.pop()
+            holders = await client.who_has([future])
+            for number in (await client.run(os.getpid, workers=list(*holders.values()))).values():
+                end(number)
+        await fetch(window, future)
+
+    monkeypatch.setattr(driver.Window, "_fetch", kill_first)
+    assert dx.evaluate(**arguments(dump), client=client) == wanted
+    assert not left
+
+
+def test_rows_that_kill_their_workers_are_named(client, site, dump, wanted, monkeypatch):  # I4
+    parts_of(monkeypatch, 4)
+    monkeypatch.setattr(driver, "LAST_CHANCES", 0)
+    site.order(sleep=0.03, poison=[205])
+    with pytest.raises(dx.Poisoned, match=r"^rows 200 to 209 kill the workers that evaluate them") as caught:
+        dx.evaluate(**arguments(dump), client=client)
+    site.order()
+    assert caught.value.report.gaps == ((200, 210),)
+    here = dx.evaluate(**arguments(dump, rows=(0, 200)), threads=1)
+    here = here.merge(dx.evaluate(**arguments(dump, rows=(210, ROWS)), threads=1))
+    assert caught.value.report.state == here.state
+    until(lambda: ours(client) == 0)
+
+
+def test_rows_that_killed_a_few_workers_by_chance_are_counted(client, site, dump, wanted):
+    begun = len(site.begun())
+    site.order(sleep=0.03, poison=[205])
+    reports = dx.stream(**arguments(dump), client=client)
+
+    def spare():
+        until(lambda: sum(start <= 205 < stop for _, start, stop in site.begun()[begun:]) >= 2)
+        site.order(sleep=0.03)
+
+    assert disturbed(reports, {35: spare}) == wanted
+
+
+def test_dask_arrays_outlive_a_worker(client, dump, wanted):
+    held = arguments(dump) | {"y_pred": da.from_zarr(str(dump / "logits"))}
+    victim = processes(client)[0]
+    assert disturbed(dx.stream(**held, client=client), {1: lambda: end(victim)}) == wanted
+
+
+# The scheduler dies, or there are no workers.
+
+
+def test_the_scheduler_is_killed(client, bare, dump, wanted, tmp_path):  # I5
+    bare.worker(nanny=False)
+    journal = tmp_path / "run.journal"
+    with connected(bare) as lost:
+        lost.wait_for_workers(1, timeout=60)
+        reports = dx.stream(**arguments(dump), client=lost, journal=journal)
+        with pytest.raises(dx.ClusterLost) as caught:
+            disturbed(reports, {7: bare.scheduler.kill})
+    assert caught.value.journal == str(journal)
+    assert 70 <= caught.value.report.rows < ROWS
+    report = dx.evaluate(**arguments(dump), client=client, journal=journal)
+    assert report == wanted
+    assert report.notes == (f"{caught.value.report.rows} rows were in the journal already",)
+
+
+def test_the_scheduler_is_killed_under_dask_arrays(bare, dump):
+    bare.worker(nanny=False)
+    held = arguments(dump) | {"y_pred": da.from_zarr(str(dump / "logits"))}
+    with connected(bare) as lost:
+        lost.wait_for_workers(1, timeout=60)
+        with pytest.raises(dx.ClusterLost) as caught:
+            disturbed(dx.stream(**held, client=lost), {1: bare.scheduler.kill})
+    assert 0 < caught.value.report.rows < ROWS
+
+
+def test_workers_come_and_go(bare, dump, wanted, monkeypatch):  # I11
+    widths = []
+    submit = driver.Window._submit
+    monkeypatch.setattr(driver.Window, "_submit", lambda w, items: (submit(w, items), widths.append(len(w.pending)))[0])
+    monkeypatch.setattr(driver, "LOOK_AROUND", 0.1)
+    bare.order(sleep=0.1)
+    with connected(bare) as client:
+        first, _ = bare.worker(nanny=False), bare.worker(nanny=False)  # they are not there yet
+        reports = dx.stream(**arguments(dump), client=client)
+        report = disturbed(reports, {20: lambda: first.send_signal(signal.SIGTERM)})
+    assert report == wanted
+    assert widths[0] == 1
+    assert max(widths) == 2 * driver.IN_FLIGHT
+    assert widths[-2] <= driver.IN_FLIGHT
+
+
+def test_no_workers_for_too_long(bare, dump, monkeypatch):
+    only = bare.worker(nanny=False)
+    with connected(bare) as client:
+        client.wait_for_workers(1, timeout=60)
+        began = time.monotonic()
+        with pytest.raises(dx.Stalled, match="no workers for 2 seconds") as caught:
+            disturbed(dx.stream(**arguments(dump), client=client, worker_timeout=2), {4: only.kill})
+        assert time.monotonic() - began < 30
+        assert 40 <= caught.value.report.rows < ROWS
+        with pytest.raises(dx.Stalled):
+            dx.evaluate(**arguments(dump), client=client, worker_timeout=1)
+
+
+def test_no_workers_when_results_are_fetched(bare, dump, monkeypatch):
+    only, fetch = bare.worker(nanny=False), driver.Window._fetch
+
+    async def kill_first(window, future):
+        await finished(future)
+        only.kill()
+        await fetch(window, future)
+
+    monkeypatch.setattr(driver.Window, "_fetch", kill_first)
+    with connected(bare) as client:
+        client.wait_for_workers(1, timeout=60)
+        with pytest.raises(dx.Stalled):
+            dx.evaluate(**arguments(dump), client=client, worker_timeout=2)
+
+
+# Storage fails.
+
+
+def test_reads_that_fail_are_tried_again(client, site, dump, wanted):  # I9
+    site.order(flaky={"logits/c/7/0": 2, "labels/c/30": 1})
+    report = dx.evaluate(**arguments(dump), client=client)
+    assert report == wanted
+    assert report.retries == 3
+
+
+def test_reads_that_keep_failing_end_the_run(client, site, dump, monkeypatch):
+    site.order(flaky={"logits/c/7/0": 99})
+    with pytest.raises(dx.Unreadable, match=r"rows 70 to 79: .* 5 times, .*logits/c/7/0") as caught:
+        dx.evaluate(**arguments(dump), client=client)
+    assert caught.value.report.rows < ROWS
+    assert len((site.directory / "failed").read_text().splitlines()) == 5
+    until(lambda: ours(client) == 0)
+
+
+def test_data_errors_are_told_at_once(client, site, dump, values, tmp_path):
+    labels = values["labels"].copy()
+    labels[123] = 7
+    bad = write(tmp_path / "bad.zarr", {**values, "labels": labels})
+    with pytest.raises(ValueError, match=r"y_true: label 7 at row 123 is outside \[0, 7\)"):
+        dx.evaluate(**arguments(bad), client=client)
+    (bad / "logits/c/2/0").write_bytes(b"no chunk")
+    with pytest.raises(ValueError, match=r"y_pred: chunk c/2/0 of .* cannot be decoded"):
+        dx.evaluate(**arguments(bad, on_invalid="skip"), client=client)
+    assert sum(start == 20 for _, start, _ in site.begun()) == 2  # once by each
+
+
+# The client is interrupted.
+
+
+CLIENT = """
+import sys, daskxent as dx
+from distributed import Client
+from daskxent import planning
+planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+with Client(sys.argv[1]) as client:
+    dump = sys.argv[2]
+    try:
+        dx.evaluate(dump + "/labels", dump + "/logits", sample_weight=dump + "/weights", client=client, {options})
+    except KeyboardInterrupt as error:
+        print(error.report.to_json())
+"""
+
+
+def begun_by(site, process, parts):
+    until(lambda: len(site.begun()) >= parts or process.poll() is not None)
+    assert process.poll() is None
+
+
+def test_the_client_is_interrupted(client, site, dump, wanted):  # I13
+    site.order(sleep=0.3)
+    script = CLIENT.format(options=", ".join(f"{name}={value!r}" for name, value in OPTIONS.items()))
+    command = [sys.executable, "-c", script, site.address, str(dump)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        begun_by(site, process, 8)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=30)
+    partial = dx.Report.from_json(printed)
+    assert 0 < partial.rows < ROWS
+    parts = [dx.evaluate(**arguments(dump, rows=span), threads=1).state for span in partial.state.covered]
+    assert partial.state == engine.merge_all(parts)
+    until(lambda: ours(client) == 0)
+    site.order()
+    assert dx.evaluate(**arguments(dump), client=client) == wanted
+
+
+def test_the_command_is_interrupted(client, site, dump):
+    site.order(sleep=0.3)
+    command = [sys.executable, "-c", "from daskxent import cli, planning; planning.SMALLEST_PART_BYTES = 1; cli.main()"]
+    command += ["evaluate", str(dump / "labels"), str(dump / "logits"), "--from-logits", "--scheduler", site.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        begun_by(site, process, 4)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1].startswith("Interrupted")
+    until(lambda: ours(client) == 0)
+
+
+def test_nothing_is_left_of_a_stream_that_is_dropped(client, dump):
+    reports = dx.stream(**arguments(dump), client=client)
+    next(reports)
+    reports.close()
+    until(lambda: ours(client) == 0)
+    assert client.futures == {}
+
+
+# What must not be mixed up.
+
+
+def test_a_straggler_holds_nobody_up(client, site, dump, wanted):  # I10
+    site.order(slow={"0": 4})
+    began, reports = time.monotonic(), dx.stream(**arguments(dump), client=client)
+    for report in reports:
+        if report.rows == ROWS - CHUNK:
+            assert time.monotonic() - began < 4
+            assert report.gaps == ((0, CHUNK),)
+    assert report == wanted
+
+
+def test_what_comes_back_twice_counts_once(client, dump, wanted, monkeypatch):  # I14
+    fetch = driver.Window._fetch
+
+    async def twice(window, future):
+        await asyncio.gather(fetch(window, future), fetch(window, future))
+
+    monkeypatch.setattr(driver.Window, "_fetch", twice)
+    assert dx.evaluate(**arguments(dump), client=client) == wanted
+
+
+def test_two_evaluations_share_a_client(client, dump, wanted):  # I15
+    found = {}
+    other = arguments(dump, rows=(100, 300))
+
+    def evaluate(name, asked):
+        found[name] = dx.evaluate(**asked, client=client)
+
+    asked = {"whole": arguments(dump), "same": arguments(dump), "other": other}
+    threads = [threading.Thread(target=evaluate, args=item) for item in asked.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {"whole": wanted, "same": wanted, "other": dx.evaluate(**other, threads=1)}
+
+
+def test_a_rewritten_dump_is_read_anew(client, values, tmp_path, wanted):
+    moved = write(tmp_path / "dump.zarr", values)
+    assert dx.evaluate(**arguments(moved), client=client) == wanted
+    write(moved, {**values, "logits": values["logits"][::-1]})
+    again = dx.evaluate(**arguments(moved), client=client)
+    assert again == dx.evaluate(**arguments(moved), threads=1)
+    assert again["crossentropy"] != wanted["crossentropy"]
+
+
+def test_any_mix_of_processors_gives_the_same_bits(client, site, dump, wanted):  # I16
+    plain = site.worker(nanny=False, NPY_DISABLE_CPU_FEATURES="AVX512F AVX512CD AVX512_SKX AVX2 FMA3")
+    try:
+        client.wait_for_workers(3, timeout=60)
+        assert dx.evaluate(**arguments(dump), client=client) == wanted
+        assert len({process for process, _, _ in site.begun()}) == 3
+    finally:
+        plain.terminate()
+        plain.wait()
+
+
+def test_asynchronous_clients(site, dump, wanted, client):
+    async def evaluate():
+        async with Client(site.address, asynchronous=True, set_as_default=False) as own:
+            with pytest.raises(TypeError, match="aevaluate"):
+                dx.evaluate(**arguments(dump), client=own)
+            return await asyncio.gather(*(dx.aevaluate(**arguments(dump), client=own) for _ in range(2)))
+
+    assert asyncio.run(evaluate()) == [wanted, wanted]
+
+
+def test_an_evaluation_that_is_no_longer_awaited_stops(site, dump, client):
+    site.order(sleep=0.3)
+
+    async def evaluate():
+        async with Client(site.address, asynchronous=True, set_as_default=False) as own:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(dx.aevaluate(**arguments(dump), client=own), 2)
+
+    asyncio.run(evaluate())  # waits for its threads
+    until(lambda: ours(client) == 0, seconds=5)
+    assert len(site.begun()) < ROWS // CHUNK
+
+
+def test_what_is_sent_is_small(client, dump, monkeypatch):
+    sizes, mapped = [], client.map
+
+    def weighed(call, works, *rest, **options):
+        sizes.extend(map(len, works))
+        return mapped(call, works, *rest, **options)
+
+    monkeypatch.setattr(client, "map", weighed)
+    dx.evaluate(**arguments(dump), client=client)
+    assert len(sizes) == ROWS // CHUNK
+    assert max(sizes) < 1000 + 3 * len(str(dump))
+
+
+def test_an_array_that_changed_its_shape_is_refused(values, tmp_path):
+    moved = write(tmp_path / "dump.zarr", values)
+    inputs, question, _ = engine._prepare(**arguments(moved))
+    sent = pickle.dumps(Work(inputs, question))
+    zarr.open_array(moved / "logits").resize((ROWS + 1, 7))
+    arrays._opened_again.cache_clear()
+    with pytest.raises(ValueError, match=r"y_pred: the shape or the storage of .*logits has changed"):
+        pickle.loads(sent)
+
+
+def test_the_scheduler_keeps_a_window_of_tasks(client, dump):
+    most = 0
+    for _ in dx.stream(**arguments(dump), client=client):
+        most = max(most, ours(client))
+    assert 0 < most <= 2 * 2 * driver.IN_FLIGHT
