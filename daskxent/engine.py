@@ -196,9 +196,9 @@ def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
     >>> [report.complete for report in stream([0, 1], [[0.9, 0.1], [0.2, 0.8]])]
     [True]
     """
-    call = {"y_true": y_true, "y_pred": y_pred, **options}
-    inputs, question, options = _prepare(y_true, y_pred, **options)
-    return run(inputs, question, **options, call=_repeatable(call))
+    inputs, question, where = _prepare(y_true, y_pred, **options)
+    asked = {**(_prepare.__kwdefaults__ or {}), **options, "metrics": question.metrics, "rows": where["rows"]}
+    return run(inputs, question, **where, call=_repeatable({"y_true": y_true, "y_pred": y_pred, **asked}))
 
 
 def run(

@@ -1,0 +1,419 @@
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import daskxent as dx
+from daskxent import engine, parts, planning
+from daskxent.journal import Journal, JournalError, read
+from daskxent.sources.arrays import Memory, Npy, Zarr
+
+ROWS, CHUNK, CLASSES = 60, 10, 4
+METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(planning, "PART_BYTES", CHUNK * CLASSES * 4)
+    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", CHUNK * CLASSES * 4)
+
+
+@pytest.fixture
+def values():
+    rng = np.random.default_rng(6)
+    labels, logits = rng.integers(0, CLASSES, ROWS), rng.normal(0, 3, (ROWS, CLASSES)).astype("float32")
+    return {"labels": labels, "logits": logits, "weights": rng.random(ROWS)}
+
+
+def write(path, values):
+    group = zarr.create_group(path, overwrite=True)
+    for name, array in values.items():
+        group.create_array(name, data=array, chunks=(CHUNK, *array.shape[1:]))
+    return path
+
+
+@pytest.fixture
+def dump(values, tmp_path):
+    return write(tmp_path / "dump.zarr", values)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "run.journal"
+
+
+def arguments(dump, **options):
+    given = {"y_true": dump / "labels", "y_pred": dump / "logits", "sample_weight": dump / "weights"}
+    return {**given, "metrics": METRICS, "from_logits": True, "threads": 1, **options}
+
+
+def evaluate(dump, journal=None, **options):
+    return dx.evaluate(**arguments(dump, journal=journal, **options))
+
+
+def begin(journal, count, **asked):
+    """Evaluate a few parts and stop."""
+    reports = dx.stream(**asked, journal=journal)
+    last = list(itertools.islice(reports, count))[-1]
+    reports.close()
+    return last
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Spans of the parts that are evaluated."""
+    spans = []
+    evaluate_part = parts.evaluate_part
+
+    def noted(inputs, question, start, stop):
+        spans.append((start, stop))
+        return evaluate_part(inputs, question, start, stop)
+
+    monkeypatch.setattr(parts, "evaluate_part", noted)
+    return spans
+
+
+def test_a_run_that_was_cut_short_goes_on(dump, journal, evaluated):
+    wanted = evaluate(dump)
+    assert begin(journal, 3, **arguments(dump)).rows == 3 * CHUNK
+    evaluated.clear()
+    report = evaluate(dump, journal)
+    assert report == wanted
+    assert report.journal == str(journal)
+    assert report.notes == ("30 rows were in the journal already",)
+    assert evaluated == [(30, 40), (40, 50), (50, 60)]
+    evaluated.clear()
+    assert evaluate(dump, journal) == wanted
+    assert evaluated == []
+
+
+def test_metrics_may_be_any_iterable(dump, journal):
+    report = evaluate(dump, journal, metrics=iter(METRICS))
+    assert report == evaluate(dump, journal, metrics=list(METRICS))
+    assert dx.verify(report) == 6
+
+
+def test_other_parts_fill_the_gaps(dump, journal, monkeypatch):
+    begin(journal, 2, **arguments(dump))
+    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 10**6)
+    monkeypatch.setattr(planning, "PART_BYTES", 10**6)
+    assert evaluate(dump, journal) == evaluate(dump)
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "npy", "blocks", "NumPy labels"])
+def test_whatever_holds_the_arrays(values, dump, journal, tmp_path, kind):
+    asked = arguments(dump)
+    if kind == "NumPy":
+        asked |= {"y_true": values["labels"], "y_pred": values["logits"], "sample_weight": values["weights"]}
+    elif kind == "NumPy labels":
+        asked |= {"y_true": values["labels"]}
+    elif kind == "npy":
+        for name, array in values.items():
+            np.save(tmp_path / name, array)
+        asked |= {"y_true": tmp_path / "labels.npy", "y_pred": tmp_path / "logits.npy"}
+    else:
+        asked |= {"y_pred": np.split(values["logits"], 2, axis=1)}
+    assert begin(journal, 2, **asked).rows < ROWS
+    assert dx.evaluate(**asked, journal=journal) == evaluate(dump)
+    if kind == "NumPy":
+        values["logits"][0] += 1
+        with pytest.raises(JournalError, match=r"inputs\.y_pred\.sample was"):
+            dx.evaluate(**asked, journal=journal)
+
+
+def test_dask_arrays_are_refused(dump, journal):
+    import dask.array as da
+
+    with pytest.raises(ValueError, match="journal: a dask array has no identity"):
+        dx.evaluate(**arguments(dump) | {"y_pred": da.from_zarr(str(dump / "logits"))}, journal=journal)
+    assert not journal.exists()
+
+
+def test_cut_anywhere_in_the_last_two_records_or_the_header(dump, journal, values):
+    wanted = evaluate(dump)
+    begin(journal, 4, **arguments(dump))
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    assert len(lines) == 5
+    ends = list(itertools.accumulate(map(len, lines)))
+    for length in [*range(ends[0] + 1), *range(ends[2], ends[4] + 1)]:
+        journal.write_bytes(whole[:length])
+        report = evaluate(dump, journal)
+        assert report == wanted
+        kept = max(0, sum(end <= length for end in ends) - 1) * CHUNK
+        assert report.notes == ((f"{kept} rows were in the journal already",) if kept else ())
+        assert journal.read_bytes()[: len(lines[0])] == lines[0]
+        assert read(str(journal))[0]["call"]["y_pred"] == str(dump / "logits")
+
+
+def test_damage_is_an_error(dump, journal):
+    begin(journal, 3, **arguments(dump))
+    whole = journal.read_bytes()
+    rng = random.Random(1)
+    places = [*rng.sample(range(len(whole) - 1), 60), *(i for i, byte in enumerate(whole[:-1]) if byte == 10)]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.randrange(8)
+        journal.write_bytes(damaged)
+        line = whole[:place].count(b"\n") + 1
+        with pytest.raises(JournalError, match=f"journal .*: line {line} is "):
+            evaluate(dump, journal)
+        assert journal.read_bytes() == damaged
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], lines[1], lines[1]]))
+    with pytest.raises(ValueError, match="covered twice"):
+        evaluate(dump, journal)
+    journal.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(JournalError, match="line 1 is not the header"):
+        evaluate(dump, journal)
+
+
+@pytest.mark.parametrize("content", [b"precious", b"precious\n", b"{}\n", b"\n"])
+def test_a_file_that_is_no_journal_is_left_alone(dump, journal, content):
+    journal.write_bytes(content)
+    with pytest.raises(JournalError, match=r"line 1 is damaged|this file is no journal"):
+        evaluate(dump, journal)
+    assert journal.read_bytes() == content
+
+
+def changed(values, change):
+    if change == "classes":
+        return values | {"logits": np.pad(values["logits"], ((0, 0), (0, 1)))}
+    if change == "dtype":
+        return values | {"logits": values["logits"].astype("float64")}
+    if change == "data":
+        return values | {"logits": values["logits"] + 1}
+    if change == "labels":
+        return values | {"labels": values["labels"][::-1]}
+    return {name: array[:30] for name, array in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("classes", r"inputs\.y_pred\.shape was \[60, 4\], is \[60, 5\]"),
+        ("dtype", r"inputs\.y_pred\.dtype was 'float32', is 'float64'"),
+        ("data", r"inputs\.y_pred\.sample was"),
+        ("labels", r"inputs\.y_true\.sample was"),
+        ("fewer rows", "made for 60 steps along the first axis, now 30"),
+    ],
+)
+def test_other_arrays_are_refused(dump, journal, values, change, named):
+    evaluate(dump, journal)
+    before = journal.read_bytes()
+    write(dump, changed(values, change))
+    with pytest.raises(JournalError, match=named):
+        evaluate(dump, journal)
+    assert journal.read_bytes() == before
+
+
+def test_other_chunks_and_other_places_are_refused(dump, journal, values, tmp_path):
+    evaluate(dump, journal)
+    with pytest.raises(JournalError, match=r"inputs\.y_pred\.where was .*dump\.zarr/logits.* is .*moved\.zarr/logits"):
+        evaluate(dump.rename(tmp_path / "moved.zarr"), journal)
+    group = zarr.create_group(dump)
+    for name, array in values.items():
+        group.create_array(name, data=array, chunks=(CHUNK + 1, *array.shape[1:]))
+    with pytest.raises(JournalError, match=r"inputs\.y_pred\.layout was"):
+        evaluate(dump, journal)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"metrics": ["accuracy"]}, r"question\.metrics was \['crossentropy', .*\], is \['accuracy'\]"),
+        ({"from_logits": False}, r"question\.from_logits was True, is False"),
+        ({"ignore_class": 1}, r"question\.ignore_class was None, is 1"),
+        ({"on_invalid": "skip"}, r"question\.on_invalid was 'raise', is 'skip'"),
+        ({"on_missing": "fill"}, r"question\.on_missing was None, is 'fill'"),
+        ({"rows": (0, 20)}, r"question\.rows was None, is \[0, 20\]"),
+        ({"sample_weight": None}, r"inputs\.sample_weight was \{.*\}, is None"),
+        ({"sample_weight": 2.0}, r"inputs\.sample_weight was \{.*\}, is 2\.0"),
+    ],
+)
+def test_another_question_is_refused(dump, journal, asked, named):
+    evaluate(dump, journal)
+    with pytest.raises(JournalError, match=named):
+        evaluate(dump, journal, **asked)
+
+
+@pytest.mark.parametrize("cuts", [(25, 60), (30, 45, 60), (7, 8, 60)])
+def test_growing_dumps(values, tmp_path, journal, evaluated, cuts):
+    full = evaluate(write(tmp_path / "full.zarr", values))
+    dump = write(tmp_path / "dump.zarr", {name: array[: cuts[0]] for name, array in values.items()})
+    evaluate(dump, journal)
+    for before, now in itertools.pairwise(cuts):
+        for name, array in values.items():
+            stored = zarr.open_array(dump / name)
+            stored.resize((now, *array.shape[1:]))
+            stored[before:now] = array[before:now]
+        evaluated.clear()
+        report = evaluate(dump, journal)
+        assert min(start for start, _ in evaluated) == before  # what is new, and nothing else
+        assert sum(stop - start for start, stop in evaluated) == now - before
+    assert report == full
+    assert dx.verify(report, parts=99) >= len(cuts)
+
+
+def test_rows_that_change_after_a_dump_grew_are_noticed(values, tmp_path, journal):
+    dump = write(tmp_path / "dump.zarr", {name: array[:20] for name, array in values.items()})
+    evaluate(dump, journal)
+    write(dump, values)
+    evaluate(dump, journal)
+    write(dump, values | {"logits": np.concatenate([values["logits"][:40], values["logits"][40:] + 1])})
+    with pytest.raises(JournalError, match=r"inputs\.y_pred\.sample"):
+        evaluate(dump, journal)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_journal
+from daskxent import parts, planning
+
+def slow(*part):
+    import time
+    time.sleep(float(sys.argv[4]))
+    return evaluate_part(*part)
+
+planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+evaluate_part, parts.evaluate_part = parts.evaluate_part, slow
+print("ready", flush=True)
+test_journal.evaluate(Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def another_process(dump, journal, sleep):
+    command = [sys.executable, "-c", SCRIPT, *map(str, [Path(__file__).parent, dump, journal, sleep])]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def test_one_process_at_a_time(dump, journal):
+    with another_process(dump, journal, 60) as other:
+        while not (journal.exists() and journal.stat().st_size):
+            assert other.poll() is None
+            time.sleep(0.02)
+        with pytest.raises(JournalError, match="another process is writing it"):
+            evaluate(dump, journal)
+        other.kill()
+    assert evaluate(dump, journal) == evaluate(dump)
+    reports = dx.stream(**arguments(dump, rows=(0, 50)), journal=str(journal) + "2")
+    next(reports)
+    with pytest.raises(JournalError, match="another process"):
+        evaluate(dump, str(journal) + "2", rows=(0, 50))
+    reports.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_client_is_killed(dump, journal, seed):
+    with another_process(dump, journal, 0.02) as client:
+        client.stdout.readline()
+        time.sleep(random.Random(seed).random() * 0.3)
+        client.send_signal(signal.SIGKILL)
+        assert client.wait() in (-signal.SIGKILL, 0)
+    assert evaluate(dump, journal) == evaluate(dump)
+
+
+def test_an_interrupted_write_loses_one_part(dump, journal, monkeypatch):
+    """A disk that fills up: the run ends, and goes on when there is room."""
+    writes = itertools.count()
+    write_record = Journal._write
+
+    def full(self, record):
+        if next(writes) == 3:
+            self._file.write(b"1234 torn")
+            self._file.flush()
+            raise OSError(28, "No space left on device")
+        write_record(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_write", full)
+        with pytest.raises(OSError, match="No space"):
+            evaluate(dump, journal)
+    report = evaluate(dump, journal)
+    assert report == evaluate(dump)
+    assert report.notes == ("20 rows were in the journal already",)
+
+
+def test_it_is_plain_text(dump, journal):
+    evaluate(dump, journal)
+    lines = journal.read_text("ascii").splitlines()
+    records = [json.loads(line.partition(" ")[2]) for line in lines]
+    assert records[0]["daskxent journal"] == 1
+    assert records[0]["steps"] == ROWS
+    assert [record["state"]["covered"] for record in records[1:]] == [[[i, i + CHUNK]] for i in range(0, ROWS, CHUNK)]
+
+
+def test_any_directory_will_do(dump, journal, monkeypatch):
+    monkeypatch.chdir(dump.parent)
+    report = dx.evaluate(
+        "dump.zarr/labels", "dump.zarr/logits", sample_weight="dump.zarr/weights", metrics=METRICS, from_logits=True,
+        threads=1, journal="run.journal",
+    )  # fmt: skip
+    monkeypatch.chdir(os.sep)
+    assert dx.verify(dx.Report.from_json(report.to_json())) == 6
+
+
+def test_verify_names_rows_that_changed(dump, journal, values):
+    report = evaluate(dump, journal)
+    assert dx.verify(report) == 6
+    assert dx.verify(report, parts=2) == 2
+    logits = zarr.open_array(dump / "logits")
+    logits[33, 2] += 0.5
+    with pytest.raises(ValueError, match=r"^verify: rows 30 to 39 give other bits"):
+        dx.verify(report, parts=6)
+
+
+def test_verify_refuses_what_it_cannot_check(dump, journal, values):
+    with pytest.raises(ValueError, match="without a journal"):
+        dx.verify(evaluate(dump))
+    report = evaluate(dump, journal)
+    other = evaluate(dump, str(journal) + "2", rows=(0, 20))
+    with pytest.raises(ValueError, match=r"is not what the journal .* adds up to"):
+        dx.verify(engine.replace(report, state=other.state))
+    held = dx.evaluate(values["labels"], values["logits"], from_logits=True, threads=1, journal=str(journal) + "3")
+    with pytest.raises(ValueError, match="not given as paths"):
+        dx.verify(held)
+
+
+def test_reports_of_jobs_merge_to_the_bits_of_one_run(dump, journal, values, tmp_path):
+    wanted = evaluate(dump)
+    spans = [(0, 17), (17, 40), (40, ROWS)]
+    jobs = [evaluate(dump, f"{journal}{i}", rows=span) for i, span in enumerate(spans)]
+    jobs = [dx.Report.from_json(job.to_json()) for job in jobs]
+    both = jobs[2].merge(jobs[0])
+    assert both.gaps == ((17, 40),)
+    assert not both.complete
+    assert both.merge(jobs[1]) == wanted
+    with pytest.raises(ValueError, match="rows 0 to 16 are covered twice"):
+        both.merge(jobs[0])
+    with pytest.raises(ValueError, match="different questions"):
+        both.merge(evaluate(dump, rows=(17, 40), metrics=["accuracy"]))
+    other = write(tmp_path / "other.zarr", values | {"logits": values["logits"] + 1})
+    with pytest.raises(ValueError, match="different arrays"):
+        both.merge(evaluate(other, tmp_path / "other.journal", rows=(17, 40)))
+    moved = dump.rename(tmp_path / "moved.zarr")
+    assert both.merge(evaluate(moved, tmp_path / "moved.journal", rows=(17, 40))) == wanted
+
+
+def test_reads_are_counted(dump, journal, monkeypatch):
+    """Going on reads the chunks that are left, and no others, but for the first bytes of a few."""
+    begin(journal, 4, **arguments(dump))
+    boxes = []
+    for kind in (Zarr, Npy, Memory):
+        whole = kind.read
+        monkeypatch.setattr(
+            kind, "read", lambda self, box, absent=None, whole=whole: (boxes.append(box), whole(self, box, absent))[1]
+        )
+    evaluate(dump, journal)
+    assert {(box[0].start, box[0].stop) for box in boxes} == {(40, 50), (50, 60)}
