@@ -503,6 +503,8 @@ def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: fl
         return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
     if not hasattr(client, "scheduler"):
         raise TypeError(f"client: expected a distributed.Client, got {client!r}")
+    if client.status in ("closing", "closed"):
+        raise ValueError(f"client: {client!r} is closed")
     from daskxent.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
 
     runner = ClusterGraph if is_dask(inputs.predictions) else Cluster

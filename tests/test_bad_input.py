@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from distributed import Client
 
 import daskxent as dx
 
@@ -513,6 +514,24 @@ def test_what_a_url_fails_of_is_told_with_the_url(monkeypatch):
 
     monkeypatch.setattr(zarr, "open", fail)
     refused(OSError, "y_pred: s3://dump/p cannot be opened: Unable to locate credentials", LABELS, "s3://dump/p")
+
+
+def test_an_npy_file_behind_a_url():
+    message = "y_pred: a .npy file is memory-mapped: expected a local path, got s3://dump/p.npy"
+    refused(ValueError, message, LABELS, "s3://dump/p.npy")
+
+
+def test_a_view_without_its_package(monkeypatch):
+    monkeypatch.setattr("daskxent.sources.arrays.find_spec", lambda name: None)
+    message = "view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'"
+    refused(ImportError, message, LABELS, PREDICTIONS.astype("uint16"), view="bfloat16")
+
+
+@RUNS
+def test_a_closed_client(run):
+    with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
+        pass
+    refused(ValueError, "is closed", LABELS, PREDICTIONS, client=client, run=run)
 
 
 @RUNS

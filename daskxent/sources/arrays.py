@@ -13,6 +13,7 @@ import pickle
 import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -404,6 +405,8 @@ def open_predictions(given: Any, axis: int, view: str | None = None) -> Any:
     """
     if view not in (None, "bfloat16"):
         raise ValueError(f"view: expected 'bfloat16', got {view!r}")
+    if view and not find_spec("ml_dtypes"):
+        raise ImportError("view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'")
     if not _are_blocks(given):
         return _viewed(open_array(given, "y_pred"), view)
     blocks = [_viewed(open_array(block, f"y_pred[{i}]"), view) for i, block in enumerate(given)]
@@ -475,6 +478,8 @@ def _open_path(path: str, name: str) -> Source:
     if local:
         path = os.path.abspath(path)  # a worker may run in another directory
     if path.endswith(".npy"):
+        if not local:
+            raise ValueError(f"{name}: a .npy file is memory-mapped: expected a local path, got {path}")
         return Npy.open(path, name)
     import zarr
 
