@@ -42,8 +42,8 @@ class Commands(click.Group):
         try:
             with _one_line_warnings():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            self._end(ctx, "Interrupted", INTERRUPTED)
+        except KeyboardInterrupt as error:
+            self._end(ctx, f"Interrupted{_kept(error)}", INTERRUPTED)
         except BAD_INPUT as error:
             self._end(ctx, f"Error: {error}", BAD_USE)
         except (click.ClickException, click.exceptions.Exit):
@@ -51,12 +51,21 @@ class Commands(click.Group):
         except Exception as error:
             if not isinstance(error, _failures()):
                 raise
-            self._end(ctx, f"Error: {error or type(error).__name__}", FAILED)
+            self._end(ctx, f"Error: {error or type(error).__name__}{_kept(error)}", FAILED)
 
     @staticmethod
     def _end(ctx: click.Context, message: str, status: int) -> None:
         click.echo(message, err=True)
         ctx.exit(status)
+
+
+def _kept(error: BaseException) -> str:
+    """Say what was evaluated before an error, and where it is kept."""
+    report, journal = getattr(error, "report", None), getattr(error, "journal", None)
+    if report is None or not report.rows:
+        return ""
+    more = f"; they are in {journal}, and the same line goes on from there" if journal else ""
+    return f" ({report.rows:,} of {report.expected:,} rows were evaluated{more})"
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -144,6 +153,7 @@ def main() -> None:
 
 @main.command()
 @_takes_inputs
+@click.option("--journal", metavar="FILE", help="Keep what is evaluated in FILE; the same line again goes on from it.")
 @click.option("--progress/--no-progress", default=None, help="By default a bar is drawn on terminals only.")
 def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **options: Any) -> None:
     """Evaluate PREDICTIONS against LABELS."""
@@ -165,6 +175,50 @@ def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
     with _client(scheduler, options["threads"]) as client:
         found = engine.plan(**options, client=client)
     click.echo(json.dumps(planning.describe(found)) if as_json else repr(found))
+
+
+@main.command()
+@click.argument("reports", metavar="REPORT...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.pass_context
+def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
+    """Join reports of different rows, as `evaluate --rows --json` writes them, to that of one run over all.
+
+    The exit status is 1 if rows are missing; they are told.
+    """
+    from daskxent.report import Report
+
+    report = reduce(Report.merge, map(_read_report, reports))
+    click.echo(report.to_json() if as_json else _table("Report", report.lines()))
+    for start, stop in report.gaps:
+        click.echo(f"Missing: rows {start} to {stop - 1}", err=True)
+    if report.gaps:
+        ctx.exit(FAILED)
+
+
+@main.command()
+@click.argument("report")
+@click.option("--parts", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="How many.")
+def verify(report: str, parts: int) -> None:
+    """Evaluate some of the parts behind REPORT again and compare every bit.
+
+    REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
+    """
+    from daskxent import engine
+
+    checked = engine.verify(_read_report(report), parts=parts)
+    click.echo(f"{checked} parts gave the same bits")
+
+
+def _read_report(path: str) -> Report:
+    from pathlib import Path
+
+    from daskxent.report import Report
+
+    try:
+        return Report.from_json(Path(path).read_text())
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no report: {error}") from error
 
 
 @main.command()

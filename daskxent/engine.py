@@ -402,7 +402,7 @@ def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] |
             report = shown
     except KeyboardInterrupt as error:
         interrupted = Interrupted(*error.args)
-        interrupted.report = report
+        interrupted.report, interrupted.journal = report, report.journal if report else None
         raise interrupted from None
     assert report is not None
     return report

@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+import zarr
+from click.testing import CliRunner
+
+import daskxent as dx
+from daskxent import cli, engine, planning
+from daskxent.report import ClusterLost, Interrupted, Report
+
+ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 1)
+
+
+@pytest.fixture
+def dump(tmp_path):
+    rng = np.random.default_rng(8)
+    group = zarr.create_group(tmp_path / "dump.zarr")
+    group.create_array("labels", data=rng.integers(0, 3, ROWS), chunks=(10,))
+    group.create_array("logits", data=rng.normal(size=(ROWS, 3)).astype("float32"), chunks=(10, 3))
+    return tmp_path / "dump.zarr"
+
+
+@pytest.fixture
+def wanted(dump):
+    return dx.evaluate(dump / "labels", dump / "logits", from_logits=True, threads=1)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, list(map(str, arguments)))
+
+
+def evaluate(dump, *options):
+    return run("evaluate", dump / "labels", dump / "logits", "--from-logits", *options, "--json")
+
+
+def written(dump, path, *options):
+    """Evaluate and write the report to a file."""
+    result = evaluate(dump, *options)
+    assert result.exit_code == 0, result.output
+    path.write_text(result.stdout)
+    return path
+
+
+def test_a_journal_goes_on(dump, tmp_path, wanted):
+    journal = tmp_path / "run.journal"
+    reports = dx.stream(dump / "labels", dump / "logits", from_logits=True, threads=1, journal=journal)
+    next(reports)
+    reports.close()
+    result = evaluate(dump, "--journal", journal)
+    assert Report.from_json(result.stdout) == wanted
+    assert json.loads(result.stdout)["notes"] == ["10 rows were in the journal already"]
+    other = evaluate(dump, "--journal", journal, "--metric", "accuracy")
+    assert (other.exit_code, other.stdout) == (2, "")
+    assert "question.metrics was ['crossentropy', 'accuracy'], is ['accuracy']" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said"), [(ClusterLost, 1, "Error: gone"), (Interrupted, 130, "Interrupted")]
+)
+def test_what_is_kept_is_told(dump, wanted, monkeypatch, kind, status, said):
+    error = kind("gone")
+    error.report = engine.replace(wanted, expected=ROWS + 10)
+
+    def fail(**options):
+        error.journal = options["journal"]
+        raise error
+
+    monkeypatch.setattr(engine, "evaluate", fail)
+    result = evaluate(dump)
+    assert (result.exit_code, result.stderr) == (status, f"{said} (40 of 50 rows were evaluated)\n")
+    result = evaluate(dump, "--journal", "run.journal")
+    more = "they are in run.journal, and the same line goes on from there"
+    assert (result.exit_code, result.stderr) == (status, f"{said} (40 of 50 rows were evaluated; {more})\n")
+
+
+def test_merge(dump, tmp_path, wanted):
+    spans = ["0:13", "13:20", "20:40"]
+    files = [written(dump, tmp_path / f"{i}.json", "--rows", span) for i, span in enumerate(spans)]
+    result = run("merge", *reversed(files), "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert Report.from_json(result.stdout) == wanted
+    table = run("merge", *files)
+    assert table.exit_code == 0
+    assert f"crossentropy  {wanted['crossentropy']:.10g} nats" in table.stdout
+
+
+def test_merge_tells_gaps(dump, tmp_path):
+    files = [written(dump, tmp_path / f"{i}.json", "--rows", span) for i, span in enumerate(["5:13", "20:30"])]
+    result = run("merge", *files)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == ["Missing: rows 0 to 4", "Missing: rows 13 to 19", "Missing: rows 30 to 39"]
+    assert "18 of 40 (incomplete)" in result.stdout
+    alone = run("merge", files[0], "--json")
+    assert alone.exit_code == 1
+    assert Report.from_json(alone.stdout).rows == 8
+
+
+def test_merge_refuses(dump, tmp_path):
+    first = written(dump, tmp_path / "first.json", "--rows", "0:20")
+    second = written(dump, tmp_path / "second.json", "--rows", "15:40")
+    other = written(dump, tmp_path / "other.json", "--rows", "20:40", "--metric", "bits")
+    (tmp_path / "no.json").write_text("[]")
+    for files, said in [
+        ([first, second], "rows 15 to 19 are covered twice"),
+        ([first, other], "different questions"),
+        ([first, tmp_path / "no.json"], "no.json holds no report: not a daskxent report"),
+        ([first, tmp_path / "none.json"], "No such file"),
+    ]:
+        result = run("merge", *files)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
+
+
+def test_verify(dump, tmp_path):
+    file = written(dump, tmp_path / "report.json", "--journal", tmp_path / "run.journal")
+    result = run("verify", file)
+    assert (result.exit_code, result.stdout) == (0, "4 parts gave the same bits\n")
+    assert run("verify", file, "--parts", "2").stdout == "2 parts gave the same bits\n"
+    zarr.open_array(dump / "logits")[25, 1] = 0.5
+    result = run("verify", file)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: verify: rows 20 to 29 give other bits than the report was made from\n"
+    result = run("verify", written(dump, file))
+    assert result.exit_code == 2
+    assert "without a journal" in result.stderr
