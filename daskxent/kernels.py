@@ -1212,4 +1212,4 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
     """Return a view that numba takes for writable: it would compile all again for arrays that are not."""
     interface = dict(array.__array_interface__)
     interface["data"] = (interface["data"][0], False)
-    return np.asarray(SimpleNamespace(__array_interface__=interface))
+    return np.asarray(SimpleNamespace(__array_interface__=interface, held=array))  # which keeps the memory alive
