@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskxent import losses, metrics
     from daskxent.engine import aevaluate, evaluate, plan, stream, verify
+    from daskxent.journal import JournalError
     from daskxent.planning import Plan
     from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled, Unreadable
 
@@ -15,6 +16,7 @@ __all__ = [
     "ClusterLost",
     "IncompleteResult",
     "Interrupted",
+    "JournalError",
     "Plan",
     "Poisoned",
     "Report",
@@ -33,6 +35,7 @@ _HOMES = {
     "ClusterLost": "daskxent.report",
     "IncompleteResult": "daskxent.report",
     "Interrupted": "daskxent.report",
+    "JournalError": "daskxent.journal",
     "Plan": "daskxent.planning",
     "Poisoned": "daskxent.report",
     "Report": "daskxent.report",
