@@ -62,7 +62,7 @@ def memory(**dump: Any) -> Measured:
     import zarr
 
     import daskxent as dx
-    from daskxent import engine, tallies  # noqa: F401
+    from daskxent import engine, kernels  # noqa: F401
     from daskxent.cli import peak_memory
 
     # numba puts off most of its own imports, 60 MB, until it meets the first function.

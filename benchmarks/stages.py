@@ -22,7 +22,7 @@ from shootout import laid_out
 STAGES = {
     "read": "daskxent.sources.encoded.Files.fetch",
     "decode": "daskxent.sources.chunks.Chunks._decoded",
-    "scan and tally": "daskxent.tallies.Tally.add",
+    "scan and tally": "daskxent.kernels.Tally.add",
     "labels and weights": "daskxent.parts._read_beside",
 }
 

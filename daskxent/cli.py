@@ -272,8 +272,8 @@ def _telling_of_compilation() -> Iterator[None]:
 
 def _compiling() -> bool:
     """Tell whether a compiled function was looked for among the kept ones, in vain, and is not there yet."""
-    modules = [sys.modules[name] for name in ("daskxent.kernels", "daskxent.tallies") if name in sys.modules]
-    functions = [value for module in modules for value in vars(module).values() if hasattr(value, "stats")]
+    modules = [module for name, module in sys.modules.copy().items() if name.startswith("daskxent.kernels.")]
+    functions = [value for module in modules for value in list(vars(module).values()) if hasattr(value, "stats")]
     return any(sum(f.stats.cache_misses.values()) > len(f.signatures) for f in functions if f.stats.cache_path)
 
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from daskxent.kernels import Tally
     from daskxent.rows import Rows
     from daskxent.sources import Inputs
     from daskxent.sources.arrays import Box
-    from daskxent.tallies import Tally
 
 # Labels and weights of up to this many rows are read at once.
 RUN_ROWS = 1 << 18
@@ -55,7 +55,7 @@ def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> 
     per = inputs.rows_per_step
     quick = not inputs.dense and len(class_cuts(inputs.predictions, inputs.axis)) == 2
     if quick and (stop - start) * per * inputs.classes >= FEW:
-        from daskxent.tallies import Tally
+        from daskxent.kernels import Tally
 
         sums = Tally(question)
         odd = (_tally_box(inputs, sums, beside) for beside in boxes(inputs, question, start, stop))

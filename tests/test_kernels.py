@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from daskxent import kernels, rows
 from daskxent.exact import ExactSum
+from daskxent.kernels import compiling, crossentropy, sums
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CLASSES = [1, 2, 17, 100, 149, 150, 255, 257, 1025, 8200]
@@ -149,22 +150,22 @@ def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
 
 
 CACHED = """
-from daskxent import kernels
+from daskxent.kernels import sums
 import numpy as np
-kernels.exact_sum(np.ones(1))
-print(sum(kernels.add_terms.stats.cache_hits.values()))
+sums.exact_sum(np.ones(1))
+print(sum(sums.add_terms.stats.cache_hits.values()))
 """
 
 
-@pytest.mark.parametrize("name", kernels.SOURCES)
+@pytest.mark.parametrize("name", compiling.SOURCES)
 def test_compiled_code_is_kept_until_any_of_its_sources_changes(tmp_path: Any, name: str) -> None:
-    package = shutil.copytree(Path(kernels.__file__).parent, tmp_path / "daskxent", ignore=lambda *_: ["__pycache__"])
+    package = shutil.copytree(Path(rows.__file__).parent, tmp_path / "daskxent", ignore=lambda *_: ["__pycache__"])
 
     def hits() -> int:
         run = subprocess.run([sys.executable, "-c", CACHED], cwd=tmp_path, capture_output=True, text=True, check=True)
         return int(run.stdout)
 
-    if name == kernels.SOURCES[0]:
+    if name == compiling.SOURCES[0]:
         assert (hits(), hits()) == (0, 1)
     with (package / name).open("a") as source:
         source.write("# changed\n")
@@ -186,10 +187,10 @@ def test_exact_sum_of_every_magnitude(exponent: int) -> None:
     rng = np.random.default_rng(exponent + 2000)
     terms = np.ldexp(rng.normal(size=700), np.minimum(rng.integers(exponent - 60, exponent + 1, 700), 1020))
     assert kernels.exact_sum(terms) == ExactSum.of(terms)
-    limbs = np.zeros(kernels.LIMBS, np.int64)
-    kernels.add_terms(limbs, terms)
-    kernels.add_terms(limbs, -terms)
-    assert kernels.exact(limbs) == ExactSum()
+    limbs = np.zeros(sums.LIMBS, np.int64)
+    sums.add_terms(limbs, terms)
+    sums.add_terms(limbs, -terms)
+    assert sums.exact(limbs) == ExactSum()
 
 
 def test_usual_losses_are_summed_on_the_grids() -> None:
@@ -201,7 +202,7 @@ def test_usual_losses_are_summed_on_the_grids() -> None:
 def test_no_multiplication_is_fused_with_an_addition() -> None:
     # A fused one rounds once instead of twice: other bits on processors that have it.
     kernels.exact_sum(np.ones(3))
-    fresh = numba.njit(nogil=True, error_model="numpy")(kernels._losses.py_func)
+    fresh = numba.njit(nogil=True, error_model="numpy")(crossentropy._losses.py_func)
     for dtype, probabilities in itertools.product((np.float32, np.float64), (0, 1)):
         records = rows.scan(np.ones((3, 2), dtype), np.zeros(3, np.int64))
         fresh(records, probabilities, dtype(0), np.empty(3))

@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daskxent import kernels, rows
-from daskxent.kernels import LONG
+from daskxent import rows
+from daskxent.kernels import Tally
+from daskxent.kernels.blocks import LONG, plain
 from daskxent.state import Question, State, tally
-from daskxent.tallies import Tally
 from tests.test_kernels import DTYPES, predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
@@ -79,7 +79,7 @@ def test_what_is_handed_to_the_kernels_is_held():
     # The arrays are copies that nobody else holds; their memory, given back too soon, would be filled with 7.
     for _ in range(20):
         terms = np.arange(400_000.0)[::2]
-        borrowed = kernels._plain(np.ascontiguousarray(terms))
+        borrowed = plain(np.ascontiguousarray(terms))
         crowd = [np.full(borrowed.size, 7.0) for _ in range(4)]
         assert (borrowed == terms).all()
         del crowd

@@ -1,0 +1,140 @@
+"""How kernels are compiled and kept, and the instructions that numba lacks.
+
+Why the arithmetic is the same on every processor: LLVM fuses no multiplication with an addition unless it is told
+to (`fastmath` or `contract`; nothing here does), and sums are sums of integers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.resources import files
+from typing import Any
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba import extending, types
+
+# numba types these in a way that does not fit their use inside kernels.
+_njit: Any = numba.njit
+intrinsic: Any = extending.intrinsic
+overload: Any = extending.overload
+
+_PACKAGE = files("daskxent")
+# Everything that ends up in compiled code: these modules, and those whose numbers they take.
+SOURCES = (
+    *("elementary.py", "exact.py", "rows.py", "state.py"),
+    *sorted(f"kernels/{file.name}" for file in _PACKAGE.joinpath("kernels").iterdir() if file.name.endswith(".py")),
+)
+_DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
+
+
+def compiled(function: Any) -> Any:
+    """Compile an entry point and keep the code on disk.
+
+    numba looks at the file of the entry point alone to tell whether code is still good, but code from all `SOURCES`
+    ends up in it. So their digest is made part of the name it is kept under.
+    """
+    function.__qualname__ += f"_{_DIGEST}"
+    return _njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
+# Wrappers that only Python needs would take a third of the time of compilation.
+inner = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+_INTEGER: dict[Any, Any] = {types.float32: types.int32, types.float64: types.int64}
+_FLOAT: dict[Any, Any] = {bits: number for number, bits in _INTEGER.items()}
+
+
+@intrinsic
+def bits_of(context: Any, number: Any) -> Any:
+    """Return the bits of a float as an integer."""
+    return _INTEGER[number](number), lambda ctx, builder, sig, args: builder.bitcast(
+        args[0], ctx.get_value_type(sig.return_type)
+    )
+
+
+@intrinsic
+def from_bits(context: Any, bits: Any) -> Any:
+    """Return the float that has these bits."""
+    return _FLOAT[bits](bits), lambda ctx, builder, sig, args: builder.bitcast(
+        args[0], ctx.get_value_type(sig.return_type)
+    )
+
+
+@intrinsic
+def like(context: Any, number: Any, model: Any) -> Any:
+    """Return `number` in the type of `model`."""
+    return model(number, model), lambda ctx, builder, sig, args: ctx.cast(builder, args[0], sig.args[0], sig.args[1])
+
+
+def _converts_half() -> bool:
+    """Tell whether the processor that is compiled for widens float16 itself: without F16C, x86 would call a library."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    config: Any = numba.config
+    if config.CPU_NAME is not None:
+        return "+f16c" in (config.CPU_FEATURES or "")
+    return bool(llvmlite.binding.get_host_cpu_features().get("f16c"))
+
+
+def _half_by_hand(builder: Any, half: Any) -> Any:
+    """Widen the bits of a float16: its exponent and fraction, moved into place, count in units of 2**-112."""
+    integer, number = ir.IntType(32), ir.FloatType()
+    wide = builder.zext(half, integer)
+    moved = builder.shl(builder.and_(wide, integer(0x7FFF)), integer(13))
+    scaled = builder.bitcast(builder.fmul(builder.bitcast(moved, number), number(2.0**112)), integer)
+    special = builder.icmp_unsigned(">=", moved, integer(0x7C00 << 13))  # infinity and NaN
+    plain = builder.select(special, builder.or_(moved, integer(0x7F800000)), scaled)
+    sign = builder.shl(builder.and_(wide, integer(0x8000)), integer(16))
+    return builder.bitcast(builder.or_(plain, sign), number)
+
+
+@intrinsic
+def widen(context: Any, number: Any) -> Any:
+    """Widen a prediction: uint16 holds the bits of a float16, int16 those of a bfloat16."""
+    if number in _INTEGER:
+        return number(number), lambda ctx, builder, sig, args: args[0]
+
+    def half(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        if _converts_half():
+            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+        return _half_by_hand(builder, args[0])
+
+    def brain(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = builder.zext(args[0], ir.IntType(32))
+        return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
+
+    return types.float32(number), half if number == types.uint16 else brain
+
+
+@intrinsic
+def prefetch(context: Any, array: Any, offset: Any) -> Any:
+    """Ask for the memory `offset` bytes behind the start of an array; harmless where there is none."""
+
+    def code(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = ctx.make_array(sig.args[0])(ctx, builder, args[0]).data
+        pointer = builder.inttoptr(
+            builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1]), ir.PointerType(ir.IntType(8))
+        )
+        flag = ir.IntType(32)
+        call = builder.module.declare_intrinsic(
+            "llvm.prefetch", (pointer.type,), ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
+        )
+        builder.call(call, [pointer, flag(0), flag(3), flag(1)])
+        return ctx.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
+@intrinsic
+def borrowed(context: Any, array: Any) -> Any:
+    """Return an array without its owner, so that handing it to functions counts no references (a tenth of the time)."""
+
+    def code(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
+        view = ctx.make_array(sig.args[0])(ctx, builder, args[0])
+        view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
+        return view._getvalue()
+
+    return array(array), code

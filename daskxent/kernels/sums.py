@@ -1,0 +1,139 @@
+"""Exact sums of float64 terms, of all or by group, as `ExactSum` has them.
+
+A sum is an array of whole numbers: digits of 32 bits, in units of 2**-1074, and how many terms were NaN, +inf, -inf.
+Adding a term changes a digit by less than 2**32, so 2**31 terms may be added before `carry`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from daskxent.exact import UNIT_BITS, ExactSum
+from daskxent.kernels.blocks import LANES, plain
+from daskxent.kernels.compiling import bits_of, compiled, inner
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DIGITS = 68
+NAN_TERMS, POSINF_TERMS, NEGINF_TERMS = DIGITS, DIGITS + 1, DIGITS + 2
+LIMBS = DIGITS + 3
+# Four grids for the usual term: below 2**20 in magnitude, with no bits below 2**-108. Adding 1.5 * 2**52 units of a
+# grid rounds to the grid, and the bits then count in units: sums of those are vectorised.
+GRID_BITS = 12, 44, 76, 108
+_ON_GRID = tuple(1.5 * 2.0 ** (52 - bits) for bits in GRID_BITS)
+_BELOW = 2.0**20
+
+
+@inner
+def _add_units(limbs, magnitude, position, sign):
+    """Add sign * magnitude * 2**position units."""
+    at, by = position >> 5, position & 31
+    low, high = magnitude & 0xFFFFFFFF, magnitude >> 32
+    limbs[at] += sign * ((low << by) & 0xFFFFFFFF)
+    limbs[at + 1] += sign * (((low >> (32 - by)) | (high << by)) & 0xFFFFFFFF)
+    limbs[at + 2] += sign * (high >> (32 - by))
+
+
+@inner
+def _add_term(limbs, term):
+    """Add one float64 term to a sum."""
+    bits = bits_of(term)
+    exponent = (bits >> 52) & 0x7FF
+    mantissa = bits & 0xFFFFFFFFFFFFF
+    if exponent == 0x7FF:
+        limbs[NAN_TERMS if mantissa else POSINF_TERMS if bits > 0 else NEGINF_TERMS] += 1
+    elif exponent:
+        _add_units(limbs, mantissa | (1 << 52), exponent - 1, 1 if bits > 0 else -1)
+    else:
+        _add_units(limbs, mantissa, 0, 1 if bits > 0 else -1)
+
+
+@inner
+def add_block(limbs, terms):
+    """Add at most 2**20 terms to a sum."""
+    k0 = k1 = k2 = k3 = np.int64(0)
+    odd = 0
+    for i in range(terms.size):
+        x = terms[i]
+        odd += not abs(x) < _BELOW
+        t = x + _ON_GRID[0]
+        k0 += bits_of(t) - bits_of(_ON_GRID[0])
+        x -= t - _ON_GRID[0]
+        t = x + _ON_GRID[1]
+        k1 += bits_of(t) - bits_of(_ON_GRID[1])
+        x -= t - _ON_GRID[1]
+        t = x + _ON_GRID[2]
+        k2 += bits_of(t) - bits_of(_ON_GRID[2])
+        x -= t - _ON_GRID[2]
+        t = x + _ON_GRID[3]
+        k3 += bits_of(t) - bits_of(_ON_GRID[3])
+        odd += x != t - _ON_GRID[3]
+    if odd:
+        for i in range(terms.size):
+            _add_term(limbs, terms[i])
+        return
+    _add_units(limbs, abs(k0), UNIT_BITS - GRID_BITS[0], 1 if k0 > 0 else -1)
+    _add_units(limbs, abs(k1), UNIT_BITS - GRID_BITS[1], 1 if k1 > 0 else -1)
+    _add_units(limbs, abs(k2), UNIT_BITS - GRID_BITS[2], 1 if k2 > 0 else -1)
+    _add_units(limbs, abs(k3), UNIT_BITS - GRID_BITS[3], 1 if k3 > 0 else -1)
+
+
+@inner
+def carry(limbs):
+    """Bring all digits but the highest between 0 and 2**32 - 1."""
+    for at in range(DIGITS - 1):
+        limbs[at + 1] += limbs[at] >> 32
+        limbs[at] &= 0xFFFFFFFF
+
+
+@compiled
+def add_terms(limbs, terms):
+    """Add fewer than 2**31 float64 terms to a sum."""
+    for at in range(0, terms.size, LANES):
+        add_block(limbs, terms[at : at + LANES])
+    carry(limbs)
+
+
+@compiled
+def _add_grouped(limbs, terms, groups):
+    """Add fewer than 2**31 terms to the sums ``limbs[groups[i]]``."""
+    for i in range(terms.size):
+        _add_term(limbs[groups[i]], terms[i])
+    for group in range(limbs.shape[0]):
+        carry(limbs[group])
+
+
+def sums_by_group(terms: NDArray[np.float64], groups: NDArray[np.int64], count: int) -> list[ExactSum]:
+    """Sum float64 terms by group, ``0 <= groups < count``, each sum as `ExactSum.of` does.
+
+    Examples
+    --------
+    >>> [float(total) for total in sums_by_group(np.array([1e16, 2.0, 1.0, -1e16]), np.array([0, 1, 0, 0]), 2)]
+    [1.0, 2.0]
+    """
+    limbs = np.zeros((count, LIMBS), np.int64)
+    _add_grouped(limbs, plain(np.ascontiguousarray(terms, np.float64)), plain(np.ascontiguousarray(groups, np.int64)))
+    return [exact(each) for each in limbs]
+
+
+def exact(limbs: NDArray[np.int64]) -> ExactSum:
+    """Return the sum that an array of `LIMBS` whole numbers stands for."""
+    digits = limbs[:DIGITS].tolist()
+    units = sum(digit << 32 * at for at, digit in enumerate(digits))
+    return ExactSum(units, *limbs[DIGITS:].tolist())
+
+
+def exact_sum(terms: NDArray[np.float64]) -> ExactSum:
+    """Sum float64 terms, as `ExactSum.of` does.
+
+    Examples
+    --------
+    >>> float(exact_sum(np.array([1e16, 1.0, -1e16])))
+    1.0
+    """
+    limbs = np.zeros(LIMBS, np.int64)
+    add_terms(limbs, plain(np.ascontiguousarray(terms, np.float64).ravel()))
+    return exact(limbs)

@@ -1,0 +1,209 @@
+"""The tally of lanes: a lean scan, one class after the other, which makes no records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from daskxent.kernels.arithmetic import scaled, sliced
+from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
+from daskxent.kernels.compiling import borrowed, compiled, inner, intrinsic, overload, widen
+from daskxent.kernels.scan_lanes import load_maps
+from daskxent.kernels.tally_block import (
+    LOSS,
+    ODD,
+    block_losses,
+    borrowed_work,
+    carry_all,
+    fates,
+    lean_grid,
+    lean_term,
+    settle,
+)
+
+_SQUARE = 16  # rows and classes that are transposed in registers at a time
+
+
+@intrinsic
+def _transpose(context, values, row, column, tile, at):
+    """Widen 16 rows of 16 classes of a contiguous array into ``tile[at + class * PITCH + row]``."""
+
+    def code(ctx, builder, sig, args):
+        source, target = (ctx.make_array(sig.args[k])(ctx, builder, args[k]) for k in (0, 3))
+        pitch = builder.extract_value(source.shape, 1)
+        begin = builder.add(builder.mul(args[1], pitch), args[2])
+        rows = []
+        for k in range(_SQUARE):
+            place = builder.gep(source.data, [builder.add(begin, builder.mul(pitch, pitch.type(k)))])
+            number = source.data.type.pointee
+            place = builder.bitcast(place, ir.PointerType(ir.VectorType(number, _SQUARE)))
+            vector = builder.load(place, align=sig.args[0].dtype.bitwidth // 8)
+            rows.append(_wide_vector(builder, sig.args[0].dtype, vector))
+        for by in (8, 4, 2, 1):
+            low = [lane if not lane & by else _SQUARE + lane - by for lane in range(_SQUARE)]
+            high = [lane + by if not lane & by else _SQUARE + lane for lane in range(_SQUARE)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), _SQUARE), mask) for mask in (low, high)]
+            for k in range(_SQUARE):
+                if not k & by:
+                    pair = rows[k], rows[k + by]
+                    rows[k], rows[k + by] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        for k, vector in enumerate(rows):
+            place = builder.gep(target.data, [builder.add(args[4], args[4].type(k * PITCH))])
+            place = builder.bitcast(place, ir.PointerType(vector.type))
+            builder.store(vector, place, align=sig.args[3].dtype.bitwidth // 8)
+        return ctx.get_dummy_value()
+
+    return types.void(values, types.int64, types.int64, tile, types.int64), code
+
+
+def _wide_vector(builder, stored, vector):
+    """Widen a vector as `widen` does a number."""
+    if stored == types.uint16:
+        halves = builder.bitcast(vector, ir.VectorType(ir.HalfType(), _SQUARE))
+        return builder.fpext(halves, ir.VectorType(ir.FloatType(), _SQUARE))
+    if stored == types.int16:
+        whole = ir.VectorType(ir.IntType(32), _SQUARE)
+        wide = builder.shl(builder.zext(vector, whole), ir.Constant(whole, [16] * _SQUARE))
+        return builder.bitcast(wide, ir.VectorType(ir.FloatType(), _SQUARE))
+    return vector
+
+
+def _load(values: Any, start: Any, at: Any, classes: Any, n: Any, tile: Any) -> Any:
+    """Widen the classes from `at` on of the rows from `start` on into ``tile[class * PITCH + row]``."""
+
+
+@overload(_load)
+def _load_typed(values, start, at, classes, n, tile):
+    def one_by_one(values, start, at, classes, n, tile):
+        for i in range(n):
+            for c in range(classes):
+                tile[c * PITCH + i] = widen(values[start + i, at + c])
+
+    def transposed(values, start, at, classes, n, tile):
+        # The last rows of few classes are left to the slow loop: a square of them would reach beyond the array.
+        room = values.size - at - max(_SQUARE, classes)
+        squares = min(n, room // values.shape[1] - start + 1) // _SQUARE * _SQUARE if room >= 0 else 0
+        squares = max(squares, 0)
+        for i in range(0, squares, _SQUARE):
+            for c in range(0, classes, _SQUARE):
+                c = max(0, min(c, classes - _SQUARE))
+                _transpose(values, start + i, at + c, tile, c * PITCH + i)
+        for i in range(squares, n):
+            for c in range(classes):
+                tile[c * PITCH + i] = widen(values[start + i, at + c])
+
+    if values.ndim == 3:
+        return load_maps
+    return transposed if values.layout == "C" else one_by_one
+
+
+@inner
+def _lane_peaks(tile, first, classes, work):
+    """Raise peak and best, lower low of each lane; NaN makes low NaN for good."""
+    peak, best, low = work.peak, work.best, work.low
+    for c in range(classes):
+        row, number = tile[c * PITCH : c * PITCH + LANES], np.int32(first + c)
+        for i in range(LANES):
+            x = row[i]
+            risen = x > peak[i]
+            peak[i] = x if risen else peak[i]
+            best[i] = number if risen else best[i]
+            low[i] = low[i] if low[i] <= x or low[i] != low[i] else x
+
+
+@inner
+def _lane_above(tile, classes, work):
+    """Count the classes above the target of each lane."""
+    target, above = work.target, work.above
+    for c in range(classes):
+        row = tile[c * PITCH : c * PITCH + LANES]
+        for i in range(LANES):
+            above[i] += np.int32(row[i] > target[i])
+
+
+@inner
+def _lane_mass(tile, classes, mode, floor, around, work):
+    """Add the slices of at most CHUNK classes of each lane."""
+    a, b, c, d = work.slices[0], work.slices[1], work.slices[2], work.slices[3]
+    for i in range(LANES):
+        a[i] = b[i] = c[i] = d[i] = 0
+    for at in range(classes):
+        row = tile[at * PITCH : at * PITCH + LANES]
+        if mode == PROBABILITIES:
+            for i in range(LANES):
+                p, q, r, s = sliced(scaled(row[i]))
+                a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
+                c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
+        else:
+            for i in range(LANES):
+                p, q, r, s = sliced(lean_term(row[i], floor[i], around[i]))
+                a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
+                c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
+    for s in range(4):
+        for i in range(LANES):
+            work.sums[s, i] += np.int64(work.slices[s, i])
+
+
+@inner
+def _lane_targets(labels, first, classes, work):
+    for i in range(labels.size):
+        label = labels[i] - first
+        if 0 <= label < classes:
+            work.target[i] = work.tile[label * PITCH + i]
+
+
+@inner
+def _lane_grids(mode, floor, around, work):
+    """Set the grid of each lane, clear its sums, and find the odd ones."""
+    peak, low, fate = work.peak, work.low, work.fate
+    for i in range(LANES):
+        fits = -np.inf < peak[i] and peak[i] < np.inf and low[i] == low[i]
+        fits = fits and (mode != PROBABILITIES or (low[i] >= 0 and peak[i] <= 1))
+        fate[i] = fate[i] if fits or fate[i] else ODD
+        floor[i], around[i] = lean_grid(peak[i])
+    for s in range(4):
+        for i in range(LANES):
+            work.sums[s, i] = 0
+
+
+@inner
+def _scan_lanes(values, start, labels, rules, floor, around, work):
+    """Scan a block of rows, class by class."""
+    every, n, tile = values.shape[1], labels.size, work.tile
+    for i in range(LANES):
+        work.peak[i], work.low[i], work.best[i], work.above[i] = -np.inf, np.inf, 0, 0
+    for at in range(0, every, CHUNK):
+        classes = min(every - at, CHUNK)
+        _load(values, start, at, classes, n, tile)
+        _lane_peaks(tile, at, classes, work)
+        _lane_targets(labels, at, classes, work)
+    _lane_grids(rules.mode, floor, around, work)
+    for at in range(0, every, CHUNK):
+        classes = min(every - at, CHUNK)
+        if every > CHUNK:
+            _load(values, start, at, classes, n, tile)
+        if rules.tops.size:
+            _lane_above(tile, classes, work)
+        if rules.mode < NO_MASS:
+            _lane_mass(tile, classes, rules.mode, floor, around, work)
+    for i in range(n):
+        work.best[i] = work.best[i] == labels[i]
+
+
+@compiled
+def tally_lanes(values, labels, weights, rules, work, model, terms, limbs, counts, odd, hidden):
+    """Tally rows of few classes, or whose class axis is not last."""
+    values, labels, weights, work = borrowed(values), borrowed(labels), borrowed(weights), borrowed_work(work)
+    terms, limbs, counts = borrowed(terms), borrowed(limbs), borrowed(counts)
+    floor, around = np.zeros_like(work.peak), np.zeros_like(work.peak)
+    for start in range(0, labels.size, LANES):
+        here = labels[start : start + LANES]
+        if fates(here, weights, start, rules, work, counts, hidden):
+            _scan_lanes(values, start, here, rules, floor, around, work)
+            if rules.mode < NO_MASS:
+                block_losses(rules.mode, rules.tolerance, model, work, terms[LOSS])
+            settle(here.size, weights, start, rules, work, terms, limbs, counts, odd)
+    carry_all(limbs)
