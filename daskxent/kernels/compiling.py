@@ -79,34 +79,39 @@ def _converts_half() -> bool:
     return bool(llvmlite.binding.get_host_cpu_features().get("f16c"))
 
 
-def _half_by_hand(builder: Any, half: Any) -> Any:
-    """Widen the bits of a float16: its exponent and fraction, moved into place, count in units of 2**-112."""
+def widened(builder: Any, stored: Any, value: Any, lanes: int | None = None) -> Any:
+    """Widen a prediction, or a vector of `lanes` of them: uint16 holds the bits of float16, int16 those of bfloat16."""
+    if stored in _INTEGER:
+        return value
+
+    def of(kind: Any) -> Any:
+        return ir.VectorType(kind, lanes) if lanes else kind
+
+    def all_of(kind: Any, number: Any) -> Any:
+        return ir.Constant(of(kind), [number] * lanes if lanes else number)
+
     integer, number = ir.IntType(32), ir.FloatType()
-    wide = builder.zext(half, integer)
-    moved = builder.shl(builder.and_(wide, integer(0x7FFF)), integer(13))
-    scaled = builder.bitcast(builder.fmul(builder.bitcast(moved, number), number(2.0**112)), integer)
-    special = builder.icmp_unsigned(">=", moved, integer(0x7C00 << 13))  # infinity and NaN
-    plain = builder.select(special, builder.or_(moved, integer(0x7F800000)), scaled)
-    sign = builder.shl(builder.and_(wide, integer(0x8000)), integer(16))
-    return builder.bitcast(builder.or_(plain, sign), number)
+    if stored == types.uint16 and _converts_half():
+        return builder.fpext(builder.bitcast(value, of(ir.HalfType())), of(number))
+    wide = builder.zext(value, of(integer))
+    if stored == types.int16:
+        return builder.bitcast(builder.shl(wide, all_of(integer, 16)), of(number))
+    # The exponent and the fraction of a float16, moved into place, count in units of 2**-112.
+    moved = builder.shl(builder.and_(wide, all_of(integer, 0x7FFF)), all_of(integer, 13))
+    counted = builder.fmul(builder.bitcast(moved, of(number)), all_of(number, 2.0**112))
+    special = builder.icmp_unsigned(">=", moved, all_of(integer, 0x7C00 << 13))  # infinity and NaN
+    bits = builder.select(
+        special, builder.or_(moved, all_of(integer, 0x7F800000)), builder.bitcast(counted, of(integer))
+    )
+    sign = builder.shl(builder.and_(wide, all_of(integer, 0x8000)), all_of(integer, 16))
+    return builder.bitcast(builder.or_(bits, sign), of(number))
 
 
 @intrinsic
 def widen(context: Any, number: Any) -> Any:
-    """Widen a prediction: uint16 holds the bits of a float16, int16 those of a bfloat16."""
-    if number in _INTEGER:
-        return number(number), lambda ctx, builder, sig, args: args[0]
-
-    def half(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if _converts_half():
-            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-        return _half_by_hand(builder, args[0])
-
-    def brain(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-        wide = builder.zext(args[0], ir.IntType(32))
-        return builder.bitcast(builder.shl(wide, ir.Constant(ir.IntType(32), 16)), ir.FloatType())
-
-    return types.float32(number), half if number == types.uint16 else brain
+    """Widen a prediction."""
+    wide = number if number in _INTEGER else types.float32
+    return wide(number), lambda ctx, builder, sig, args: widened(builder, sig.args[0], args[0])
 
 
 @intrinsic

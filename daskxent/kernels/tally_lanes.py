@@ -10,7 +10,7 @@ from numba import types
 
 from daskxent.kernels.arithmetic import scaled, sliced
 from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, compiled, inner, intrinsic, overload, widen
+from daskxent.kernels.compiling import borrowed, compiled, inner, intrinsic, overload, widen, widened
 from daskxent.kernels.scan_lanes import load_maps
 from daskxent.kernels.tally_block import (
     LOSS,
@@ -41,7 +41,7 @@ def _transpose(context, values, row, column, tile, at):
             number = source.data.type.pointee
             place = builder.bitcast(place, ir.PointerType(ir.VectorType(number, _SQUARE)))
             vector = builder.load(place, align=sig.args[0].dtype.bitwidth // 8)
-            rows.append(_wide_vector(builder, sig.args[0].dtype, vector))
+            rows.append(widened(builder, sig.args[0].dtype, vector, _SQUARE))
         for by in (8, 4, 2, 1):
             low = [lane if not lane & by else _SQUARE + lane - by for lane in range(_SQUARE)]
             high = [lane + by if not lane & by else _SQUARE + lane for lane in range(_SQUARE)]
@@ -57,18 +57,6 @@ def _transpose(context, values, row, column, tile, at):
         return ctx.get_dummy_value()
 
     return types.void(values, types.int64, types.int64, tile, types.int64), code
-
-
-def _wide_vector(builder, stored, vector):
-    """Widen a vector as `widen` does a number."""
-    if stored == types.uint16:
-        halves = builder.bitcast(vector, ir.VectorType(ir.HalfType(), _SQUARE))
-        return builder.fpext(halves, ir.VectorType(ir.FloatType(), _SQUARE))
-    if stored == types.int16:
-        whole = ir.VectorType(ir.IntType(32), _SQUARE)
-        wide = builder.shl(builder.zext(vector, whole), ir.Constant(whole, [16] * _SQUARE))
-        return builder.bitcast(wide, ir.VectorType(ir.FloatType(), _SQUARE))
-    return vector
 
 
 def _load(values: Any, start: Any, at: Any, classes: Any, n: Any, tile: Any) -> Any:
