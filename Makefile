@@ -3,12 +3,13 @@
 PYTHON ?= python3
 SIZE ?= 1GB
 BENCH ?=
+SCALE ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench profile shootout clean
+.PHONY: help demo test lint format bench faults profile scale shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
@@ -17,8 +18,11 @@ help: ## List the targets
 demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 	$(BIN)/daskxent demo --size $(SIZE)
 
-test: .venv/test.stamp ## Run all tests, doctests included
-	$(BIN)/python -m pytest
+test: .venv/test.stamp ## Run the tests, doctests included; those that kill processes are in faults
+	$(BIN)/python -m pytest --ignore=tests/test_faults.py
+
+faults: .venv/test.stamp ## Kill real schedulers, workers and clients at random moments; takes some minutes and both cores
+	$(BIN)/python -m pytest tests/test_faults.py
 
 lint: .venv/lint.stamp ## Check format, style and types
 	$(BIN)/ruff format --check
@@ -34,6 +38,9 @@ bench: .venv/bench.stamp ## Compare speed and memory with what was promised, and
 
 profile: .venv/bench.stamp ## Show where the time of an evaluation goes
 	$(BIN)/python benchmarks/stages.py
+
+scale: .venv/test.stamp ## Show what a cluster run costs: memory, parts per second, two workers for one (SCALE='workers')
+	$(BIN)/python benchmarks/scale.py $(SCALE)
 
 shootout: .venv/demo.stamp ## Compare answers with those of other packages; the table goes into README.md
 	$(BIN)/python benchmarks/shootout.py --readme README.md
