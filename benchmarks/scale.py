@@ -98,10 +98,20 @@ def run_workers(options: argparse.Namespace) -> None:
     medians = []
     for workers in (1, 2):
         with cluster(workers) as client:
-            taken = [evaluated(dump, client) for _ in range(options.rounds + 1)][1:]
+            evaluated(dump, client)  # the workers get ready
+            before = busy(client)
+            taken = [evaluated(dump, client) for _ in range(options.rounds)]
+            share = (busy(client) - before) / sum(taken) / workers
         medians.append(statistics.median(taken))
-        print(f"{workers} workers: {medians[-1]:.2f} s ({min(taken):.2f} to {max(taken):.2f})")
+        spread = f"{min(taken):.2f} to {max(taken):.2f}"
+        print(f"{workers} workers: {medians[-1]:.2f} s ({spread}), a core {share:.0%} of the time each")
     print(f"two workers are {medians[0] / medians[1]:.2f} times as fast as one")
+
+
+def busy(client: Any) -> float:
+    """Return how many seconds of processor time all workers have had: where it is little, others have the cores."""
+    seconds: dict[str, float] = client.run(time.process_time)
+    return sum(seconds.values())
 
 
 def evaluated(dump: Path, client: Any) -> float:
