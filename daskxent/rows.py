@@ -7,14 +7,16 @@ the numbers; the compiled scans of `kernels` give the same bits.
 
 The record is a commutative monoid, bit for bit. That needs a sum of exponentials that does not depend on the
 order or the grouping of the classes, which the usual sum of exp(x - peak) is not: another block of classes has
-another peak. So exp(x) is written as p * 2**n, where p and n depend on x alone (`elementary`), and each term is
-cut into *slices* of 24 bits on a grid fixed once for all numbers: slice b is worth 2**(24 b). The record keeps
-the top three slices that occur in the row (four for float64), each an integer sum. Integers add in any order;
-and when a block with a larger peak joins, the slices that fall below the grid are dropped whole, as they would
-have been had all classes come at once. What is dropped is less than C * 2**-48 of the peak's term (2**-72 for
-float64).
+another peak. So exp(x) is written as p * 2**n, where p and n depend on x alone (`elementary`), each term is rounded
+to whole *units*, and integers add in any order. The unit belongs to a grid fixed once for all numbers. Which of its
+positions a row is counted at follows from the second largest value: crossentropy is
+log1p(sum of the other terms / exp(peak)), so the peak's own term is left out of the sum, and the small loss of a
+sure prediction is counted as finely as any. When a block with larger values joins, the position rises; for that
+the record keeps the sum at the positions above as well, as many *levels* as it takes until every term rounds to 0.
+What rounding loses is less than C * 2**-37 of the second largest term (2**-65 for float64, whose units have a
+second integer for what the first one leaves).
 
-Probabilities use the same slices: clipped to [1e-7, 1 - 1e-7] they fit the grid exactly.
+Probabilities are clipped to [1e-7, 1 - 1e-7] and counted in units of 2**-44, at one level, none left out.
 """
 
 from __future__ import annotations
@@ -28,16 +30,51 @@ from daskxent import elementary
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SLICE_BITS = 24
-SLICES: dict[np.dtype[Any], int] = {np.dtype(np.float32): 3, np.dtype(np.float64): 4}
 EPSILON = 1e-7  # Keras's: probabilities are clipped to [EPSILON, 1 - EPSILON]
+
+
+class Grid(NamedTuple):
+    """How terms of a dtype are counted.
+
+    Attributes
+    ----------
+    step : int
+        Neighbouring positions differ by a factor of 2**step; all terms but the peak's are below 2**step positions.
+    unit : int
+        A unit at a position is 2**-unit of it.
+    levels : int
+        Positions at which a sum is kept, from the lowest up.
+    integers : int
+        1, or 2 if a second integer counts what rounding to units leaves, in 2**-REST_BITS units.
+    """
+
+    step: int
+    unit: int
+    levels: int
+    integers: int
+
+
+# A term is below 2**(step + unit) = 2**44 units, so that 2**19 of them fit an int64.
+GRIDS: dict[np.dtype[Any], Grid] = {
+    np.dtype(np.float32): Grid(step=8, unit=36, levels=6, integers=1),
+    np.dtype(np.float64): Grid(step=24, unit=20, levels=4, integers=2),
+}
+REST_BITS = 44
+MOST_CLASSES = 1 << 19
+# Adding this to a number below 2**51 rounds it to a whole number, ties to even, which then stands in the low bits.
+MAGIC = 1.5 * 2.0**52
+MAGIC_BITS = int(np.float64(MAGIC).view(np.int64))
+# A row is counted no further than this many positions below its peak: what is lower has no weight in float64.
+REACH = 9
 
 # Beyond this magnitude neighbouring float32 numbers lie 64 nats apart: only classes tied with the peak count.
 HUGE = 2.0**30
-# Values of `base` that are no grid position: a row without any class, and rows whose peak is huge.
+# Values of `base` that are no grid position: a row without a finite peak or without mass, rows whose peak is huge,
+# and probabilities, whose one position is 1.
 NO_BASE = -(2**41)
 HUGE_BASE = 2**40
-PROBABILITY_BASE = -1  # the top slice of a probability is worth 2**-24
+PROBABILITY_BASE = 2**41
+PROBABILITY_BITS = 44
 
 # Bits of `flags`.
 HAS_NAN = 1
@@ -53,10 +90,13 @@ class Rows(NamedTuple):
         Largest value, NaN left aside; -inf where there is none.
     best : (n,) int64
         Lowest class that holds the peak; -1 in a row without classes.
+    second : (n,) float64
+        Second largest value (the peak itself on a tie); -inf where there is none.
     base : (n,) int64
-        Grid position of ``mass[0]``, which counts in units of 2**(24 * base).
-    mass : (slices, n) int64
-        Sum of exp(logit), or of clipped probabilities, as slices from the top down.
+        Grid position at which ``mass[0]`` counts.
+    mass : (levels * integers, n) int64
+        Sum of exp(logit) over all classes but one that holds the peak, or of all clipped probabilities, in units;
+        first by level, then, for float64, by level what the units leave.
     target : (n,) float64
         Value at the label; 0 while the label's class has not been seen.
     top : (n, k) float64
@@ -67,6 +107,7 @@ class Rows(NamedTuple):
 
     peak: NDArray[np.float64]
     best: NDArray[np.int64]
+    second: NDArray[np.float64]
     base: NDArray[np.int64]
     mass: NDArray[np.int64]
     target: NDArray[np.float64]
@@ -82,11 +123,13 @@ def widen(values: NDArray[Any]) -> NDArray[Any]:
 
 def empty(n: int, dtype: np.dtype[Any], top: int = 0) -> Rows:
     """Return the records of `n` rows of which no class has been seen: the identity of `merge`."""
+    grid = GRIDS[np.dtype(dtype)]
     return Rows(
         peak=np.full(n, -np.inf),
         best=np.full(n, -1),
+        second=np.full(n, -np.inf),
         base=np.full(n, NO_BASE),
-        mass=np.zeros((SLICES[np.dtype(dtype)], n), np.int64),
+        mass=np.zeros((grid.levels * grid.integers, n), np.int64),
         target=np.zeros(n),
         top=np.full((n, top), -np.inf),
         flags=np.zeros(n, np.uint8),
@@ -141,6 +184,8 @@ def scan(
     everyone = np.arange(n)
     rows.peak[:] = x[everyone, best]
     rows.best[:] = best + first
+    if c > 1:
+        rows.second[:] = np.partition(x, c - 2, axis=1)[:, c - 2]
     here = (labels >= first) & (labels < first + c)
     rows.target[here] = values[everyone[here], labels[here] - first].astype(np.float64)
     if top:
@@ -149,10 +194,13 @@ def scan(
         rows.top[:] = rows.top[:, ::-1].copy()
     if probabilities:
         rows.flags[((wide < 0) | (wide > 1)).any(axis=1)] |= OUTSIDE_UNIT
-    if mass:
-        base, slices = _probability_mass(x) if probabilities else _exponential_mass(x, rows.peak)
-        rows.base[:] = base
-        rows.mass[:] = slices
+    if mass and probabilities:
+        rows.base[:] = PROBABILITY_BASE
+        rows.mass[:] = _probability_units(_clip(x)).sum(axis=2)
+    elif mass:
+        rows.base[:] = _base(rows.peak, rows.second, wide.dtype)
+        rows.mass[:] = _terms(x, rows.base[:, None], rows.peak[:, None], wide.dtype).sum(axis=2)
+        rows.mass[:] -= _terms(rows.peak, rows.base, rows.peak, wide.dtype)
     return rows
 
 
@@ -168,19 +216,25 @@ def merge(a: Rows, b: Rows) -> Rows:
     >>> all(np.array_equal(u, v) for u, v in zip(halves, scan(x, y)))
     True
     """
-    peak = np.maximum(a.peak, b.peak)
+    peak, lower = np.maximum(a.peak, b.peak), np.minimum(a.peak, b.peak)
+    second = np.maximum(np.maximum(a.second, b.second), lower)
     unseen = np.iinfo(np.int64).max
     best_a = np.where((a.peak == peak) & (a.best >= 0), a.best, unseen)
     best_b = np.where((b.peak == peak) & (b.best >= 0), b.best, unseen)
     best = np.minimum(best_a, best_b)
     base = np.maximum(a.base, b.base)
+    summed = (base != NO_BASE) & (base != PROBABILITY_BASE)
+    base = np.where(summed, _base(peak, second, _dtype(a)), base)
+    mass = _moved(a, base, peak) + _moved(b, base, peak)
+    mass += np.where(summed, _terms(lower, base, peak, _dtype(a)), 0)
     k = a.top.shape[1]
     top = np.sort(np.concatenate([a.top, b.top], axis=1), axis=1)[:, ::-1][:, :k]
     return Rows(
         peak=peak,
         best=np.where(best == unseen, -1, best),
+        second=second,
         base=base,
-        mass=_moved(a, base, peak) + _moved(b, base, peak),
+        mass=mass,
         target=a.target + b.target,
         top=np.ascontiguousarray(top),
         flags=a.flags | b.flags,
@@ -214,10 +268,8 @@ def losses(rows: Rows, *, probabilities: bool = False) -> NDArray[np.float64]:
     broken = (rows.flags & HAS_NAN).astype(bool)
     if probabilities:
         target, own = clip_target(rows)
-        rest = rows.mass - own
-        return np.where(
-            broken, np.nan, elementary.log1p(_value(rest) * 2.0 ** (SLICE_BITS * PROBABILITY_BASE) / target)
-        )
+        rest = _counted(rows.mass - own) * 2.0**-PROBABILITY_BITS
+        return np.where(broken, np.nan, elementary.log1p(rest / target))
     broken |= np.isinf(rows.peak)
     excess, gap = excesses(rows), np.where(broken, 0.0, rows.peak) - rows.target
     return np.where(broken | np.isnan(rows.target), np.nan, elementary.log1p(excess) + gap)
@@ -276,55 +328,78 @@ def _from_left(terms: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def excesses(rows: Rows) -> NDArray[np.float64]:
     """Return sum_j exp(x_j - peak) - 1 over all classes of finished rows of logits: (n,) float64, 0 if broken."""
-    usual = np.isfinite(rows.peak) & (np.abs(rows.peak) < HUGE)
+    grid = GRIDS[_dtype(rows)]
+    usual = np.abs(rows.base) < HUGE_BASE
     peak = np.where(usual, rows.peak, 0.0)
-    n, p = elementary.power_of_two(peak.astype(_dtype(rows)))
-    base = np.where(usual, rows.base, n // SLICE_BITS)
-    own = _slices(p, n, base, len(rows.mass))
-    bits = (SLICE_BITS * base).astype(np.float64)
+    bits = (grid.step * np.where(usual, rows.base, 0) - grid.unit).astype(np.float64)
     ln2_hi, ln2_mid, ln2_lo = elementary.LN2_F8
     scale = elementary.exp(((bits * ln2_hi - peak) + bits * ln2_mid) + bits * ln2_lo)
-    excess = _value(np.where(usual, rows.mass - own, 0)) * scale
-    return np.where(usual | ~np.isfinite(rows.peak), excess, np.maximum(rows.mass[0] - 1, 0))
+    return np.where(usual, _counted(rows.mass) * scale, rows.mass[0])
 
 
 def clip_target(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the label's probability, clipped, as (n,) float64 and as (slices, n) slices."""
-    dtype = _dtype(rows)
-    target = _clip(np.where(np.isnan(rows.target), 0.0, rows.target).astype(dtype))
-    return target.astype(np.float64), _probability_slices(target, len(rows.mass))
+    """Return the label's probability, clipped, as (n,) float64 and in units as in `Rows.mass`."""
+    target = _clip(np.where(np.isnan(rows.target), 0.0, rows.target).astype(_dtype(rows)))
+    return target.astype(np.float64), _probability_units(target)
 
 
 def total_probability(rows: Rows) -> NDArray[np.float64]:
     """Return the sum of the clipped probabilities of each row: (n,) float64."""
-    return _value(rows.mass) * 2.0 ** (SLICE_BITS * PROBABILITY_BASE)
+    return _counted(rows.mass) * 2.0**-PROBABILITY_BITS
 
 
 def _dtype(rows: Rows) -> np.dtype[Any]:
-    return next(dtype for dtype, slices in SLICES.items() if slices == len(rows.mass))
+    return next(dtype for dtype, grid in GRIDS.items() if grid.levels * grid.integers == len(rows.mass))
 
 
-def _exponential_mass(x: NDArray[Any], peak: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    huge = np.abs(peak) >= HUGE
-    usual = ~huge
-    slices = np.zeros((SLICES[x.dtype], len(x)), np.int64)
-    slices[0, huge] = (x[huge] == peak[huge, None]).sum(axis=1)
-    base = np.where(peak > 0, HUGE_BASE, -HUGE_BASE)
-    base[np.isneginf(peak)] = NO_BASE
-    slices[:, np.isinf(peak)] = 0
-    if usual.any():
-        # What is as low as -HUGE has no mass beside a usual peak, and must not overflow on the way.
-        lowest = x.dtype.type(-HUGE)
-        n, p = elementary.power_of_two(np.maximum(x[usual], lowest))
-        p = np.where(x[usual] <= lowest, x.dtype.type(0), p)
-        base[usual] = n.max(axis=1) // SLICE_BITS
-        slices[:, usual] = _slices(p, n, base[usual, None], len(slices)).sum(axis=2)
-    return base, slices
+def _base(peak: NDArray[np.float64], second: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.int64]:
+    """Return the grid position at which rows with these largest values are counted."""
+    usual = np.abs(peak) < HUGE
+    high = _position(np.where(usual, peak, 0.0), dtype)
+    low = _position(np.where(usual & (second > -HUGE), second, 0.0), dtype)
+    base = np.where(second > -HUGE, np.maximum(low, high - REACH), high - REACH)
+    odd = np.where(np.isneginf(peak), NO_BASE, np.where(peak > 0, HUGE_BASE, -HUGE_BASE))
+    return np.where(usual, base, odd)
 
 
-def _probability_mass(x: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    slices = _probability_slices(_clip(x), SLICES[x.dtype]).sum(axis=2)
-    return np.full(len(x), PROBABILITY_BASE), slices
+def _position(x: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.int64]:
+    return elementary.power_of_two(x.astype(dtype))[0] // GRIDS[dtype].step
+
+
+def _terms(
+    x: NDArray[Any], base: NDArray[np.int64], peak: NDArray[np.float64], dtype: np.dtype[Any]
+) -> NDArray[np.int64]:
+    """Return exp(x) in units at each level from `base` up, as in `Rows.mass`; beside a huge peak, 1 for a tie."""
+    grid = GRIDS[dtype]
+    usual = np.abs(base) < HUGE_BASE
+    seen = usual & (x > -HUGE)
+    n, p = elementary.power_of_two(np.where(seen, x, 0.0).astype(dtype))
+    shift = n - grid.step * np.where(usual, base, 0) + grid.unit
+    # What lies below 2**-200 units counts for nothing anyhow.
+    units = _units(np.ldexp(np.where(seen, p.astype(np.float64), 0.0), np.maximum(shift, -200)), grid)
+    units[0] += ~usual & np.isfinite(peak) & (x == peak)
+    return units
+
+
+def _probability_units(q: NDArray[Any]) -> NDArray[np.int64]:
+    """Count clipped probabilities, at the lowest level only."""
+    grid = GRIDS[q.dtype]
+    out = np.zeros((grid.levels * grid.integers, *q.shape), np.int64)
+    out[:: grid.levels] = _units(q.astype(np.float64) * 2.0**PROBABILITY_BITS, grid._replace(levels=1))
+    return out
+
+
+def _units(terms: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
+    """Round terms to whole units at each level: (levels * integers, *terms.shape) int64."""
+    out = np.empty((grid.integers, grid.levels, *terms.shape), np.int64)
+    for level in range(grid.levels):
+        here = np.ldexp(terms, -grid.step * level)
+        rounded = here + MAGIC
+        out[0, level] = rounded.view(np.int64) - MAGIC_BITS
+        if grid.integers == 2:
+            rest = (here - (rounded - MAGIC)) * 2.0**REST_BITS
+            out[1, level] = (rest + MAGIC).view(np.int64) - MAGIC_BITS
+    return out.reshape(-1, *terms.shape)
 
 
 def _clip(x: NDArray[Any]) -> NDArray[Any]:
@@ -333,42 +408,21 @@ def _clip(x: NDArray[Any]) -> NDArray[Any]:
     return clipped
 
 
-def _probability_slices(q: NDArray[Any], slices: int) -> NDArray[np.int64]:
-    return _cut(q * q.dtype.type(2.0**SLICE_BITS), slices)
-
-
-def _slices(p: NDArray[Any], n: NDArray[np.int64], base: NDArray[np.int64], slices: int) -> NDArray[np.int64]:
-    """Cut p * 2**n into slices below grid position `base`: (slices, *p.shape) int64."""
-    shift = n - SLICE_BITS * base
-    seen = shift > -SLICE_BITS * slices
-    u = np.ldexp(np.where(seen, p, p.dtype.type(0)), np.where(seen, shift, 0))
-    return _cut(u, slices)
-
-
-def _cut(u: NDArray[Any], slices: int) -> NDArray[np.int64]:
-    """Take 24 bits at a time from numbers below 2**24; every step is exact."""
-    out = np.empty((slices, *u.shape), np.int64)
-    for s in range(slices):
-        whole = np.trunc(u)
-        out[s] = whole
-        u = (u - whole) * u.dtype.type(2.0**SLICE_BITS)
-    return out
-
-
 def _moved(rows: Rows, base: NDArray[np.int64], peak: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Slices of `rows` counted from a higher grid position; what falls below the last slice is dropped."""
-    down = base - rows.base
+    """Return the mass of `rows` counted from a higher position up."""
+    grid = GRIDS[_dtype(rows)]
+    up = base - rows.base
     outshone = (np.abs(rows.base) == HUGE_BASE) & (rows.peak != peak)
     moved = np.zeros_like(rows.mass)
-    for by in range(len(moved)):
-        at = (down == by) & ~outshone
-        moved[by:, at] = rows.mass[: len(moved) - by, at]
+    for by in range(grid.levels):
+        at = (up == by) & ~outshone
+        for first in range(0, len(moved), grid.levels):
+            moved[first : first + grid.levels - by, at] = rows.mass[first + by : first + grid.levels, at]
     return moved
 
 
-def _value(slices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the number that slices stand for, in units of the top slice."""
-    value: NDArray[np.float64] = slices[-1].astype(np.float64)
-    for s in slices[-2::-1]:
-        value = value * 2.0**-SLICE_BITS + s
-    return value
+def _counted(mass: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the number that integers at the lowest level stand for, in units."""
+    grid = next(grid for grid in GRIDS.values() if grid.levels * grid.integers == len(mass))
+    whole = mass[0].astype(np.float64)
+    return whole if grid.integers == 1 else whole + mass[grid.levels] * 2.0**-REST_BITS

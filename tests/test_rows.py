@@ -16,9 +16,9 @@ WIDE = (np.dtype(np.float32), np.dtype(np.float64))
 # Crossentropy of the same values widened: 2e-6 for float32 (the polynomial for exp takes 1.8e-7, and up to 3e-7 with
 # logits of 60,000; the promise leaves room), 1e-14 for float64.
 RELATIVE = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-14}
-# What falls below the lowest slice is dropped from every term: at most 2**-48 (2**-72) of the peak's term per class,
-# because the peak fills at least one unit of the top slice and two (three) slices of 24 bits lie below it.
-RESOLUTION = {np.dtype(np.float32): 2.0**-48, np.dtype(np.float64): 2.0**-72}
+# Terms are rounded to units of 2**-36 (2**-64) of the position of the second largest, but that position lies at most
+# 9 steps of 8 (24) bits below the peak's: a term rounds by at most half of 2**-108 (2**-280) of the peak's.
+RESOLUTION = {np.dtype(np.float32): 2.0**-109, np.dtype(np.float64): 2.0**-281}
 
 
 def wide(values):
@@ -141,7 +141,7 @@ def test_losses_of_probabilities_are_those_of_longdouble(data, classes):
     labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, classes, 8)
     got = losses(scan(values, labels, probabilities=True), probabilities=True)
     wanted = reference.from_probabilities(reference.rows(values), labels)
-    np.testing.assert_allclose(got, wanted.astype(float), RELATIVE[wide(values)], 0)  # clipped terms fit the slices
+    np.testing.assert_allclose(got, wanted.astype(float), RELATIVE[wide(values)], 0)  # never below 1e-7
 
 
 @MANY
@@ -213,12 +213,17 @@ def test_only_ties_count_beside_a_huge_peak(dtype, peak):
 
 
 def test_a_sure_and_right_prediction_keeps_its_digits():
-    for dtype, gap in ((np.float32, 30.0), (np.float64, 45.0)):
-        values = np.array([[gap, 0.0, 0.0]], dtype)
+    for dtype, gap in ((np.float32, 30.0), (np.float32, 42.0), (np.float64, 45.0), (np.float64, 130.0)):
+        values = np.array([[gap, 0.0, 0.0, -20.0]], dtype)
         got = losses(scan(values, np.array([0])))[0]
-        # exp(-30) lies 43 bits below the peak, where 2**-48 is what a float32 slice resolves: 1 part in 2**4.
-        assert abs(got - 2 * np.exp(-gap)) <= 3 * RESOLUTION[np.dtype(dtype)] + RELATIVE[np.dtype(dtype)] * got
-        assert got > 0
+        assert got == pytest.approx((2 + np.exp(-20)) * np.exp(-gap), rel=RELATIVE[np.dtype(dtype)])
+
+
+def test_many_small_terms_far_below_a_sure_peak_count():
+    values = np.full((1, 1 << 18), -27.0, np.float32)  # 39 bits below the peak
+    values[0, 5] = 0.0
+    got = losses(scan(values, np.array([5])))[0]
+    assert got == pytest.approx(np.log1p(((1 << 18) - 1) * np.exp(-27.0)), rel=RELATIVE[values.dtype])
 
 
 def test_half_precision_gives_the_bits_of_the_same_values_widened():
