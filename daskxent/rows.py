@@ -399,7 +399,7 @@ def _units(terms: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
         if grid.integers == 2:
             rest = (here - (rounded - MAGIC)) * 2.0**REST_BITS
             out[1, level] = (rest + MAGIC).view(np.int64) - MAGIC_BITS
-    return out.reshape(-1, *terms.shape)
+    return out.reshape(grid.integers * grid.levels, *terms.shape)
 
 
 def _clip(x: NDArray[Any]) -> NDArray[Any]:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.kernels.compiling import inner, prefetch
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -16,7 +14,7 @@ LANES = 128  # rows of a block
 PITCH = LANES + 16  # a tile's classes lie this far apart: a power of two would crowd them into few sets of the cache
 LONG = 150  # classes from which going along a row is faster than transposing (measured: about equal there)
 PIECE = 8192  # classes of a long row taken at a time
-CHUNK = 256  # most terms below 2**24 whose sum fits 32 bits, unsigned; most classes of a tile, too
+CHUNK = 256  # most classes of a tile
 GROUP_BITS = 5  # a long row is padded to a multiple of 32 classes, so that no loop has a scalar rest
 GROUP = 1 << GROUP_BITS
 
@@ -48,10 +46,3 @@ def plain(array: NDArray[Any]) -> NDArray[Any]:
     interface = dict(array.__array_interface__)
     interface["data"] = (interface["data"][0], False)
     return np.asarray(SimpleNamespace(__array_interface__=interface, held=array))  # which keeps the memory alive
-
-
-@inner
-def fetch(source, at):
-    """Ask for a chunk of memory that will be read soon."""
-    for j in range(0, CHUNK * source.itemsize, 64):
-        prefetch(source, at * source.itemsize + j)

@@ -1,7 +1,8 @@
 """How kernels are compiled and kept, and the instructions that numba lacks.
 
 Why the arithmetic is the same on every processor: LLVM fuses no multiplication with an addition unless it is told
-to (`fastmath` or `contract`; nothing here does), and sums are sums of integers.
+to (`fastmath` or `contract`; nothing here does), `fma` is rounded once whether or not the processor has an
+instruction for it, and sums are sums of integers.
 """
 
 from __future__ import annotations
@@ -64,6 +65,12 @@ def from_bits(context: Any, bits: Any) -> Any:
 
 
 @intrinsic
+def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, rounded once."""
+    return a(a, a, a), lambda ctx, builder, sig, args: builder.fma(*args)
+
+
+@intrinsic
 def like(context: Any, number: Any, model: Any) -> Any:
     """Return `number` in the type of `model`."""
     return model(number, model), lambda ctx, builder, sig, args: ctx.cast(builder, args[0], sig.args[0], sig.args[1])
@@ -112,25 +119,6 @@ def widen(context: Any, number: Any) -> Any:
     """Widen a prediction."""
     wide = number if number in _INTEGER else types.float32
     return wide(number), lambda ctx, builder, sig, args: widened(builder, sig.args[0], args[0])
-
-
-@intrinsic
-def prefetch(context: Any, array: Any, offset: Any) -> Any:
-    """Ask for the memory `offset` bytes behind the start of an array; harmless where there is none."""
-
-    def code(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = ctx.make_array(sig.args[0])(ctx, builder, args[0]).data
-        pointer = builder.inttoptr(
-            builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1]), ir.PointerType(ir.IntType(8))
-        )
-        flag = ir.IntType(32)
-        call = builder.module.declare_intrinsic(
-            "llvm.prefetch", (pointer.type,), ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
-        )
-        builder.call(call, [pointer, flag(0), flag(3), flag(1)])
-        return ctx.get_dummy_value()
-
-    return types.void(array, types.int64), code
 
 
 @intrinsic

@@ -7,26 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import types
 
-from daskxent.kernels.arithmetic import (
-    A8,
-    L8,
-    ROUND_F4,
-    ROUND_F8,
-    UNITY_F8,
-    clip,
-    exp_f4,
-    exp_f8,
-    is_usual,
-    power_of_two,
-    reduce_f4,
-    reduce_f8,
-    scaled,
-    sliced,
-)
+from daskxent.kernels.arithmetic import A8, L8, clip, exp, grid_of, scaled, units
 from daskxent.kernels.blocks import LANES, PROBABILITIES, mode_of, plain
 from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload
 from daskxent.kernels.records import borrowed_rows
-from daskxent.rows import HAS_NAN, HUGE, PROBABILITY_BASE, SLICE_BITS, SLICES, Rows
+from daskxent.rows import GRIDS, HAS_NAN, HUGE_BASE, MAGIC_BITS, PROBABILITY_BITS, REST_BITS, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,100 +37,69 @@ def log1p(x):
     return (n * L8[0] + (f - (s * f - (2.0 * s * tail + n * L8[1])))) + lost / u
 
 
-@inner
-def excess_of(a, b, c, d, base, peak, n, p):
-    """Return sum_j exp(x_j - peak) - 1 from the slices of a row whose peak is p * 2**n, like `rows.excesses`."""
-    scale = from_bits((n - SLICE_BITS * base + 1023) << 52)
-    own = sliced(p * like(scale, p))
-    bits = np.float64(SLICE_BITS * base)
-    shifted, r = reduce_f8(((bits * L8[0] - peak) + bits * L8[1]) + bits * L8[2])
-    unit = exp_f8(r) * from_bits((bits_of(shifted) << 52) + np.int64(UNITY_F8 << 52))
-    return value_of(a - own[0], b - own[1], c - own[2], d - own[3], p) * unit
+def counted(high: Any, low: Any, model: Any) -> Any:
+    """Return the number that integers stand for, in units, like `rows._counted`; `low` is for float64."""
 
 
-def value_of(a: Any, b: Any, c: Any, d: Any, model: Any) -> Any:
-    """Return the number that slices stand for, like `rows._value`; three of them where `model` is float32."""
+@overload(counted)
+def _counted_typed(high, low, model):
+    def f4(high, low, model):
+        return np.float64(high)
 
-
-@overload(value_of)
-def _value_of_typed(a, b, c, d, model):
-    def f4(a, b, c, d, model):
-        return (np.float64(c) * 2.0**-24 + b) * 2.0**-24 + a
-
-    def f8(a, b, c, d, model):
-        return ((np.float64(d) * 2.0**-24 + c) * 2.0**-24 + b) * 2.0**-24 + a
+    def f8(high, low, model):
+        return np.float64(high) + low * 2.0**-REST_BITS
 
     return f4 if model == types.float32 else f8
 
 
-def near_power_of_two(x: Any) -> Any:
-    """Write exp(x) as p * 2**n for usual peaks: n, p."""
-
-
-@overload(near_power_of_two)
-def _near_power_of_two_typed(x):
-    def f4(x):
-        shifted, r = reduce_f4(x)
-        return np.int64(bits_of(shifted) - bits_of(ROUND_F4)), exp_f4(r)
-
-    def f8(x):
-        shifted, r = reduce_f8(x)
-        return bits_of(shifted) - bits_of(ROUND_F8), exp_f8(r)
-
-    return f4 if x == types.float32 else f8
+@inner
+def excess_of(high, low, base, peak, model):
+    """Return sum_j exp(x_j - peak) - 1 of a row that is counted at a grid position, like `rows.excesses`."""
+    step, unit, _, _ = grid_of(model)
+    bits = np.float64(step * base - unit)
+    return counted(high, low, model) * exp(((bits * L8[0] - peak) + bits * L8[1]) + bits * L8[2])
 
 
 @inner
-def _logit_losses(rows, d, at, n, model, out):
-    """Losses of finished rows of logits; `d` is the fourth slice, or anything where there are three."""
+def unit_loss(high, low, target):
+    """Return the loss of a row of probabilities from their sum and the label's, which is as wide as they are."""
+    own = units(scaled(target))
+    rest = counted(high - (own[0] - MAGIC_BITS), low - (own[1] - MAGIC_BITS), target)
+    return log1p(rest * 2.0**-PROBABILITY_BITS / np.float64(clip(target)))
+
+
+@inner
+def _logit_losses(rows, low, at, n, model, out):
+    """Losses of finished rows of logits; `low` holds the second integers, or anything where there are none."""
     peaks, bases = rows.peak[at : at + n], rows.base[at : at + n]
-    targets, flags = rows.target[at : at + n], rows.flags[at : at + n]
-    a, b, c = rows.mass[0, at : at + n], rows.mass[1, at : at + n], rows.mass[2, at : at + n]
-    unusual = 0
+    targets, flags, high = rows.target[at : at + n], rows.flags[at : at + n], rows.mass[0, at : at + n]
     for i in range(n):
-        peak = peaks[i]
-        usual = is_usual(like(peak, model))
-        unusual += not usual
-        peak = peak if usual else 0.0
-        base = bases[i] if usual else 0
-        power, p = near_power_of_two(like(peak, model))
-        loss = log1p(excess_of(a[i], b[i], c[i], d[i], base, peak, power, p)) + (peak - targets[i])
-        out[i] = np.nan if (flags[i] & HAS_NAN) or targets[i] != targets[i] else loss
-    if unusual:
-        for i in range(n):
-            peak = peaks[i]
-            if not is_usual(like(peak, model)):
-                excess = 0.0
-                if abs(peak) < HUGE:
-                    power, p = power_of_two(like(peak, model))
-                    excess = excess_of(a[i], b[i], c[i], d[i], bases[i], peak, power, p)
-                elif not np.isinf(peak):
-                    excess = np.float64(max(a[i] - 1, 0))
-                broken = (flags[i] & HAS_NAN) or targets[i] != targets[i] or np.isinf(peak)
-                out[i] = np.nan if broken else log1p(excess) + (peak - targets[i])
+        usual = abs(bases[i]) < HUGE_BASE
+        peak, base = (peaks[i], bases[i]) if usual else (0.0, np.int64(0))
+        excess = excess_of(high[i], low[i], base, peak, model)
+        excess = excess if usual else np.float64(high[i])
+        broken = (flags[i] & HAS_NAN) or targets[i] != targets[i] or np.isinf(peaks[i])
+        out[i] = np.nan if broken else log1p(excess) + (peaks[i] - targets[i])
 
 
 @inner
-def _unit_losses(rows, d, at, n, model, out):
-    """Losses of finished rows of probabilities; `d` as in `_logit_losses`."""
-    targets, flags = rows.target[at : at + n], rows.flags[at : at + n]
-    a, b, c = rows.mass[0, at : at + n], rows.mass[1, at : at + n], rows.mass[2, at : at + n]
+def _unit_losses(rows, low, at, n, model, out):
+    """Losses of finished rows of probabilities; `low` as in `_logit_losses`."""
+    targets, flags, high = rows.target[at : at + n], rows.flags[at : at + n], rows.mass[0, at : at + n]
     for i in range(n):
-        target = clip(like(targets[i], model))
-        own = sliced(scaled(like(targets[i], model)))
-        rest = value_of(a[i] - own[0], b[i] - own[1], c[i] - own[2], d[i] - own[3], model)
-        loss = log1p(rest * 2.0 ** (SLICE_BITS * PROBABILITY_BASE) / np.float64(target))
+        loss = unit_loss(high[i], low[i], like(targets[i], model))
         out[i] = np.nan if flags[i] & HAS_NAN else loss
 
 
 @inner
 def _losses_block(rows, at, n, mode, model, out):
     """Put the losses of the records at .. at + n - 1 into `out`."""
-    d = rows.mass[rows.mass.shape[0] - 1, at : at + n]
+    _, _, levels, integers = grid_of(model)
+    low = rows.mass[levels if integers == 2 else 0, at : at + n]
     if mode == PROBABILITIES:
-        _unit_losses(rows, d, at, n, model, out)
+        _unit_losses(rows, low, at, n, model, out)
     else:
-        _logit_losses(rows, d, at, n, model, out)
+        _logit_losses(rows, low, at, n, model, out)
 
 
 @compiled
@@ -166,6 +120,7 @@ def losses(rows: Rows, *, probabilities: bool = False) -> NDArray[np.float64]:
     [1.38629436112]
     """
     out = np.empty(len(rows.peak))
-    model = np.float32(0) if len(rows.mass) == SLICES[np.dtype(np.float32)] else np.float64(0)
+    grid = GRIDS[np.dtype(np.float32)]
+    model = np.float32(0) if len(rows.mass) == grid.levels * grid.integers else np.float64(0)
     _losses(Rows(*(plain(field) for field in rows)), mode_of(probabilities, True), model, out)
     return out

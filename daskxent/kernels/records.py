@@ -6,42 +6,43 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskxent.kernels.arithmetic import REACH_F8, power_of_two, sliced
+from daskxent.kernels.arithmetic import SUMS, add_term, base_of, grid_of
 from daskxent.kernels.blocks import CHUNK, LANES, PIECE, PITCH
 from daskxent.kernels.compiling import borrowed, inner, like
-from daskxent.rows import HAS_NAN, HUGE, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, SLICE_BITS, Rows
+from daskxent.rows import HAS_NAN, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, PROBABILITY_BASE, Rows
 
 
 class Work(NamedTuple):
-    """What a block of rows needs on the way; floats and `scale` are as wide as the numbers."""
+    """What a block of rows needs on the way; floats are as wide as the numbers."""
 
     tile: Any  # widened predictions
     peak: Any
+    second: Any
     low: Any
     floor: Any
-    scale: Any
+    around: Any
     best: Any
     nan: Any
     base: Any
-    slices: Any
+    mass: Any
     sums: Any
 
 
 def work_for(wide: np.dtype[Any]) -> Work:
     """Return room for a block of numbers that are widened to `wide`."""
     number = np.float32 if wide == np.float32 else np.float64
-    integer = np.int32 if wide == np.float32 else np.int64
     return Work(
         tile=np.zeros(max(CHUNK * PITCH, PIECE), number),
         peak=np.zeros(LANES, number),
+        second=np.zeros(LANES, number),
         low=np.zeros(LANES, number),
         floor=np.zeros(LANES, number),
-        scale=np.zeros(LANES, integer),
+        around=np.zeros(LANES, number),
         best=np.zeros(LANES, np.int32),
         nan=np.zeros(LANES, np.int32),
         base=np.zeros(LANES, np.int64),
-        slices=np.zeros(4 * LANES, np.uint32),
-        sums=np.zeros(4, np.int64),
+        mass=np.zeros((SUMS, LANES), np.int64),
+        sums=np.zeros(SUMS, np.int64),
     )
 
 
@@ -51,13 +52,14 @@ def borrowed_work(w):
     return Work(
         borrowed(w.tile),
         borrowed(w.peak),
+        borrowed(w.second),
         borrowed(w.low),
         borrowed(w.floor),
-        borrowed(w.scale),
+        borrowed(w.around),
         borrowed(w.best),
         borrowed(w.nan),
         borrowed(w.base),
-        borrowed(w.slices),
+        borrowed(w.mass),
         borrowed(w.sums),
     )
 
@@ -68,6 +70,7 @@ def borrowed_rows(r):
     return Rows(
         borrowed(r.peak),
         borrowed(r.best),
+        borrowed(r.second),
         borrowed(r.base),
         borrowed(r.mass),
         borrowed(r.target),
@@ -84,57 +87,58 @@ def zero(sums):
 
 
 @inner
-def add_slices(sums, a, b, c, d, times):
-    """Add four slices to `sums`, several times over."""
-    sums[0] += np.int64(a) * times
-    sums[1] += np.int64(b) * times
-    sums[2] += np.int64(c) * times
-    sums[3] += np.int64(d) * times
-
-
-@inner
-def sum_odd(row, count, step, peak, sums):
-    """Add the slices of a row with an unusual peak, one class at a time; return its base."""
-    if np.isinf(peak) and peak < 0:
-        return NO_BASE
-    if abs(peak) >= HUGE:
-        if not np.isinf(peak):
-            for j in range(count):
-                sums[0] += row[j * step] == peak
-        return HUGE_BASE if peak > 0 else -HUGE_BASE
-    base = power_of_two(peak)[0] // SLICE_BITS
+def sum_odd(row, count, step, peak, base, sums):
+    """Add up the terms of a row with an unusual peak, one class at a time, all but the peak's own."""
     for j in range(count):
-        x = row[j * step]
-        if x > peak - like(REACH_F8, x) and x > -HUGE:
-            n, p = power_of_two(x)
-            a, b, c, d = sliced(p * like(2.0 ** (n - SLICE_BITS * base), p))
-            add_slices(sums, a, b, c, d, 1)
-    return base
+        add_term(row[j * step], base, peak, 1, sums)
+    add_term(peak, base, peak, -1, sums)
 
 
 @inner
-def join(rows, i, fresh, peak, best, base, nan, sums):
-    """Join a piece of row i to its record, as `rows.merge` does; pieces come in the order of the classes."""
+def join(rows, i, fresh, best, nan, piece, sums):
+    """Join a piece of row i to its record, as `rows.merge` does; pieces come in the order of the classes.
+
+    `piece` holds peak, second and base of the piece.
+    """
+    peak, second, base = piece
     if fresh:
-        rows.peak[i], rows.best[i], rows.base[i] = peak, best, base
+        rows.peak[i], rows.best[i], rows.second[i], rows.base[i] = peak, best, second, base
         rows.flags[i] = HAS_NAN if nan else 0
         for s in range(rows.mass.shape[0]):
             rows.mass[s, i] = sums[s]
         return
     if nan:
         rows.flags[i] |= HAS_NAN
-    old_peak, old_base = rows.peak[i], rows.base[i]
+    old_peak, old_base = like(rows.peak[i], peak), rows.base[i]
+    lower = old_peak
     if peak > old_peak:
         rows.peak[i], rows.best[i] = peak, best
+    else:
+        lower = peak
+    rows.second[i] = max(rows.second[i], second, lower)
     highest = max(base, old_base)
+    summed = highest not in (NO_BASE, PROBABILITY_BASE)
+    if summed:
+        highest = base_of(like(rows.peak[i], peak), like(rows.second[i], peak))
     rows.base[i] = highest
-    slices = rows.mass.shape[0]
-    down = slices if abs(old_base) == HUGE_BASE and old_peak < peak else highest - old_base
-    for s in range(slices - 1, -1, -1):
-        rows.mass[s, i] = rows.mass[s - down, i] if s >= down else 0
-    down = slices if abs(base) == HUGE_BASE and peak < old_peak else highest - base
-    for s in range(down, slices):
-        rows.mass[s, i] += sums[s - down]
+    move(rows.mass[:, i], old_base, highest, old_peak < peak, peak)
+    move(sums, base, highest, peak < old_peak, peak)
+    if summed:
+        add_term(lower, highest, like(rows.peak[i], peak), 1, sums)
+    for s in range(rows.mass.shape[0]):
+        rows.mass[s, i] += sums[s]
+
+
+@inner
+def move(sums, base, highest, outshone, model):
+    """Count `sums` from a higher position up."""
+    levels, integers = grid_of(model)[2:]
+    up = levels if abs(base) == HUGE_BASE and outshone else min(highest - base, levels)
+    if up == 0:
+        return
+    for first in range(0, levels * integers, levels):
+        for level in range(levels):
+            sums[first + level] = sums[first + level + up] if level + up < levels else 0
 
 
 @inner

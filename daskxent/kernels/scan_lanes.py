@@ -6,11 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from daskxent.kernels.arithmetic import grid, is_usual, scaled, sliced, term
+from daskxent.kernels.arithmetic import (
+    SUMS,
+    add_term,
+    base_of,
+    grid,
+    grid_of,
+    is_usual,
+    level_bits,
+    scaled,
+    term,
+    units,
+    units_by_level,
+    usual_base,
+)
 from daskxent.kernels.blocks import CHUNK, LANES, LOGITS, PITCH, PROBABILITIES
 from daskxent.kernels.compiling import inner, overload, widen
 from daskxent.kernels.records import join, keep, outside, sum_odd, zero
-from daskxent.rows import HAS_NAN, NO_BASE, PROBABILITY_BASE
+from daskxent.rows import HAS_NAN, MAGIC_BITS, NO_BASE, PROBABILITY_BASE
 
 
 def _load_lanes(values: Any, start: int, at: int, classes: int, n: int, tile: Any) -> None:
@@ -51,15 +64,17 @@ def load_maps(values, start, at, classes, n, tile):
 
 @inner
 def _lane_peaks(tile, classes, work):
-    """Find peak, best and NaN of each lane."""
-    peak, best, nan = work.peak, work.best, work.nan
+    """Find the two largest numbers, best and NaN of each lane."""
+    peak, second, best, nan = work.peak, work.second, work.best, work.nan
     for i in range(LANES):
-        peak[i], best[i], nan[i] = -np.inf, 0, 0
+        peak[i], second[i], best[i], nan[i] = -np.inf, -np.inf, 0, 0
     for c in range(classes):
         row = tile[c * PITCH : c * PITCH + LANES]
         for i in range(LANES):
             x = row[i]
             risen = x > peak[i]
+            lower = peak[i] if risen else x
+            second[i] = lower if lower > second[i] else second[i]
             peak[i] = x if risen else peak[i]
             best[i] = np.int32(c) if risen else best[i]
             nan[i] = np.int32(nan[i] | (x != x))
@@ -78,63 +93,65 @@ def _lane_lows(tile, classes, fresh, low):
 
 
 @inner
-def _lane_logits(tile, classes, work):
-    """Sum the slices of each lane, given its base."""
-    floor, scale, slices = work.floor, work.scale, work.slices
-    a, b, c, d = slices[:LANES], slices[LANES:], slices[2 * LANES :], slices[3 * LANES :]
+def _lane_logits(tile, n, classes, work):
+    """Sum the terms of each lane at every level, all but the peak's own."""
+    floor, around, mass, base = work.floor, work.around, work.mass, work.base
     for i in range(LANES):
-        work.base[i], floor[i], scale[i] = grid(work.peak[i])
-    zero(work.slices)
+        base[i] = usual_base(work.peak[i], work.second[i])
+        floor[i], around[i] = grid(base[i], work.peak[i])
+    for s in range(SUMS):
+        for i in range(LANES):
+            mass[s, i] = 0
     for at in range(classes):
         row = tile[at * PITCH : at * PITCH + LANES]
         for i in range(LANES):
-            p, q, r, s = sliced(term(row[i], floor[i], scale[i]))
-            a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
-            c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
+            found = units_by_level(term(row[i], floor[i], around[i]))
+            for s in range(SUMS):
+                mass[s, i] += found[s]
+    bits = level_bits(work.peak[0])
+    for i in range(n):
+        for s in range(SUMS):
+            work.sums[s] = mass[s, i] - classes * bits[s]
+        if is_usual(work.peak[i]):
+            add_term(work.peak[i], base[i], work.peak[i], -1, work.sums)
+        else:
+            zero(work.sums)
+            base[i] = base_of(work.peak[i], work.second[i])
+            sum_odd(tile[i:], classes, PITCH, work.peak[i], base[i], work.sums)
+        for s in range(SUMS):
+            mass[s, i] = work.sums[s]
 
 
 @inner
 def _lane_units(tile, classes, work):
-    """Sum the slices of the probabilities of each lane."""
-    slices = work.slices
-    a, b, c, d = slices[:LANES], slices[LANES:], slices[2 * LANES :], slices[3 * LANES :]
-    zero(work.slices)
+    """Sum the probabilities of each lane."""
+    levels, integers = grid_of(work.peak[0])[2:]
+    for s in range(SUMS):
+        for i in range(LANES):
+            work.mass[s, i] = 0
+    low, high = work.mass[levels if integers == 2 else SUMS - 1], work.mass[0]
     for at in range(classes):
         row = tile[at * PITCH : at * PITCH + LANES]
         for i in range(LANES):
-            p, q, r, s = sliced(scaled(row[i]))
-            a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
-            c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
-
-
-@inner
-def _lane_odd(n, classes, work):
-    """Sum the lanes with an unusual peak again, the slow way."""
-    for i in range(n):
-        if not is_usual(work.peak[i]):
-            zero(work.sums)
-            work.base[i] = sum_odd(work.tile[i:], classes, PITCH, work.peak[i], work.sums)
-            for s in range(4):
-                work.slices[s * LANES + i] = work.sums[s]
+            a, b = units(scaled(row[i]))
+            high[i] += a - MAGIC_BITS
+            low[i] += b - MAGIC_BITS
 
 
 @inner
 def _lane_sums(mode, n, classes, work):
-    """Put base and slices of each lane into `work`."""
+    """Put base and mass of each lane into `work`."""
     if mode == LOGITS:
-        _lane_logits(work.tile, classes, work)
-        unusual = 0
-        for i in range(LANES):
-            unusual += not is_usual(work.peak[i])
-        if unusual:
-            _lane_odd(n, classes, work)
+        _lane_logits(work.tile, n, classes, work)
         return
     for i in range(LANES):
         work.base[i] = PROBABILITY_BASE if mode == PROBABILITIES else NO_BASE
     if mode == PROBABILITIES:
         _lane_units(work.tile, classes, work)
     else:
-        zero(work.slices)
+        for i in range(LANES):
+            for s in range(SUMS):
+                work.mass[s, i] = 0
 
 
 @inner
@@ -143,14 +160,15 @@ def _lane_records(rows, offset, n, first, work):
     peak, best, base, flags = rows.peak[offset:], rows.best[offset:], rows.base[offset:], rows.flags[offset:]
     for i in range(n):
         peak[i], best[i], base[i] = work.peak[i], first + work.best[i], work.base[i]
+        rows.second[offset + i] = work.second[i]
         flags[i] = HAS_NAN if work.nan[i] else 0
         rows.target[offset + i] = 0
     for i in range(n * rows.top.shape[1]):
         rows.top[offset + i // rows.top.shape[1], i % rows.top.shape[1]] = -np.inf
     for s in range(rows.mass.shape[0]):
-        mass, slices = rows.mass[s, offset:], work.slices[s * LANES :]
+        mass = rows.mass[s, offset:]
         for i in range(n):
-            mass[i] = slices[i]
+            mass[i] = work.mass[s, i]
 
 
 @inner
@@ -180,10 +198,10 @@ def scan_lanes(values, start, labels, first, mode, rows, offset, work):
             _lane_records(rows, offset, n, first, work)
         else:
             for i in range(n):
-                for s in range(4):
-                    work.sums[s] = work.slices[s * LANES + i]
-                best = first + at + work.best[i]
-                join(rows, offset + i, False, work.peak[i], best, work.base[i], work.nan[i], work.sums)
+                for s in range(SUMS):
+                    work.sums[s] = work.mass[s, i]
+                best, piece = first + at + work.best[i], (work.peak[i], work.second[i], work.base[i])
+                join(rows, offset + i, False, best, work.nan[i], piece, work.sums)
         if unit:
             _lane_lows(work.tile, classes, at == 0, work.low)
         _lane_extras(labels, first + at, rows, offset, classes, work)

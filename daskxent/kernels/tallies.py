@@ -81,7 +81,7 @@ class Tally:
         arranged, wide = arrange(values)
         key = arranged.dtype
         if key not in self._records:
-            self._records[key] = work_for(wide, key, self.question.classes), wide.type(0)
+            self._records[key] = work_for(wide, self.question.classes), wide.type(0)
         work, model = self._records[key]
         self.weighted = weights is not None
         odd = np.empty(labels.size, np.int64)  # pages that are never written cost nothing

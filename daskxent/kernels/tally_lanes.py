@@ -8,9 +8,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from daskxent.kernels.arithmetic import scaled, sliced
+from daskxent.kernels.arithmetic import grid, is_usual, scaled, term, units, usual_base
 from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, compiled, inner, intrinsic, overload, widen, widened
+from daskxent.kernels.compiling import borrowed, compiled, inner, intrinsic, like, overload, widen, widened
 from daskxent.kernels.scan_lanes import load_maps
 from daskxent.kernels.tally_block import (
     LOSS,
@@ -19,10 +19,9 @@ from daskxent.kernels.tally_block import (
     borrowed_work,
     carry_all,
     fates,
-    lean_grid,
-    lean_term,
     settle,
 )
+from daskxent.rows import MAGIC_BITS
 
 _SQUARE = 16  # rows and classes that are transposed in registers at a time
 
@@ -89,17 +88,19 @@ def _load_typed(values, start, at, classes, n, tile):
 
 
 @inner
-def _lane_peaks(tile, first, classes, work):
-    """Raise peak and best, lower low of each lane; NaN makes low NaN for good."""
-    peak, best, low = work.peak, work.best, work.low
+def _lane_peaks(tile, first, classes, least, work):
+    """Raise the two largest numbers and best of each lane; anything below `least`, or NaN, makes a lane odd."""
+    peak, second, best, fate = work.peak, work.second, work.best, work.fate
     for c in range(classes):
         row, number = tile[c * PITCH : c * PITCH + LANES], np.int32(first + c)
         for i in range(LANES):
             x = row[i]
             risen = x > peak[i]
+            lower = peak[i] if risen else x
+            second[i] = lower if lower > second[i] else second[i]
             peak[i] = x if risen else peak[i]
             best[i] = number if risen else best[i]
-            low[i] = low[i] if low[i] <= x or low[i] != low[i] else x
+            fate[i] = fate[i] if x >= least or fate[i] else ODD
 
 
 @inner
@@ -114,25 +115,20 @@ def _lane_above(tile, classes, work):
 
 @inner
 def _lane_mass(tile, classes, mode, floor, around, work):
-    """Add the slices of at most CHUNK classes of each lane."""
-    a, b, c, d = work.slices[0], work.slices[1], work.slices[2], work.slices[3]
-    for i in range(LANES):
-        a[i] = b[i] = c[i] = d[i] = 0
+    """Add the terms of some classes of each lane, on top of bits."""
+    high, low = work.high, work.low
     for at in range(classes):
         row = tile[at * PITCH : at * PITCH + LANES]
         if mode == PROBABILITIES:
             for i in range(LANES):
-                p, q, r, s = sliced(scaled(row[i]))
-                a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
-                c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
+                a, b = units(scaled(row[i]))
+                high[i] += a
+                low[i] += b
         else:
             for i in range(LANES):
-                p, q, r, s = sliced(lean_term(row[i], floor[i], around[i]))
-                a[i], b[i] = np.uint32(a[i] + p), np.uint32(b[i] + q)
-                c[i], d[i] = np.uint32(c[i] + r), np.uint32(d[i] + s)
-    for s in range(4):
-        for i in range(LANES):
-            work.sums[s, i] += np.int64(work.slices[s, i])
+                a, b = units(term(row[i], floor[i], around[i]))
+                high[i] += a
+                low[i] += b
 
 
 @inner
@@ -146,27 +142,38 @@ def _lane_targets(labels, first, classes, work):
 @inner
 def _lane_grids(mode, floor, around, work):
     """Set the grid of each lane, clear its sums, and find the odd ones."""
-    peak, low, fate = work.peak, work.low, work.fate
+    peak, fate, base = work.peak, work.fate, work.base
     for i in range(LANES):
-        fits = -np.inf < peak[i] and peak[i] < np.inf and low[i] == low[i]
-        fits = fits and (mode != PROBABILITIES or (low[i] >= 0 and peak[i] <= 1))
+        fits = peak[i] <= 1 if mode == PROBABILITIES else is_usual(peak[i])
         fate[i] = fate[i] if fits or fate[i] else ODD
-        floor[i], around[i] = lean_grid(peak[i])
-    for s in range(4):
-        for i in range(LANES):
-            work.sums[s, i] = 0
+        base[i] = usual_base(peak[i], work.second[i])
+        floor[i], around[i] = grid(base[i], peak[i])
+        work.high[i] = work.low[i] = 0
+
+
+@inner
+def _lane_own(mode, classes, floor, around, work):
+    """Take away the bits, and the terms of the peaks themselves."""
+    peak = work.peak
+    for i in range(LANES):
+        a = b = np.int64(MAGIC_BITS)
+        if mode != PROBABILITIES:
+            a, b = units(term(peak[i], floor[i], around[i]))
+        work.high[i] -= classes * MAGIC_BITS + (a - MAGIC_BITS)
+        work.low[i] -= classes * MAGIC_BITS + (b - MAGIC_BITS)
 
 
 @inner
 def _scan_lanes(values, start, labels, rules, floor, around, work):
     """Scan a block of rows, class by class."""
     every, n, tile = values.shape[1], labels.size, work.tile
+    least = like(0.0 if rules.mode & PROBABILITIES else -np.inf, tile[0])
     for i in range(LANES):
-        work.peak[i], work.low[i], work.best[i], work.above[i] = -np.inf, np.inf, 0, 0
+        work.peak[i], work.second[i], work.best[i], work.above[i] = -np.inf, -np.inf, 0, 0
     for at in range(0, every, CHUNK):
         classes = min(every - at, CHUNK)
         _load(values, start, at, classes, n, tile)
-        _lane_peaks(tile, at, classes, work)
+        _lane_peaks(tile, at, classes, least, work)
         _lane_targets(labels, at, classes, work)
     _lane_grids(rules.mode, floor, around, work)
     for at in range(0, every, CHUNK):
@@ -177,6 +184,7 @@ def _scan_lanes(values, start, labels, rules, floor, around, work):
             _lane_above(tile, classes, work)
         if rules.mode < NO_MASS:
             _lane_mass(tile, classes, rules.mode, floor, around, work)
+    _lane_own(rules.mode, every, floor, around, work)
     for i in range(n):
         work.best[i] = work.best[i] == labels[i]
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from daskxent.kernels.arithmetic import key_of, number_of, scaled, sliced
-from daskxent.kernels.blocks import CHUNK, GROUP, GROUP_BITS, LANES, LOGITS, NO_MASS, PROBABILITIES, fetch
-from daskxent.kernels.compiling import borrowed, compiled, inner, overload, widen
+from daskxent.kernels.arithmetic import grid, is_usual, scaled, term, units, usual_base
+from daskxent.kernels.blocks import LANES, NO_MASS, PROBABILITIES
+from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload, widen
+from daskxent.kernels.largest import largest_of
 from daskxent.kernels.tally_block import (
     LOSS,
     ODD,
@@ -16,11 +17,9 @@ from daskxent.kernels.tally_block import (
     borrowed_work,
     carry_all,
     fates,
-    is_tame,
-    lean_grid,
-    lean_term,
     settle,
 )
+from daskxent.rows import MAGIC_BITS
 
 
 def _row(values: Any, i: Any, tile: Any) -> Any:
@@ -39,58 +38,49 @@ def _row_typed(values, i, tile):
 
 
 @inner
-def _extremes(row, low, high):
-    """Lower and raise two keys to those of a row whose length is a multiple of GROUP."""
-    for j in range((row.size >> GROUP_BITS) << GROUP_BITS):
-        key = key_of(widen(row[j]))
-        high = key if key > high else high
-        low = key if key < low else low
-    return low, high
+def _largest_unit(row):
+    """Return the largest of probabilities, or NaN where any is negative or NaN."""
+    # As integers with a sign, the bits of floats that are not negative are in their order; all others are below 0.
+    high = low = bits_of(widen(row[0]))
+    for j in range(row.size):
+        bits = bits_of(widen(row[j]))
+        high = bits if bits > high else high
+        low = bits if bits < low else low
+    return from_bits(high) if low >= 0 else like(np.nan, widen(row[0]))
 
 
 @inner
-def _mass(row, mode, floor, around, sums, at):
-    """Add the slices of a row whose length is a multiple of GROUP to ``sums[:, at]``."""
-    for start in range(0, row.size, CHUNK):
-        chunk = row[start : start + CHUNK]
-        count = (chunk.size >> GROUP_BITS) << GROUP_BITS
-        fetch(row, row.size + start)
-        s0 = s1 = s2 = s3 = np.uint32(0)
-        if mode == PROBABILITIES:
-            for j in range(count):
-                a, b, c, d = sliced(scaled(widen(chunk[j])))
-                s0, s1, s2, s3 = np.uint32(s0 + a), np.uint32(s1 + b), np.uint32(s2 + c), np.uint32(s3 + d)
-        else:
-            for j in range(count):
-                a, b, c, d = sliced(lean_term(widen(chunk[j]), floor, around))
-                s0, s1, s2, s3 = np.uint32(s0 + a), np.uint32(s1 + b), np.uint32(s2 + c), np.uint32(s3 + d)
-        sums[0, at] += np.int64(s0)
-        sums[1, at] += np.int64(s1)
-        sums[2, at] += np.int64(s2)
-        sums[3, at] += np.int64(s3)
+def _sum_logits(row, floor, around):
+    """Return the sum of the terms of a row, in units and what those leave."""
+    a = b = np.int64(0)
+    for j in range(row.size):
+        s, t = units(term(widen(row[j]), floor, around))
+        a, b = a + s, b + t
+    return a - row.size * MAGIC_BITS, b - row.size * MAGIC_BITS
 
 
 @inner
-def _tail(row, full, tail):
-    """Copy what a row has beyond its first `full` numbers, and pad it with the first of all."""
-    for j in range(GROUP):
-        tail[j] = row[0]
-    for j in range(row.size - full):
-        tail[j] = row[full + j]
+def _sum_units(row):
+    """Do the same for probabilities."""
+    a = b = np.int64(0)
+    for j in range(row.size):
+        s, t = units(scaled(widen(row[j])))
+        a, b = a + s, b + t
+    return a - row.size * MAGIC_BITS, b - row.size * MAGIC_BITS
 
 
 @inner
-def _scan_row(row, full, label, i, rules, work):
-    """Find peak, rank and target of a row."""
-    first = key_of(widen(row[0]))
-    low, high = _extremes(row[:full], first, first)
-    low, high = _extremes(work.tail, low, high)
-    peak, lowest, target = number_of(high), number_of(low), widen(row[label])
-    work.peak[i], work.target[i] = peak, target
-    # Keys of NaN lie outside those of the infinities, so one of the two is NaN where the row has any.
-    fits = -np.inf < peak < np.inf and lowest <= peak
-    if not fits or (rules.mode == PROBABILITIES and (lowest < 0 or peak > 1)):
-        work.fate[i] = ODD
+def _find(row, label, i, rules, work):
+    """Find the two largest numbers, the number at the label and its rank."""
+    if rules.mode & PROBABILITIES:
+        second = peak = _largest_unit(row)
+        fits = peak <= 1
+    else:
+        peak, second, nan = largest_of(row)
+        fits = not nan and is_usual(peak)
+    target = widen(row[label])
+    work.peak[i], work.second[i], work.target[i] = peak, second, target
+    work.fate[i] = 0 if fits else ODD
     ahead = above = 0
     if target == peak:
         for j in range(label):
@@ -103,38 +93,28 @@ def _scan_row(row, full, label, i, rules, work):
 
 
 @inner
-def _sum_row(row, full, i, mode, work):
-    """Sum the slices of a row; what its tail is padded with is taken away again."""
-    sums, peak, main, tail = work.sums, work.peak[i], row[:full], work.tail
-    sums[0, i] = sums[1, i] = sums[2, i] = sums[3, i] = 0
-    floor, around = lean_grid(peak)
+def _sum_row(row, i, mode, work):
+    """Sum the terms of a row: of logits, all but the peak's own."""
     if mode == PROBABILITIES:
-        _mass(main, PROBABILITIES, floor, around, sums, i)
-        _mass(tail, PROBABILITIES, floor, around, sums, i)
-        a, b, c, d = sliced(scaled(widen(row[0])))
-    elif is_tame(peak):
-        _mass(main, LOGITS, floor, around, sums, i)
-        _mass(tail, LOGITS, floor, around, sums, i)
-        a, b, c, d = sliced(lean_term(widen(row[0]), floor, around))
-    else:
+        work.high[i], work.low[i] = _sum_units(row)
         return
-    padded = GROUP - (row.size - full)
-    sums[0, i] -= np.int64(a) * padded
-    sums[1, i] -= np.int64(b) * padded
-    sums[2, i] -= np.int64(c) * padded
-    sums[3, i] -= np.int64(d) * padded
+    peak = work.peak[i]
+    work.base[i] = base = usual_base(peak, work.second[i])
+    floor, around = grid(base, peak)
+    a, b = _sum_logits(row, floor, around)
+    s, t = units(term(peak, floor, around))
+    work.high[i] = a - (s - MAGIC_BITS)
+    work.low[i] = b - (t - MAGIC_BITS)
 
 
 @inner
 def _scan_rows(values, start, labels, rules, work):
-    full = (values.shape[1] >> GROUP_BITS) << GROUP_BITS
     for i in range(labels.size):
         if work.fate[i] == 0:
             row = _row(values, start + i, work.tile)
-            _tail(row, full, work.tail)
-            _scan_row(row, full, labels[i], i, rules, work)
-            if rules.mode < NO_MASS:
-                _sum_row(row, full, i, rules.mode, work)
+            _find(row, labels[i], i, rules, work)
+            if rules.mode < NO_MASS and work.fate[i] == 0:
+                _sum_row(row, i, rules.mode, work)
 
 
 @compiled
