@@ -1,8 +1,8 @@
 """How kernels are compiled and kept, and the instructions that numba lacks.
 
 Why the arithmetic is the same on every processor: LLVM fuses no multiplication with an addition unless it is told
-to (`fastmath` or `contract`; nothing here does), `fma` is rounded once whether or not the processor has an
-instruction for it, and sums are sums of integers.
+to (`fastmath` or `contract`; nothing here does), a fused operation that is spelled out is rounded once whether or not
+the processor has an instruction for it, and sums are sums of integers.
 """
 
 from __future__ import annotations
@@ -62,12 +62,6 @@ def from_bits(context: Any, bits: Any) -> Any:
     return _FLOAT[bits](bits), lambda ctx, builder, sig, args: builder.bitcast(
         args[0], ctx.get_value_type(sig.return_type)
     )
-
-
-@intrinsic
-def fma(context: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return a * b + c, rounded once."""
-    return a(a, a, a), lambda ctx, builder, sig, args: builder.fma(*args)
 
 
 @intrinsic

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import types
 
-from daskxent.kernels.arithmetic import A8, L8, clip, exp, grid_of, scaled, units
+from daskxent import elementary
+from daskxent.kernels.arithmetic import clip, exp, grid_of, scaled, units
 from daskxent.kernels.blocks import LANES, PROBABILITIES, mode_of, plain
 from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload
 from daskxent.kernels.records import borrowed_rows
@@ -16,6 +17,7 @@ from daskxent.rows import GRIDS, HAS_NAN, HUGE_BASE, MAGIC_BITS, PROBABILITY_BIT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_A8, _L8 = elementary.ATANH_F8, elementary.LN2_F8
 _SQRT_HALF = float(np.sqrt(0.5))
 
 
@@ -31,10 +33,10 @@ def log1p(x):
     n = np.float64((bits >> 52) - 1022 - low)
     s = f / (2.0 + f)
     t = s * s
-    a = A8
+    a = _A8
     series = (((((a[10] * t + a[9]) * t + a[8]) * t + a[7]) * t + a[6]) * t + a[5]) * t + a[4]
     tail = t * ((((series * t + a[3]) * t + a[2]) * t + a[1]) * t + a[0])
-    return (n * L8[0] + (f - (s * f - (2.0 * s * tail + n * L8[1])))) + lost / u
+    return (n * _L8[0] + (f - (s * f - (2.0 * s * tail + n * _L8[1])))) + lost / u
 
 
 def counted(high: Any, low: Any, model: Any) -> Any:
@@ -57,7 +59,7 @@ def excess_of(high, low, base, peak, model):
     """Return sum_j exp(x_j - peak) - 1 of a row that is counted at a grid position, like `rows.excesses`."""
     step, unit, _, _ = grid_of(model)
     bits = np.float64(step * base - unit)
-    return counted(high, low, model) * exp(((bits * L8[0] - peak) + bits * L8[1]) + bits * L8[2])
+    return counted(high, low, model) * exp(((bits * _L8[0] - peak) + bits * _L8[1]) + bits * _L8[2])
 
 
 @inner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from daskxent.kernels.along import two_largest
 from daskxent.kernels.arithmetic import (
     add_term,
     base_of,
@@ -18,7 +19,6 @@ from daskxent.kernels.arithmetic import (
 )
 from daskxent.kernels.blocks import CHUNK, GROUP, GROUP_BITS, NO_MASS, PIECE, PROBABILITIES
 from daskxent.kernels.compiling import inner, like, widen
-from daskxent.kernels.largest import largest_of
 from daskxent.kernels.records import join, keep, outside, sum_odd, zero
 from daskxent.rows import MAGIC_BITS, NO_BASE, PROBABILITY_BASE
 
@@ -72,7 +72,7 @@ def _load(source, piece):
         piece[j] = widen(source[j])
     for j in range(source.size, piece.size):
         piece[j] = none
-    peak, second, nan = largest_of(piece)
+    peak, second, nan = two_largest(piece)
     if nan:
         for j in range(source.size):
             piece[j] = piece[j] if piece[j] == piece[j] else none

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from daskxent.kernels.arithmetic import grid, is_usual, scaled, term, units, usual_base
+from daskxent.kernels.along import sum_logits, sum_probabilities, two_largest
+from daskxent.kernels.arithmetic import grid, is_usual, term, units, usual_base
 from daskxent.kernels.blocks import LANES, NO_MASS, PROBABILITIES
 from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload, widen
-from daskxent.kernels.largest import largest_of
 from daskxent.kernels.tally_block import (
     LOSS,
     ODD,
@@ -50,71 +50,64 @@ def _largest_unit(row):
 
 
 @inner
-def _sum_logits(row, floor, around):
-    """Return the sum of the terms of a row, in units and what those leave."""
-    a = b = np.int64(0)
+def _find(row, unit):
+    """Return the two largest numbers of a row, and whether it is one that is treated here."""
+    if unit:
+        peak = _largest_unit(row)
+        return peak, peak, peak <= 1
+    peak, second, nan = two_largest(row)
+    return peak, second, not nan and is_usual(peak)
+
+
+@inner
+def _holds(row, stop, value):
+    """Tell whether any of the first numbers of a row is a value."""
+    found = 0
+    for j in range(stop):
+        found += widen(row[j]) == value
+    return found > 0
+
+
+@inner
+def _above(row, value):
+    """Count the numbers of a row above a value."""
+    found = 0
     for j in range(row.size):
-        s, t = units(term(widen(row[j]), floor, around))
-        a, b = a + s, b + t
-    return a - row.size * MAGIC_BITS, b - row.size * MAGIC_BITS
+        found += widen(row[j]) > value
+    return found
 
 
 @inner
-def _sum_units(row):
-    """Do the same for probabilities."""
-    a = b = np.int64(0)
-    for j in range(row.size):
-        s, t = units(scaled(widen(row[j])))
-        a, b = a + s, b + t
-    return a - row.size * MAGIC_BITS, b - row.size * MAGIC_BITS
-
-
-@inner
-def _find(row, label, i, rules, work):
-    """Find the two largest numbers, the number at the label and its rank."""
-    if rules.mode & PROBABILITIES:
-        second = peak = _largest_unit(row)
-        fits = peak <= 1
-    else:
-        peak, second, nan = largest_of(row)
-        fits = not nan and is_usual(peak)
-    target = widen(row[label])
-    work.peak[i], work.second[i], work.target[i] = peak, second, target
-    work.fate[i] = 0 if fits else ODD
-    ahead = above = 0
-    if target == peak:
-        for j in range(label):
-            ahead += widen(row[j]) == peak
-    work.best[i] = target == peak and ahead == 0
-    if rules.tops.size:
-        for j in range(row.size):
-            above += widen(row[j]) > target
-    work.above[i] = above
-
-
-@inner
-def _sum_row(row, i, mode, work):
-    """Sum the terms of a row: of logits, all but the peak's own."""
-    if mode == PROBABILITIES:
-        work.high[i], work.low[i] = _sum_units(row)
-        return
-    peak = work.peak[i]
-    work.base[i] = base = usual_base(peak, work.second[i])
+def _sum(row, peak, second, unit):
+    """Return the sum of the terms of a row (of logits, all but the peak's own) and the position it is counted at."""
+    if unit:
+        a, b = sum_probabilities(row)
+        return a, b, np.int64(0)
+    base = usual_base(peak, second)
     floor, around = grid(base, peak)
-    a, b = _sum_logits(row, floor, around)
+    a, b = sum_logits(row, floor, around)
     s, t = units(term(peak, floor, around))
-    work.high[i] = a - (s - MAGIC_BITS)
-    work.low[i] = b - (t - MAGIC_BITS)
+    return a - (s - MAGIC_BITS), b - (t - MAGIC_BITS), base
 
 
 @inner
 def _scan_rows(values, start, labels, rules, work):
+    """Scan the rows from `start` on that are looked at, one for each label."""
+    unit, mass, ranks = rules.mode & PROBABILITIES != 0, rules.mode < NO_MASS, rules.tops.size > 0
     for i in range(labels.size):
-        if work.fate[i] == 0:
-            row = _row(values, start + i, work.tile)
-            _find(row, labels[i], i, rules, work)
-            if rules.mode < NO_MASS and work.fate[i] == 0:
-                _sum_row(row, i, rules.mode, work)
+        if work.fate[i]:
+            continue
+        row = _row(values, start + i, work.tile)
+        target = widen(row[labels[i]])
+        peak, second, fits = _find(row, unit)
+        work.peak[i], work.target[i] = peak, target
+        work.best[i] = target == peak and not _holds(row, labels[i], peak)
+        if ranks:
+            work.above[i] = _above(row, target)
+        if not fits:
+            work.fate[i] = ODD
+        elif mass:
+            work.high[i], work.low[i], work.base[i] = _sum(row, peak, second, unit)
 
 
 @compiled
