@@ -116,7 +116,7 @@ INPUTS = (
     ),
     click.option("--axis", type=int, default=-1, show_default=True, help="The class axis of PREDICTIONS."),
     click.option("--ignore-class", type=int, metavar="N", help="Leave out rows with this label."),
-    click.option("--label-smoothing", type=float, default=0.0, metavar="X", help="For one-hot or soft LABELS."),
+    click.option("--label-smoothing", type=float, default=0.0, metavar="X", help="Share of each label spread evenly."),
     click.option(
         "--on-invalid",
         type=click.Choice(["raise", "skip", "count"]),

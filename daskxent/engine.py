@@ -81,7 +81,8 @@ def evaluate(
     ignore_class : int, optional
         Rows with this label are left out of sums and weights.
     label_smoothing : float
-        For dense labels: the share of each label that is spread evenly over the classes.
+        The share of each label that is spread evenly over the classes. Integer labels are then taken as the one-hot
+        labels they stand for: whole rows are read at once, and probabilities are divided by their sum, then clipped.
     on_invalid : {"raise", "skip", "count"}
         "raise": a label out of range is an error; rows with NaN or +inf stay in, make the loss NaN, and are told in
         the report. "skip": both kinds of rows are left out, and told. "count": both stay in; the loss is NaN.
@@ -339,8 +340,6 @@ def _prepare(
     inputs = meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
     if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
-    if label_smoothing and not inputs.dense:
-        raise ValueError("label_smoothing: needs one-hot or soft labels; these are integers")
     if ignore_class is not None and inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
     question = Question(

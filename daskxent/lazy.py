@@ -217,8 +217,8 @@ def per_chunk(
     import dask.array as da
 
     x = inputs.predictions
-    if inputs.dense and x.numblocks[inputs.axis] > 1:
-        x = x.rechunk({inputs.axis: -1}, method="tasks")  # a dense row cannot be told class by class
+    if question.whole_rows and x.numblocks[inputs.axis] > 1:
+        x = x.rechunk({inputs.axis: -1}, method="tasks")  # such a row cannot be told class by class
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
     strict = question.on_missing == "raise"
@@ -259,15 +259,11 @@ class Task:
         values, shape = self._rows(x, self.question.classes)
         labels, gone = _apart(labels, "y_true", x.shape if self.question.dense else shape)
         if self.question.dense:
-            soft = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
+            labels = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
             gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
-            sparse = soft.argmax(axis=1).astype(np.int64)
-            records = parts.scan(self.question, values, sparse, 0)
-            losses = parts.dense_losses(self.question, values, soft, records) if self.question.needs_loss else None
         else:
-            sparse = parts.as_labels(labels).reshape(-1)
-            records = parts.scan(self.question, values, sparse, 0)
-            losses = parts.losses(self.question, records)
+            labels = parts.as_labels(labels).reshape(-1)
+        records, sparse, losses = parts.scan_whole(self.question, values, labels)
         return np.expand_dims(self._finished(shape, offsets, records, sparse, gone, losses, weights), self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:

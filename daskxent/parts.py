@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 RUN_ROWS = 1 << 18
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
 PIECE_BYTES = 16 << 20
-# Odd rows are copied out this many bytes at a time.
+# Odd rows, and rows with dense or smoothed labels, are copied out this many bytes at a time.
 ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
 FEW = 1 << 14
+# The fields of records that have one entry, or one line, for each row.
+PER_ROW = tuple(name for name in scanning.Rows._fields if name != "mass")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Work:
 def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
     """Return the state of the steps ``start <= step < stop`` along the lead axis."""
     per = inputs.rows_per_step
-    quick = not inputs.dense and len(class_cuts(inputs.predictions, inputs.axis)) == 2
+    quick = not question.whole_rows and len(class_cuts(inputs.predictions, inputs.axis)) == 2
     if quick and (stop - start) * per * inputs.classes >= FEW:
         from daskxent.kernels import Tally
 
@@ -194,20 +196,44 @@ def scan_box(
     (Rows, (n,) int64, (n,) float64 or None)
         The finished records, the labels (the largest of dense ones), and the losses if the question needs them.
     """
-    if beside.labels is None:
+    labels: Any = beside.labels
+    if question.whole_rows:
         whole = inputs.box(beside.box, slice(0, inputs.classes))
         values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
-        soft = np.moveaxis(as_rows(inputs.labels.read(whole, gone), inputs.axis), 1, -1).reshape(-1, question.classes)
-        labels = soft.argmax(axis=1).astype(np.int64)
-        found = scan(question, values, labels, 0)
-        return found, labels, dense_losses(question, values, soft, found) if question.needs_loss else None
+        if labels is None:
+            labels = np.moveaxis(as_rows(inputs.labels.read(whole, gone), inputs.axis), 1, -1)
+            labels = labels.reshape(-1, question.classes)
+        return scan_whole(question, values, labels)
     records: Rows | None = None
     for classes in _class_blocks(inputs):
         values = as_rows(inputs.predictions.read(inputs.box(beside.box, classes), absent), inputs.axis)
-        block = scan(question, values, beside.labels, classes.start)
+        block = scan(question, values, labels, classes.start)
         records = block if records is None else scanning.merge(records, block)
     assert records is not None
-    return records, beside.labels, losses(question, records)
+    return records, labels, losses(question, records)
+
+
+def scan_whole(
+    question: Question, values: NDArray[Any], labels: NDArray[Any]
+) -> tuple[Rows, NDArray[np.int64], NDArray[np.float64] | None]:
+    """Scan (before, classes, after) predictions of all classes.
+
+    Parameters
+    ----------
+    question
+    values : (before, classes, after) array
+    labels : (n,) int64, or (n, classes) array
+        Classes, or dense labels.
+
+    Returns
+    -------
+    As `scan_box`.
+    """
+    sparse: NDArray[np.int64] = labels if labels.ndim == 1 else labels.argmax(axis=1).astype(np.int64)
+    records = scan(question, values, sparse, 0)
+    if question.whole_rows and question.needs_loss:
+        return records, sparse, dense_losses(question, values, labels, records)
+    return records, sparse, losses(question, records)
 
 
 def scan(question: Question, values: NDArray[Any], labels: NDArray[np.int64], first: int) -> Rows:
@@ -232,15 +258,32 @@ def losses(question: Question, records: Rows) -> NDArray[np.float64] | None:
     return kernels.losses(records, probabilities=not question.from_logits)
 
 
-def dense_losses(question: Question, values: NDArray[Any], soft: NDArray[Any], records: Rows) -> NDArray[np.float64]:
-    """Return the crossentropy of (before, classes, after) predictions with (rows, classes) labels."""
-    return scanning.dense_losses(
-        np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]),
-        soft,
-        records,
-        probabilities=not question.from_logits,
-        smoothing=question.label_smoothing,
-    )
+def dense_losses(question: Question, values: NDArray[Any], labels: NDArray[Any], records: Rows) -> NDArray[np.float64]:
+    """Return the crossentropy of (before, classes, after) predictions with (n, classes) labels, or (n,) classes.
+
+    Rows are widened, and classes written out as one-hot labels, for a few rows at a time.
+    """
+    _, classes, after = values.shape
+    found, some = np.empty(len(labels)), max(1, ODD_BYTES // (8 * classes))
+    for at in range(0, len(labels), some):
+        few = slice(at, min(at + some, len(labels)))
+        number = np.arange(few.start, few.stop)
+        found[few] = scanning.dense_losses(
+            values[number // after, :, number % after],
+            labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
+            records._replace(mass=records.mass[:, few], **{name: getattr(records, name)[few] for name in PER_ROW}),
+            probabilities=not question.from_logits,
+            smoothing=question.label_smoothing,
+        )
+    return found
+
+
+def _one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Write classes out as dense labels; there is nothing in the rows of those that are out of range."""
+    dense = np.zeros((len(labels), classes))
+    inside = np.flatnonzero((labels >= 0) & (labels < classes))
+    dense[inside, labels[inside]] = 1
+    return dense
 
 
 def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:

@@ -89,6 +89,11 @@ class Question:
         return scores.LOSS in self.statistics
 
     @property
+    def whole_rows(self) -> bool:
+        """Whether a row is told with all its classes at once: with dense labels, and with smoothed ones."""
+        return self.dense or bool(self.label_smoothing and self.needs_loss)
+
+    @property
     def top(self) -> int:
         """How many of a row's largest values are needed."""
         return max(map(scores.depth, self.statistics), default=0)
