@@ -84,8 +84,9 @@ def evaluate(
         The share of each label that is spread evenly over the classes. Integer labels are then taken as the one-hot
         labels they stand for: whole rows are read at once, and probabilities are divided by their sum, then clipped.
     on_invalid : {"raise", "skip", "count"}
-        "raise": a label out of range is an error; rows with NaN or +inf stay in, make the loss NaN, and are told in
-        the report. "skip": both kinds of rows are left out, and told. "count": both stay in; the loss is NaN.
+        "raise": a label out of range is an error, and so is a dense one that is NaN or infinite; rows with NaN or +inf
+        stay in, make the loss NaN, and are told in the report. "skip": both kinds of rows are left out, and told.
+        "count": both stay in; the loss is NaN.
     allow_negative_weights : bool
         Take negative weights, which are an error otherwise.
     on_missing : {None, "raise", "fill"}
@@ -119,7 +120,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        Shapes or options do not fit; a label is out of range; a weight is negative or not finite.
+        Shapes or options do not fit; a label is out of range or not finite; a weight is negative or not finite.
     TypeError
         A dtype that labels, predictions or weights cannot have.
     FileNotFoundError

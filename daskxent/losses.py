@@ -141,7 +141,7 @@ def categorical_crossentropy(
     Raises
     ------
     ValueError
-        Shapes do not fit.
+        Shapes do not fit, or a label is NaN or infinite.
 
     Examples
     --------

@@ -16,7 +16,7 @@ import numpy as np
 
 from daskxent import rows as scanning
 from daskxent.sources.arrays import class_cuts
-from daskxent.state import Question, State, merge_all, tally
+from daskxent.state import NOT_FINITE, Question, State, merge_all, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,7 +229,7 @@ def scan_whole(
     -------
     As `scan_box`.
     """
-    sparse: NDArray[np.int64] = labels if labels.ndim == 1 else labels.argmax(axis=1).astype(np.int64)
+    sparse: NDArray[np.int64] = labels if labels.ndim == 1 else largest(labels)
     records = scan(question, values, sparse, 0)
     if question.whole_rows and question.needs_loss:
         return records, sparse, dense_losses(question, values, labels, records)
@@ -258,6 +258,19 @@ def losses(question: Question, records: Rows) -> NDArray[np.float64] | None:
     return kernels.losses(records, probabilities=not question.from_logits)
 
 
+def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the class with the largest label of each row of dense labels, or a key of `NOT_FINITE`."""
+    found: NDArray[np.int64] = labels.argmax(axis=1).astype(np.int64)
+    if labels.dtype.kind in "biu":
+        return found
+    finite = np.isfinite(labels)
+    bad = np.flatnonzero(~finite.all(axis=1))
+    first = labels[bad, finite[bad].argmin(axis=1)].astype(np.float64)
+    for code, value in NOT_FINITE.items():
+        found[bad[np.isnan(first) if math.isnan(value) else first == value]] = code
+    return found
+
+
 def dense_losses(question: Question, values: NDArray[Any], labels: NDArray[Any], records: Rows) -> NDArray[np.float64]:
     """Return the crossentropy of (before, classes, after) predictions with (n, classes) labels, or (n,) classes.
 
@@ -268,13 +281,15 @@ def dense_losses(question: Question, values: NDArray[Any], labels: NDArray[Any],
     for at in range(0, len(labels), some):
         few = slice(at, min(at + some, len(labels)))
         number = np.arange(few.start, few.stop)
-        found[few] = scanning.dense_losses(
-            values[number // after, :, number % after],
-            labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
-            records._replace(mass=records.mass[:, few], **{name: getattr(records, name)[few] for name in PER_ROW}),
-            probabilities=not question.from_logits,
-            smoothing=question.label_smoothing,
-        )
+        own = {name: getattr(records, name)[few] for name in PER_ROW}
+        with np.errstate(over="ignore", invalid="ignore"):  # of labels that are not finite, or nearly
+            found[few] = scanning.dense_losses(
+                values[number // after, :, number % after],
+                labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
+                records._replace(mass=records.mass[:, few], **own),
+                probabilities=not question.from_logits,
+                smoothing=question.label_smoothing,
+            )
     return found
 
 
