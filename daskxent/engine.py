@@ -169,8 +169,7 @@ def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str
         raise ValueError("rows: with compute=False slice the arrays instead")
     inputs, question, _ = _prepare(y_true, y_pred, **asked)
     if not is_dask(inputs.predictions):
-        lead = inputs.lead + (inputs.lead >= inputs.axis)
-        inputs = replace(inputs, predictions=lazy.from_source(inputs.predictions, lead))
+        inputs = _in_dask(inputs, fill=question.on_missing == "fill")
     return lazy.deferred(inputs, question, partial(_finished, question, inputs.positions), split_every)
 
 
@@ -338,7 +337,8 @@ def _prepare(
         raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
     check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
+    inputs = align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis)
+    inputs = meet(inputs, fill=on_missing == "fill")
     if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
     if ignore_class is not None and inputs.dense:
@@ -486,15 +486,19 @@ def _open_journal(
     return Journal(path, question, lambda count: fingerprint(inputs, count), steps, call)
 
 
-def meet(inputs: Inputs) -> Inputs:
+def meet(inputs: Inputs, fill: bool = False) -> Inputs:
     """Turn stored predictions into a dask array of their own chunks where labels or weights are dask arrays."""
     others = [inputs.labels, inputs.weights]
     sources = [other.source if isinstance(other, Along) else other for other in others]
-    if is_dask(inputs.predictions) or not any(map(is_dask, sources)):
-        return inputs
+    return _in_dask(inputs, fill) if any(map(is_dask, sources)) and not is_dask(inputs.predictions) else inputs
+
+
+def _in_dask(inputs: Inputs, fill: bool) -> Inputs:
+    """Turn stored predictions into a dask array; with `fill` what is not stored is filled and told, no error."""
     from daskxent import lazy
 
-    return replace(inputs, predictions=lazy.from_source(inputs.predictions, inputs.lead + (inputs.lead >= inputs.axis)))
+    lead = inputs.lead + (inputs.lead >= inputs.axis)
+    return replace(inputs, predictions=lazy.from_source(inputs.predictions, lead, fill))
 
 
 def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:
