@@ -54,6 +54,8 @@ class Chunk:
     weights : (n,) float64 or None
     label_missing, weight_missing, prediction_missing : (n,) bool or None
         Rows of which something is not stored and was read as the fill value.
+    beyond : (n,) uint64 or None
+        The labels as they are stored, if some of them do not fit int64.
     """
 
     question: Question
@@ -67,6 +69,7 @@ class Chunk:
     label_missing: NDArray[np.bool_] | None = None
     weight_missing: NDArray[np.bool_] | None = None
     prediction_missing: NDArray[np.bool_] | None = None
+    beyond: NDArray[np.uint64] | None = None
 
     def state(self) -> State:
         """Tally the chunk: rows are numbered, and covered, as in the whole array."""
@@ -74,6 +77,8 @@ class Chunk:
         for kind in ("label_missing", "weight_missing", "prediction_missing"):
             rows = getattr(self, kind)
             found = found if rows is None else found.with_missing(kind, rows)
+        if self.beyond is not None:
+            found = found.with_values("label_out_of_range", self.beyond)
         return found.placed(self.place, self.covered())
 
     def place(self, row: int) -> int:
@@ -261,13 +266,14 @@ class Task:
         """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
         values, shape, absent = self._rows(x, self.question.classes)
         labels, gone = _apart(labels, "y_true", x.shape if self.question.dense else shape)
+        beyond = parts.beyond_int64(labels)
         if self.question.dense:
             labels = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
             gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
         else:
             labels = parts.as_labels(labels).reshape(-1)
         records, sparse, losses = parts.scan_whole(self.question, values, labels)
-        told = self._finished(shape, offsets, records, sparse, losses, weights, gone, absent)
+        told = self._finished(shape, offsets, records, sparse, losses, weights, gone, absent, beyond)
         return np.expand_dims(told, self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
@@ -286,7 +292,9 @@ class Task:
         labels, gone = _apart(labels, "y_true", labels.shape)
         losses = parts.losses(self.question, records)
         sparse = parts.as_labels(labels).reshape(-1)
-        return self._finished(labels.shape, offsets, records, sparse, losses, weights, gone, missing)
+        return self._finished(
+            labels.shape, offsets, records, sparse, losses, weights, gone, missing, parts.beyond_int64(labels)
+        )
 
     def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
@@ -305,6 +313,7 @@ class Task:
         weights: Any,
         label_missing: NDArray[np.bool_] | None,
         prediction_missing: NDArray[np.bool_] | None,
+        beyond: NDArray[np.uint64] | None,
     ) -> NDArray[Any]:
         weight_missing = None
         if weights is not None:
@@ -314,9 +323,9 @@ class Task:
             weight_missing = None if gone is None else self._spread(gone, shape)
         origin = tuple(int(offset[0]) for offset in offsets)
         where = self.question, shape, origin, self.positions
-        gaps = (label_missing, weight_missing, prediction_missing)
-        missing = (None if rows is None else rows.reshape(-1) for rows in gaps)
-        return self.finish(Chunk(*where, records, labels, losses, weights, *missing))
+        told = (label_missing, weight_missing, prediction_missing, beyond)
+        flat: Any = (None if rows is None else rows.reshape(-1) for rows in told)
+        return self.finish(Chunk(*where, records, labels, losses, weights, *flat))
 
     def _spread(self, along: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Repeat what lies along the axes of the weights over positions of the given shape and flatten it."""

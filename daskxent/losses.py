@@ -454,7 +454,7 @@ def _chunk(
     losses: NDArray[np.float64] | None,
 ) -> Chunk:
     shape, origin = (tuple(numbers) for numbers in zip(*((s.stop - s.start, s.start) for s in beside.box), strict=True))
-    return Chunk(asked, shape, origin, positions, records, labels, losses, beside.weights)
+    return Chunk(asked, shape, origin, positions, records, labels, losses, beside.weights, beyond=beside.beyond)
 
 
 def _finish_rows(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -83,18 +83,22 @@ class _Place:
 
 @dataclass(frozen=True)
 class Beside:
-    """Labels and weights over a box of positions, and which of them are not stored, all of the shape of the box."""
+    """Labels and weights over a box of positions, and which of them are not stored, all of the shape of the box.
+
+    `beyond` are the labels as they are stored, if some of them do not fit int64.
+    """
 
     box: Box
     labels: NDArray[np.int64] | None
     weights: NDArray[np.float64] | None
     label_missing: NDArray[np.bool_] | None
     weight_missing: NDArray[np.bool_] | None
+    beyond: NDArray[np.uint64] | None
 
     def over(self, box: Box) -> Beside:
         """Return what lies along a box inside this one, flattened."""
         inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True))
-        arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing)
+        arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing, self.beyond)
         return Beside(box, *(None if array is None else array[inside].reshape(-1) for array in arrays))
 
 
@@ -111,14 +115,15 @@ def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
     label_missing, weight_missing = (
         None if question.on_missing == "raise" else np.zeros(shape, bool) for _ in range(2)
     )
-    labels = None if inputs.dense else as_labels(inputs.labels.read(run, label_missing)).reshape(shape)
+    stored = None if inputs.dense else inputs.labels.read(run, label_missing).reshape(shape)
+    labels, beyond = (None, None) if stored is None else (as_labels(stored), beyond_int64(stored))
     weights: Any = inputs.weights
     if isinstance(weights, float):
         weights = np.full(shape, weights)
     elif weights is not None:
         weights = weights.read(run, weight_missing).astype(np.float64).reshape(shape)
-    missing: Any = (None if gone is None or not gone.any() else gone for gone in (label_missing, weight_missing))
-    return Beside(run, labels, weights, *missing)
+    gone = [None if missing is None or not missing.any() else missing for missing in (label_missing, weight_missing)]
+    return Beside(run, labels, weights, gone[0], gone[1], beyond)
 
 
 def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
@@ -159,11 +164,13 @@ def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
 def _told(
     inputs: Inputs, beside: Beside, state: State, absent: list[Box] | None, label_missing: NDArray[np.bool_] | None
 ) -> State:
-    """Note in the state of a box what was not stored, and number its rows as in the whole array."""
+    """Note in the state of a box what was stored, and what was not, and number its rows as in the whole array."""
     if absent:
         state = state.with_missing("prediction_missing", _rows_in(absent, inputs, beside.box))
     for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
         state = state if rows is None else state.with_missing(kind, rows)
+    if beside.beyond is not None:
+        state = state.with_values("label_out_of_range", beside.beyond)
     if not state.audit:
         return state
     return state.placed(_Place(_lengths(beside.box), beside.box, inputs.positions), ())
@@ -315,6 +322,11 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
     return np.ascontiguousarray(labels, np.int64)
+
+
+def beyond_int64(labels: NDArray[Any]) -> NDArray[np.uint64] | None:
+    """Return labels that `as_labels` cannot hold; None if it holds them all."""
+    return labels if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max else None
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:

@@ -180,6 +180,14 @@ class State:
         at = tuple((row, 0.0) for row in np.flatnonzero(gone)[:FIRST].tolist())
         return replace(self, audit={**self.audit, kind: Finding(int(gone.sum()), at)}) if at else self
 
+    def with_values(self, kind: str, values: NDArray[Any]) -> State:
+        """Return the state with the values of one finding taken from those of all its rows, (n,)."""
+        found = self.audit.get(kind)
+        if found is None:
+            return self
+        first = tuple((row, values[row].item()) for row, _ in found.first)
+        return replace(self, audit={**self.audit, kind: Finding(found.count, first)})
+
     def placed(self, place: Callable[[int], int], covered: tuple[tuple[int, int], ...]) -> State:
         """Return the state with its rows renumbered by `place`, an increasing function, and its coverage set."""
         audit = {

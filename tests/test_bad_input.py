@@ -225,7 +225,6 @@ def test_label_out_of_range_in_accuracy_alone_and_in_maps():
 
 def test_small_unsigned_labels_do_not_wrap():
     refused(ValueError, "y_true: label 255 at row 1 is outside [0, 3)", np.array([0, 255], np.uint8), PREDICTIONS[:2])
-    refused(ValueError, " at row 0 is outside [0, 3)", np.array([2**64 - 1, 1], np.uint64), PREDICTIONS[:2])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import zarr
 
 import daskxent as dx
+from daskxent import parts
 from daskxent.report import Report
 from daskxent.state import AUDIT
 
@@ -121,3 +122,29 @@ def test_losses_and_metrics_take_no_labels_that_are_not_finite(data):
         ):
             with pytest.raises(ValueError, match="y_true: label nan at row 27 is not finite"):
                 np.asarray(call(given, x))
+
+
+@HELD
+@BESIDE
+@pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
+def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few, monkeypatch):
+    monkeypatch.setattr(parts, "FEW", few)
+    labels, _, x = data
+    labels = labels.astype("uint64")
+    labels[[17, 26, 33]] = 2**64 - 1, 2**63, 5
+    for options in ({}, {"ignore_class": -1}, {"metrics": ["accuracy"]}, {"label_smoothing": 0.1}):
+        message = r"y_true: label 18446744073709551615 at row 17 is outside \[0, 5\)"
+        with pytest.raises(ValueError, match=message):
+            ask(hold(labels), beside(x), **options)
+    told = ask(hold(labels), beside(x), on_invalid="skip").state
+    assert told.audit["label_out_of_range"].first == ((17, 2**64 - 1), (26, 2**63), (33, 5))
+    assert type(told).from_json(json.loads(json.dumps(told.to_json()))) == told
+
+
+def test_losses_tell_a_label_beyond_int64_as_it_is(data):
+    labels, _, x = data
+    labels = labels.astype("uint64")
+    labels[17] = 2**63 + 1
+    for held in (x, da.from_array(x, chunks=(9, 2))):
+        with pytest.raises(ValueError, match=rf"y_true: label {2**63 + 1} at row 17 is outside"):
+            np.asarray(dx.losses.sparse_categorical_crossentropy(labels, held, from_logits=True))
