@@ -205,9 +205,10 @@ def verify(report: str, parts: int) -> None:
     REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
     """
     from daskxent import engine
+    from daskxent.report import amount
 
     checked = engine.verify(_read_report(report), parts=parts)
-    click.echo(f"{checked} parts gave the same bits")
+    click.echo(f"{amount(checked, 'part')} gave the same bits")
 
 
 def _read_report(path: str) -> Report:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from daskxent import planning, scores
 from daskxent.parts import Work
-from daskxent.report import IncompleteResult, Interrupted, Report
+from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
 from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
@@ -115,7 +115,8 @@ def evaluate(
     Returns
     -------
     Report
-        Metrics by name; a metric over no rows or no weight is NaN, with a warning.
+        Metrics by name; a metric over no rows or no weight is NaN, with a warning (of the task that makes the report,
+        with ``compute=False``).
 
     Raises
     ------
@@ -154,10 +155,14 @@ def evaluate(
         # A Delayed passes attributes and items on, lazily: it is used like the report it stands for.
         return cast("Report", _deferred(y_true, y_pred, split_every, asked))
     where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
-    report = _last(stream(y_true, y_pred, **asked, **where), progress)
+    return _warned(_last(stream(y_true, y_pred, **asked, **where), progress))
+
+
+def _warned(report: Report) -> Report:
+    """Return a report, with a warning to whoever called `evaluate` if it is about nothing."""
     if report.state.weight.units == 0:
         why = "no row was counted" if report.state.counted == 0 else "the weights sum to zero"
-        warnings.warn(f"{why}: the metrics are NaN", stacklevel=2)
+        warnings.warn(f"{why}: the metrics are NaN", stacklevel=3)
     return report
 
 
@@ -176,7 +181,7 @@ def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str
 def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
     complain(question, state, positions)
     rows = math.prod(positions)
-    return Report(question, state, rows, available=rows)
+    return _warned(Report(question, state, rows, available=rows))
 
 
 def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
@@ -225,7 +230,8 @@ def run(
     if kept is None:
         return _stream(begin, found(plan), plan, inputs)
     state = kept.state
-    note = (f"{state.rows:,} rows were in the journal already",) if state.rows else ()
+    was = "was" if state.rows == 1 else "were"
+    note = (f"{amount(state.rows, 'row')} {was} in the journal already",) if state.rows else ()
     begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
     left = planning.remaining(plan, state.covered)
     return _journaled(_stream(begin, _noted(found(left), kept), plan, inputs), kept)
