@@ -15,13 +15,12 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
-from daskxent import planning, scores
+from daskxent import planning
+from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
@@ -29,6 +28,8 @@ from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_arr
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from daskxent.journal import Journal
     from daskxent.planning import Part, Plan
 
@@ -151,7 +152,9 @@ def evaluate(
         "on_missing": on_missing,
         "rows": rows,
     }
-    if not compute:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress: expected True, False or a callable, got {progress!r}")
+    if not flag(compute, "compute"):
         # A Delayed passes attributes and items on, lazily: it is used like the report it stands for.
         return cast("Report", _deferred(y_true, y_pred, split_every, asked))
     where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
@@ -170,6 +173,8 @@ def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str
     """Return the evaluation as a Delayed."""
     from daskxent import lazy
 
+    if split_every is not None and whole(split_every, "split_every") < 2:
+        raise ValueError(f"split_every: expected at least 2, got {split_every}")
     if asked.pop("rows") is not None:
         raise ValueError("rows: with compute=False slice the arrays instead")
     inputs, question, _ = _prepare(y_true, y_pred, **asked)
@@ -336,31 +341,24 @@ def _prepare(
     known = {"rows": None, "client": None, "threads": None, "worker_timeout": None, "journal": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
-    names = _names(metrics)
-    if on_invalid not in ON_INVALID:
-        raise ValueError(f"on_invalid: expected one of {', '.join(ON_INVALID)}; got {on_invalid!r}")
-    if on_missing not in ON_MISSING:
-        raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
+    asked: dict[str, Any] = {
+        "metrics": metric_names(metrics),
+        "from_logits": flag(from_logits, "from_logits"),
+        "ignore_class": ignored(ignore_class),
+        "label_smoothing": share(label_smoothing, "label_smoothing"),
+        "on_invalid": one_of(on_invalid, ON_INVALID, "on_invalid"),
+        "allow_negative_weights": flag(allow_negative_weights, "allow_negative_weights"),
+        "on_missing": one_of(on_missing, ON_MISSING, "on_missing"),
+    }
+    options = known | options
+    options["worker_timeout"] = seconds(options["worker_timeout"], "worker_timeout")
     check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
     inputs = align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis)
     inputs = meet(inputs, fill=on_missing == "fill")
-    if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
     if ignore_class is not None and inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
-    question = Question(
-        metrics=names,
-        classes=inputs.classes,
-        from_logits=bool(from_logits),
-        dense=inputs.dense,
-        ignore_class=None if ignore_class is None else whole(ignore_class, "ignore_class"),
-        label_smoothing=float(label_smoothing),
-        on_invalid=on_invalid,
-        allow_negative_weights=bool(allow_negative_weights),
-        on_missing=on_missing,
-    )
-    return inputs, question, known | options
+    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **asked), options
 
 
 def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
@@ -386,18 +384,6 @@ def _place(path: str | os.PathLike[str]) -> str:
 
 def _as_json(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else list(value)
-
-
-def _names(metrics: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the metrics, each once, if they are known."""
-    if not isinstance(metrics, Iterable):
-        raise TypeError(f"metrics: expected names, got {metrics!r}")
-    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
-    if not names:
-        raise ValueError("metrics: expected at least one name")
-    for name in names:
-        scores.find(name)
-    return names
 
 
 def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:

@@ -23,9 +23,10 @@ import numpy as np
 from daskxent import elementary, engine, lazy, parts, planning
 from daskxent.exact import ExactSum, ratio
 from daskxent.lazy import Chunk
+from daskxent.options import flag, ignored
 from daskxent.rows import EPSILON, clip_target, total_probability
 from daskxent.scores import LOSS
-from daskxent.sources import Inputs, align, check_dims, is_dask, open_array, whole
+from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
 from daskxent.state import Question, State, complain
 
@@ -363,9 +364,9 @@ def ask(
     return Question(
         metrics=(score,),
         classes=inputs.classes,
-        from_logits=bool(from_logits),
+        from_logits=flag(from_logits, "from_logits"),
         dense=inputs.dense,
-        ignore_class=None if ignore_class is None else whole(ignore_class, "ignore_class"),
+        ignore_class=ignored(ignore_class),
         label_smoothing=float(label_smoothing),
         allow_negative_weights=True,
     )
