@@ -267,6 +267,19 @@ def test_a_shard_with_a_torn_index_is_an_error(tmp_path, data):
         dx.evaluate(data[0], str(tmp_path / "p"), **OPTIONS)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("on_missing", STRICT, ids=str)
+@pytest.mark.parametrize("which", range(3), ids=NAMES)
+def test_a_directory_in_the_place_of_a_chunk_is_told_with_array_and_chunk(tmp_path, data, layout, on_missing, which):
+    arrays = dump(tmp_path, data, layout)
+    file(arrays[which], 25).unlink()
+    file(arrays[which], 25).mkdir()
+    key = file(arrays[which], 25).relative_to(tmp_path / arrays[which].path)
+    message = rf"{NAMES[which]}: chunk .*{key} of {tmp_path}/\w+ cannot be read: Is a directory"
+    with pytest.raises(IsADirectoryError, match=message):
+        ask(arrays, on_missing=on_missing)
+
+
 def test_an_array_whose_directory_has_gone_is_an_error(tmp_path, data):
     arrays = dump(tmp_path, data, "v3")
     shutil.rmtree(tmp_path / "labels")
