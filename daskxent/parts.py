@@ -319,6 +319,7 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return integer labels as int64; what does not fit stays out of range. Compiled code needs them contiguous."""
     if labels.dtype.kind not in "biu":
         raise TypeError(f"y_true: expected integer labels, got a chunk of dtype {labels.dtype}")
+    labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
     return np.ascontiguousarray(labels, np.int64)
@@ -326,7 +327,8 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 def beyond_int64(labels: NDArray[Any]) -> NDArray[np.uint64] | None:
     """Return labels that `as_labels` cannot hold; None if it holds them all."""
-    return labels if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max else None
+    long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
+    return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:

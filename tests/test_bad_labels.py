@@ -141,6 +141,17 @@ def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few
     assert type(told).from_json(json.loads(json.dumps(told.to_json()))) == told
 
 
+@BESIDE
+def test_unsigned_labels_of_the_other_byte_order_do_not_wrap(data, beside):
+    labels, _, x = data
+    labels = labels.astype(">u8")
+    labels[17] = 2**64 - 1
+    for options in ({}, {"ignore_class": -1}):
+        with pytest.raises(ValueError, match=r"y_true: label 18446744073709551615 at row 17 is outside \[0, 5\)"):
+            ask(labels, beside(x), **options)
+    assert ask(labels, beside(x), on_invalid="skip").audit["label_out_of_range"]["rows"] == [17]
+
+
 def test_losses_tell_a_label_beyond_int64_as_it_is(data):
     labels, _, x = data
     labels = labels.astype("uint64")
