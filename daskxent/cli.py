@@ -116,7 +116,7 @@ INPUTS = (
     ),
     click.option("--axis", type=int, default=-1, show_default=True, help="The class axis of PREDICTIONS."),
     click.option("--ignore-class", type=int, metavar="N", help="Leave out rows with this label."),
-    click.option("--label-smoothing", type=float, default=0.0, metavar="X", help="For one-hot or soft LABELS."),
+    click.option("--label-smoothing", type=float, default=0.0, metavar="X", help="Share of each label spread evenly."),
     click.option(
         "--on-invalid",
         type=click.Choice(["raise", "skip", "count"]),
@@ -205,9 +205,10 @@ def verify(report: str, parts: int) -> None:
     REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
     """
     from daskxent import engine
+    from daskxent.report import amount
 
     checked = engine.verify(_read_report(report), parts=parts)
-    click.echo(f"{checked} parts gave the same bits")
+    click.echo(f"{amount(checked, 'part')} gave the same bits")
 
 
 def _read_report(path: str) -> Report:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent import planning
 from daskxent.parts import Work
-from daskxent.report import ClusterLost, Poisoned, Stalled
+from daskxent.report import ClusterLost, Poisoned, Stalled, amount
 from daskxent.runners import IN_FLIGHT, Attempt, Done, Graph
 from daskxent.state import merge_all
 
@@ -102,7 +102,7 @@ class ClusterGraph(Graph):
         finally:
             window.close()
         if window.killers:
-            raise Poisoned(f"{len(window.killers)} groups of chunks killed the workers that evaluated them")
+            raise Poisoned(f"{amount(len(window.killers), 'group')} of chunks killed the workers that evaluated them")
 
 
 def _submitter(client: Any, inputs: Inputs, question: Question) -> Callable[[list[Part]], list[Any]]:

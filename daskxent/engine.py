@@ -15,20 +15,21 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
-from daskxent import planning, scores
+from daskxent import planning
+from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
-from daskxent.report import IncompleteResult, Interrupted, Report
+from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
 from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from daskxent.journal import Journal
     from daskxent.planning import Part, Plan
 
@@ -81,10 +82,12 @@ def evaluate(
     ignore_class : int, optional
         Rows with this label are left out of sums and weights.
     label_smoothing : float
-        For dense labels: the share of each label that is spread evenly over the classes.
+        The share of each label that is spread evenly over the classes. Integer labels are then taken as the one-hot
+        labels they stand for: whole rows are read at once, and probabilities are divided by their sum, then clipped.
     on_invalid : {"raise", "skip", "count"}
-        "raise": a label out of range is an error; rows with NaN or +inf stay in, make the loss NaN, and are told in
-        the report. "skip": both kinds of rows are left out, and told. "count": both stay in; the loss is NaN.
+        "raise": a label out of range is an error, and so is a dense one that is NaN or infinite; rows with NaN or +inf
+        stay in, make the loss NaN, and are told in the report. "skip": both kinds of rows are left out, and told.
+        "count": both stay in; the loss is NaN.
     allow_negative_weights : bool
         Take negative weights, which are an error otherwise.
     on_missing : {None, "raise", "fill"}
@@ -113,12 +116,13 @@ def evaluate(
     Returns
     -------
     Report
-        Metrics by name; a metric over no rows or no weight is NaN, with a warning.
+        Metrics by name; a metric over no rows or no weight is NaN, with a warning (of the task that makes the report,
+        with ``compute=False``).
 
     Raises
     ------
     ValueError
-        Shapes or options do not fit; a label is out of range; a weight is negative or not finite.
+        Shapes or options do not fit; a label is out of range or not finite; a weight is negative or not finite.
     TypeError
         A dtype that labels, predictions or weights cannot have.
     FileNotFoundError
@@ -148,14 +152,20 @@ def evaluate(
         "on_missing": on_missing,
         "rows": rows,
     }
-    if not compute:
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress: expected True, False or a callable, got {progress!r}")
+    if not flag(compute, "compute"):
         # A Delayed passes attributes and items on, lazily: it is used like the report it stands for.
         return cast("Report", _deferred(y_true, y_pred, split_every, asked))
     where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
-    report = _last(stream(y_true, y_pred, **asked, **where), progress)
+    return _warned(_last(stream(y_true, y_pred, **asked, **where), progress))
+
+
+def _warned(report: Report) -> Report:
+    """Return a report, with a warning to whoever called `evaluate` if it is about nothing."""
     if report.state.weight.units == 0:
         why = "no row was counted" if report.state.counted == 0 else "the weights sum to zero"
-        warnings.warn(f"{why}: the metrics are NaN", stacklevel=2)
+        warnings.warn(f"{why}: the metrics are NaN", stacklevel=3)
     return report
 
 
@@ -163,19 +173,20 @@ def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str
     """Return the evaluation as a Delayed."""
     from daskxent import lazy
 
+    if split_every is not None and whole(split_every, "split_every") < 2:
+        raise ValueError(f"split_every: expected at least 2, got {split_every}")
     if asked.pop("rows") is not None:
         raise ValueError("rows: with compute=False slice the arrays instead")
     inputs, question, _ = _prepare(y_true, y_pred, **asked)
     if not is_dask(inputs.predictions):
-        lead = inputs.lead + (inputs.lead >= inputs.axis)
-        inputs = replace(inputs, predictions=lazy.from_source(inputs.predictions, lead))
+        inputs = _in_dask(inputs, fill=question.on_missing == "fill")
     return lazy.deferred(inputs, question, partial(_finished, question, inputs.positions), split_every)
 
 
 def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
     complain(question, state, positions)
     rows = math.prod(positions)
-    return Report(question, state, rows, available=rows)
+    return _warned(Report(question, state, rows, available=rows))
 
 
 def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
@@ -224,7 +235,8 @@ def run(
     if kept is None:
         return _stream(begin, found(plan), plan, inputs)
     state = kept.state
-    note = (f"{state.rows:,} rows were in the journal already",) if state.rows else ()
+    was = "was" if state.rows == 1 else "were"
+    note = (f"{amount(state.rows, 'row')} {was} in the journal already",) if state.rows else ()
     begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
     left = planning.remaining(plan, state.covered)
     return _journaled(_stream(begin, _noted(found(left), kept), plan, inputs), kept)
@@ -329,32 +341,24 @@ def _prepare(
     known = {"rows": None, "client": None, "threads": None, "worker_timeout": None, "journal": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
-    names = _names(metrics)
-    if on_invalid not in ON_INVALID:
-        raise ValueError(f"on_invalid: expected one of {', '.join(ON_INVALID)}; got {on_invalid!r}")
-    if on_missing not in ON_MISSING:
-        raise ValueError(f"on_missing: expected None, 'raise' or 'fill'; got {on_missing!r}")
+    asked: dict[str, Any] = {
+        "metrics": metric_names(metrics),
+        "from_logits": flag(from_logits, "from_logits"),
+        "ignore_class": ignored(ignore_class),
+        "label_smoothing": share(label_smoothing, "label_smoothing"),
+        "on_invalid": one_of(on_invalid, ON_INVALID, "on_invalid"),
+        "allow_negative_weights": flag(allow_negative_weights, "allow_negative_weights"),
+        "on_missing": one_of(on_missing, ON_MISSING, "on_missing"),
+    }
+    options = known | options
+    options["worker_timeout"] = seconds(options["worker_timeout"], "worker_timeout")
     check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = meet(align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis))
-    if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing: expected a number from 0 to 1, got {label_smoothing!r}")
-    if label_smoothing and not inputs.dense:
-        raise ValueError("label_smoothing: needs one-hot or soft labels; these are integers")
+    inputs = align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis)
+    inputs = meet(inputs, fill=on_missing == "fill")
     if ignore_class is not None and inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
-    question = Question(
-        metrics=names,
-        classes=inputs.classes,
-        from_logits=bool(from_logits),
-        dense=inputs.dense,
-        ignore_class=None if ignore_class is None else whole(ignore_class, "ignore_class"),
-        label_smoothing=float(label_smoothing),
-        on_invalid=on_invalid,
-        allow_negative_weights=bool(allow_negative_weights),
-        on_missing=on_missing,
-    )
-    return inputs, question, known | options
+    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **asked), options
 
 
 def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
@@ -380,18 +384,6 @@ def _place(path: str | os.PathLike[str]) -> str:
 
 def _as_json(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else list(value)
-
-
-def _names(metrics: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the metrics, each once, if they are known."""
-    if not isinstance(metrics, Iterable):
-        raise TypeError(f"metrics: expected names, got {metrics!r}")
-    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
-    if not names:
-        raise ValueError("metrics: expected at least one name")
-    for name in names:
-        scores.find(name)
-    return names
 
 
 def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
@@ -486,15 +478,19 @@ def _open_journal(
     return Journal(path, question, lambda count: fingerprint(inputs, count), steps, call)
 
 
-def meet(inputs: Inputs) -> Inputs:
+def meet(inputs: Inputs, fill: bool = False) -> Inputs:
     """Turn stored predictions into a dask array of their own chunks where labels or weights are dask arrays."""
     others = [inputs.labels, inputs.weights]
     sources = [other.source if isinstance(other, Along) else other for other in others]
-    if is_dask(inputs.predictions) or not any(map(is_dask, sources)):
-        return inputs
+    return _in_dask(inputs, fill) if any(map(is_dask, sources)) and not is_dask(inputs.predictions) else inputs
+
+
+def _in_dask(inputs: Inputs, fill: bool) -> Inputs:
+    """Turn stored predictions into a dask array; with `fill` what is not stored is filled and told, no error."""
     from daskxent import lazy
 
-    return replace(inputs, predictions=lazy.from_source(inputs.predictions, inputs.lead + (inputs.lead >= inputs.axis)))
+    lead = inputs.lead + (inputs.lead >= inputs.axis)
+    return replace(inputs, predictions=lazy.from_source(inputs.predictions, lead, fill))
 
 
 def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:

@@ -52,8 +52,10 @@ class Chunk:
     losses : (n,) float64 or None
         None unless the question needs them.
     weights : (n,) float64 or None
-    label_missing, weight_missing : (n,) bool or None
-        Rows whose label or weight is not stored and was read as the fill value.
+    label_missing, weight_missing, prediction_missing : (n,) bool or None
+        Rows of which something is not stored and was read as the fill value.
+    beyond : (n,) uint64 or None
+        The labels as they are stored, if some of them do not fit int64.
     """
 
     question: Question
@@ -66,12 +68,17 @@ class Chunk:
     weights: NDArray[np.float64] | None
     label_missing: NDArray[np.bool_] | None = None
     weight_missing: NDArray[np.bool_] | None = None
+    prediction_missing: NDArray[np.bool_] | None = None
+    beyond: NDArray[np.uint64] | None = None
 
     def state(self) -> State:
         """Tally the chunk: rows are numbered, and covered, as in the whole array."""
         found = tally(self.question, self.records, self.labels, self.weights, self.losses)
-        for kind, rows in (("label_missing", self.label_missing), ("weight_missing", self.weight_missing)):
+        for kind in ("label_missing", "weight_missing", "prediction_missing"):
+            rows = getattr(self, kind)
             found = found if rows is None else found.with_missing(kind, rows)
+        if self.beyond is not None:
+            found = found.with_values("label_out_of_range", self.beyond)
         return found.placed(self.place, self.covered())
 
     def place(self, row: int) -> int:
@@ -169,12 +176,13 @@ def groups(inputs: Inputs, question: Question, size: int) -> Iterator[Any]:
 def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
     """Describe the evaluation of dask predictions: a part is a chunk of positions."""
     x = inputs.predictions
-    block = math.prod(max(sizes) for sizes in x.chunks) * x.dtype.itemsize
+    dtype = x.dtype["value"] if x.dtype.names else x.dtype
+    block = math.prod(max(sizes) for sizes in x.chunks) * dtype.itemsize
     length = inputs.positions[inputs.lead]
     return Plan(
         question=question,
         shape=tuple(x.shape),
-        dtype=str(x.dtype),
+        dtype=str(dtype),
         start=0,
         stop=length,
         step=max(x.chunks[inputs.lead + (inputs.lead >= inputs.axis)]),
@@ -182,7 +190,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         parts=math.prod(n for axis, n in enumerate(x.numblocks) if axis != inputs.axis),
         rows_per_step=inputs.rows_per_step,
         threads=threads,
-        nbytes=x.nbytes,
+        nbytes=math.prod(x.shape) * dtype.itemsize,
         chunks=math.prod(x.numblocks),
         memory=2 * threads * block,
     )
@@ -217,8 +225,8 @@ def per_chunk(
     import dask.array as da
 
     x = inputs.predictions
-    if inputs.dense and x.numblocks[inputs.axis] > 1:
-        x = x.rechunk({inputs.axis: -1}, method="tasks")  # a dense row cannot be told class by class
+    if question.whole_rows and x.numblocks[inputs.axis] > 1:
+        x = x.rechunk({inputs.axis: -1}, method="tasks")  # such a row cannot be told class by class
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
     strict = question.on_missing == "raise"
@@ -256,40 +264,44 @@ class Task:
 
     def evaluate(self, x: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
         """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
-        values, shape = self._rows(x, self.question.classes)
+        values, shape, absent = self._rows(x, self.question.classes)
         labels, gone = _apart(labels, "y_true", x.shape if self.question.dense else shape)
+        beyond = parts.beyond_int64(labels)
         if self.question.dense:
-            soft = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
+            labels = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
             gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
-            sparse = soft.argmax(axis=1).astype(np.int64)
-            records = parts.scan(self.question, values, sparse, 0)
-            losses = parts.dense_losses(self.question, values, soft, records) if self.question.needs_loss else None
         else:
-            sparse = parts.as_labels(labels).reshape(-1)
-            records = parts.scan(self.question, values, sparse, 0)
-            losses = parts.losses(self.question, records)
-        return np.expand_dims(self._finished(shape, offsets, records, sparse, gone, losses, weights), self.axis)
+            labels = parts.as_labels(labels).reshape(-1)
+        records, sparse, losses = parts.scan_whole(self.question, values, labels)
+        told = self._finished(shape, offsets, records, sparse, losses, weights, gone, absent, beyond)
+        return np.expand_dims(told, self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
-        """Scan a block of some classes of a chunk of positions."""
+        """Scan a block of some classes of a chunk of positions: records, and rows that are not stored."""
         out = np.empty((1,) * x.ndim, object)
-        values, shape = self._rows(x, int(classes[0]))
+        values, shape, absent = self._rows(x, int(classes[0]))
         sparse = parts.as_labels(_apart(labels, "y_true", shape)[0]).reshape(-1)
-        out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0]))
+        out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0])), absent
         return out
 
     def merge(self, blocks: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
         """Merge the records of all blocks of classes and finish the chunk."""
-        records = reduce(scanning.merge, (block.item() for block in blocks))
+        scanned, gaps = zip(*(block.item() for block in blocks), strict=True)
+        records, absent = reduce(scanning.merge, scanned), [rows for rows in gaps if rows is not None]
+        missing = np.logical_or.reduce(absent) if absent else None
         labels, gone = _apart(labels, "y_true", labels.shape)
         losses = parts.losses(self.question, records)
         sparse = parts.as_labels(labels).reshape(-1)
-        return self._finished(labels.shape, offsets, records, sparse, gone, losses, weights)
+        return self._finished(
+            labels.shape, offsets, records, sparse, losses, weights, gone, missing, parts.beyond_int64(labels)
+        )
 
-    def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...]]:
-        """Return a chunk of predictions as rows, and the shape of its positions."""
+    def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
+        """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
         before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
-        return parts.as_rows(_promised(x, "y_pred", (*before, classes, *after)), self.axis), before + after
+        values, gone = _apart(x, "y_pred", (*before, classes, *after))
+        missing = None if gone is None else np.asarray(gone.any(axis=self.axis))
+        return parts.as_rows(values, self.axis), before + after, missing
 
     def _finished(
         self,
@@ -297,9 +309,11 @@ class Task:
         offsets: tuple[Any, ...],
         records: Rows,
         labels: NDArray[np.int64],
-        label_missing: NDArray[np.bool_] | None,
         losses: NDArray[np.float64] | None,
         weights: Any,
+        label_missing: NDArray[np.bool_] | None,
+        prediction_missing: NDArray[np.bool_] | None,
+        beyond: NDArray[np.uint64] | None,
     ) -> NDArray[Any]:
         weight_missing = None
         if weights is not None:
@@ -309,8 +323,9 @@ class Task:
             weight_missing = None if gone is None else self._spread(gone, shape)
         origin = tuple(int(offset[0]) for offset in offsets)
         where = self.question, shape, origin, self.positions
-        missing = None if label_missing is None else label_missing.reshape(-1), weight_missing
-        return self.finish(Chunk(*where, records, labels, losses, weights, *missing))
+        told = (label_missing, weight_missing, prediction_missing, beyond)
+        flat: Any = (None if rows is None else rows.reshape(-1) for rows in told)
+        return self.finish(Chunk(*where, records, labels, losses, weights, *flat))
 
     def _spread(self, along: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Repeat what lies along the axes of the weights over positions of the given shape and flatten it."""
@@ -320,8 +335,11 @@ class Task:
         return np.broadcast_to(along.reshape(aligned), shape).reshape(-1)
 
 
-def from_source(source: Any, lead: int) -> Any:
-    """Return a source as a dask array of the source's own chunks, or of pieces along `lead` where it has none."""
+def from_source(source: Any, lead: int, fill: bool = False) -> Any:
+    """Return a source as a dask array of the source's own chunks, or of pieces along `lead` where it has none.
+
+    With `fill` the array tells what is not stored, and `states` and `per_chunk` know how to read it.
+    """
     import dask.array as da
 
     if source.blocks:
@@ -331,7 +349,8 @@ def from_source(source: Any, lead: int) -> Any:
         chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
     if isinstance(source, Memory):
         return da.from_array(source.array, chunks=chunks, name=False)
-    return da.from_array(_Sliceable(source), chunks=chunks, name=False, inline_array=True)
+    held = _Told(source) if fill else _Sliceable(source)
+    return da.from_array(held, chunks=chunks, name=False, inline_array=True)
 
 
 def _one(_: int) -> int:
@@ -407,12 +426,12 @@ def _promised(chunk: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     return plain(chunk, name)
 
 
-def _apart(beside: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return labels or weights, and which of them are missing; None if all are there."""
-    array = _promised(beside, name, shape)
+def _apart(chunk: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return the values of a chunk, and which of them are missing; None if all are there."""
+    array = _promised(chunk, name, shape)
     if array.dtype.names is None:
         return array, None
-    return array["value"], array["missing"] if array["missing"].any() else None
+    return np.asarray(array["value"], order="C"), array["missing"] if array["missing"].any() else None
 
 
 def _beside(along: Any, x: Any, axes: tuple[int, ...], strict: bool) -> tuple[Any, tuple[int, ...] | None]:

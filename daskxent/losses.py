@@ -23,9 +23,10 @@ import numpy as np
 from daskxent import elementary, engine, lazy, parts, planning
 from daskxent.exact import ExactSum, ratio
 from daskxent.lazy import Chunk
+from daskxent.options import flag, ignored
 from daskxent.rows import EPSILON, clip_target, total_probability
 from daskxent.scores import LOSS
-from daskxent.sources import Inputs, align, check_dims, is_dask, open_array, whole
+from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
 from daskxent.state import Question, State, complain
 
@@ -141,7 +142,7 @@ def categorical_crossentropy(
     Raises
     ------
     ValueError
-        Shapes do not fit.
+        Shapes do not fit, or a label is NaN or infinite.
 
     Examples
     --------
@@ -363,9 +364,9 @@ def ask(
     return Question(
         metrics=(score,),
         classes=inputs.classes,
-        from_logits=bool(from_logits),
+        from_logits=flag(from_logits, "from_logits"),
         dense=inputs.dense,
-        ignore_class=None if ignore_class is None else whole(ignore_class, "ignore_class"),
+        ignore_class=ignored(ignore_class),
         label_smoothing=float(label_smoothing),
         allow_negative_weights=True,
     )
@@ -454,7 +455,7 @@ def _chunk(
     losses: NDArray[np.float64] | None,
 ) -> Chunk:
     shape, origin = (tuple(numbers) for numbers in zip(*((s.stop - s.start, s.start) for s in beside.box), strict=True))
-    return Chunk(asked, shape, origin, positions, records, labels, losses, beside.weights)
+    return Chunk(asked, shape, origin, positions, records, labels, losses, beside.weights, beyond=beside.beyond)
 
 
 def _finish_rows(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from daskxent import rows as scanning
 from daskxent.sources.arrays import class_cuts
-from daskxent.state import Question, State, merge_all, tally
+from daskxent.state import NOT_FINITE, Question, State, merge_all, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 RUN_ROWS = 1 << 18
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
 PIECE_BYTES = 16 << 20
-# Odd rows are copied out this many bytes at a time.
+# Odd rows, and rows with dense or smoothed labels, are copied out this many bytes at a time.
 ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
 FEW = 1 << 14
+# The fields of records that have one entry, or one line, for each row.
+PER_ROW = tuple(name for name in scanning.Rows._fields if name != "mass")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Work:
 def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
     """Return the state of the steps ``start <= step < stop`` along the lead axis."""
     per = inputs.rows_per_step
-    quick = not inputs.dense and len(class_cuts(inputs.predictions, inputs.axis)) == 2
+    quick = not question.whole_rows and len(class_cuts(inputs.predictions, inputs.axis)) == 2
     if quick and (stop - start) * per * inputs.classes >= FEW:
         from daskxent.kernels import Tally
 
@@ -81,18 +83,22 @@ class _Place:
 
 @dataclass(frozen=True)
 class Beside:
-    """Labels and weights over a box of positions, and which of them are not stored, all of the shape of the box."""
+    """Labels and weights over a box of positions, and which of them are not stored, all of the shape of the box.
+
+    `beyond` are the labels as they are stored, if some of them do not fit int64.
+    """
 
     box: Box
     labels: NDArray[np.int64] | None
     weights: NDArray[np.float64] | None
     label_missing: NDArray[np.bool_] | None
     weight_missing: NDArray[np.bool_] | None
+    beyond: NDArray[np.uint64] | None
 
     def over(self, box: Box) -> Beside:
         """Return what lies along a box inside this one, flattened."""
         inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True))
-        arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing)
+        arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing, self.beyond)
         return Beside(box, *(None if array is None else array[inside].reshape(-1) for array in arrays))
 
 
@@ -109,14 +115,15 @@ def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
     label_missing, weight_missing = (
         None if question.on_missing == "raise" else np.zeros(shape, bool) for _ in range(2)
     )
-    labels = None if inputs.dense else as_labels(inputs.labels.read(run, label_missing)).reshape(shape)
+    stored = None if inputs.dense else inputs.labels.read(run, label_missing).reshape(shape)
+    labels, beyond = (None, None) if stored is None else (as_labels(stored), beyond_int64(stored))
     weights: Any = inputs.weights
     if isinstance(weights, float):
         weights = np.full(shape, weights)
     elif weights is not None:
         weights = weights.read(run, weight_missing).astype(np.float64).reshape(shape)
-    missing: Any = (None if gone is None or not gone.any() else gone for gone in (label_missing, weight_missing))
-    return Beside(run, labels, weights, *missing)
+    gone = [None if missing is None or not missing.any() else missing for missing in (label_missing, weight_missing)]
+    return Beside(run, labels, weights, gone[0], gone[1], beyond)
 
 
 def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
@@ -157,11 +164,13 @@ def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
 def _told(
     inputs: Inputs, beside: Beside, state: State, absent: list[Box] | None, label_missing: NDArray[np.bool_] | None
 ) -> State:
-    """Note in the state of a box what was not stored, and number its rows as in the whole array."""
+    """Note in the state of a box what was stored, and what was not, and number its rows as in the whole array."""
     if absent:
         state = state.with_missing("prediction_missing", _rows_in(absent, inputs, beside.box))
     for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
         state = state if rows is None else state.with_missing(kind, rows)
+    if beside.beyond is not None:
+        state = state.with_values("label_out_of_range", beside.beyond)
     if not state.audit:
         return state
     return state.placed(_Place(_lengths(beside.box), beside.box, inputs.positions), ())
@@ -194,20 +203,44 @@ def scan_box(
     (Rows, (n,) int64, (n,) float64 or None)
         The finished records, the labels (the largest of dense ones), and the losses if the question needs them.
     """
-    if beside.labels is None:
+    labels: Any = beside.labels
+    if question.whole_rows:
         whole = inputs.box(beside.box, slice(0, inputs.classes))
         values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
-        soft = np.moveaxis(as_rows(inputs.labels.read(whole, gone), inputs.axis), 1, -1).reshape(-1, question.classes)
-        labels = soft.argmax(axis=1).astype(np.int64)
-        found = scan(question, values, labels, 0)
-        return found, labels, dense_losses(question, values, soft, found) if question.needs_loss else None
+        if labels is None:
+            labels = np.moveaxis(as_rows(inputs.labels.read(whole, gone), inputs.axis), 1, -1)
+            labels = labels.reshape(-1, question.classes)
+        return scan_whole(question, values, labels)
     records: Rows | None = None
     for classes in _class_blocks(inputs):
         values = as_rows(inputs.predictions.read(inputs.box(beside.box, classes), absent), inputs.axis)
-        block = scan(question, values, beside.labels, classes.start)
+        block = scan(question, values, labels, classes.start)
         records = block if records is None else scanning.merge(records, block)
     assert records is not None
-    return records, beside.labels, losses(question, records)
+    return records, labels, losses(question, records)
+
+
+def scan_whole(
+    question: Question, values: NDArray[Any], labels: NDArray[Any]
+) -> tuple[Rows, NDArray[np.int64], NDArray[np.float64] | None]:
+    """Scan (before, classes, after) predictions of all classes.
+
+    Parameters
+    ----------
+    question
+    values : (before, classes, after) array
+    labels : (n,) int64, or (n, classes) array
+        Classes, or dense labels.
+
+    Returns
+    -------
+    As `scan_box`.
+    """
+    sparse: NDArray[np.int64] = labels if labels.ndim == 1 else largest(labels)
+    records = scan(question, values, sparse, 0)
+    if question.whole_rows and question.needs_loss:
+        return records, sparse, dense_losses(question, values, labels, records)
+    return records, sparse, losses(question, records)
 
 
 def scan(question: Question, values: NDArray[Any], labels: NDArray[np.int64], first: int) -> Rows:
@@ -232,15 +265,47 @@ def losses(question: Question, records: Rows) -> NDArray[np.float64] | None:
     return kernels.losses(records, probabilities=not question.from_logits)
 
 
-def dense_losses(question: Question, values: NDArray[Any], soft: NDArray[Any], records: Rows) -> NDArray[np.float64]:
-    """Return the crossentropy of (before, classes, after) predictions with (rows, classes) labels."""
-    return scanning.dense_losses(
-        np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]),
-        soft,
-        records,
-        probabilities=not question.from_logits,
-        smoothing=question.label_smoothing,
-    )
+def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the class with the largest label of each row of dense labels, or a key of `NOT_FINITE`."""
+    found: NDArray[np.int64] = labels.argmax(axis=1).astype(np.int64)
+    if labels.dtype.kind in "biu":
+        return found
+    finite = np.isfinite(labels)
+    bad = np.flatnonzero(~finite.all(axis=1))
+    first = labels[bad, finite[bad].argmin(axis=1)].astype(np.float64)
+    for code, value in NOT_FINITE.items():
+        found[bad[np.isnan(first) if math.isnan(value) else first == value]] = code
+    return found
+
+
+def dense_losses(question: Question, values: NDArray[Any], labels: NDArray[Any], records: Rows) -> NDArray[np.float64]:
+    """Return the crossentropy of (before, classes, after) predictions with (n, classes) labels, or (n,) classes.
+
+    Rows are widened, and classes written out as one-hot labels, for a few rows at a time.
+    """
+    _, classes, after = values.shape
+    found, some = np.empty(len(labels)), max(1, ODD_BYTES // (8 * classes))
+    for at in range(0, len(labels), some):
+        few = slice(at, min(at + some, len(labels)))
+        number = np.arange(few.start, few.stop)
+        own = {name: getattr(records, name)[few] for name in PER_ROW}
+        with np.errstate(over="ignore", invalid="ignore"):  # of labels that are not finite, or nearly
+            found[few] = scanning.dense_losses(
+                values[number // after, :, number % after],
+                labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
+                records._replace(mass=records.mass[:, few], **own),
+                probabilities=not question.from_logits,
+                smoothing=question.label_smoothing,
+            )
+    return found
+
+
+def _one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Write classes out as dense labels; there is nothing in the rows of those that are out of range."""
+    dense = np.zeros((len(labels), classes))
+    inside = np.flatnonzero((labels >= 0) & (labels < classes))
+    dense[inside, labels[inside]] = 1
+    return dense
 
 
 def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -254,9 +319,16 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return integer labels as int64; what does not fit stays out of range. Compiled code needs them contiguous."""
     if labels.dtype.kind not in "biu":
         raise TypeError(f"y_true: expected integer labels, got a chunk of dtype {labels.dtype}")
+    labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
     return np.ascontiguousarray(labels, np.int64)
+
+
+def beyond_int64(labels: NDArray[Any]) -> NDArray[np.uint64] | None:
+    """Return labels that `as_labels` cannot hold; None if it holds them all."""
+    long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
+    return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:

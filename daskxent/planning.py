@@ -166,8 +166,8 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
         threads=threads,
         nbytes=total,
         chunks=_chunks(predictions.shape, blocks, at, start, stop) if blocks else 0,
-        memory=threads * 2 * block + BUFFERS,
-        notes=_notes(inputs, blocks, block),
+        memory=threads * 2 * block * _gathered(inputs, question, blocks) + BUFFERS,
+        notes=_notes(inputs, question, blocks, block),
     )
 
 
@@ -221,12 +221,18 @@ def _chunks(shape: tuple[int, ...], blocks: tuple[int, ...], at: int, start: int
     return math.prod(counts)
 
 
-def _notes(inputs: Inputs, blocks: tuple[int, ...] | None, block: int) -> tuple[str, ...]:
+def _gathered(inputs: Inputs, question: Question, blocks: tuple[int, ...] | None) -> int:
+    """Return how many blocks of classes are held at once."""
+    return -(-inputs.classes // blocks[inputs.axis]) if blocks and question.whole_rows else 1
+
+
+def _notes(inputs: Inputs, question: Question, blocks: tuple[int, ...] | None, block: int) -> tuple[str, ...]:
     if not blocks:
         return ()
     notes: list[str] = []
-    if blocks[inputs.axis] < inputs.classes and inputs.dense:
-        notes.append("dense labels need whole rows: the blocks of classes of a part are read together")
+    if blocks[inputs.axis] < inputs.classes and question.whole_rows:
+        labels = "dense" if inputs.dense else "smoothed"
+        notes.append(f"{labels} labels need whole rows: the blocks of classes of a part are read together")
     if block < 1 << 16:
         notes.append(f"chunks of {show_bytes(block)} are small; chunks above 1 MB read faster")
     return tuple(notes)

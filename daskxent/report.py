@@ -255,7 +255,7 @@ class Report:
         for found in self.audit.values():
             places = ", ".join(f"{row:,}" for row in found["rows"][:3])
             more = ", ..." if found["count"] > 3 else ""
-            shown.append((f"{found['count']:,} rows", f"{found['what']}: row {places}{more}"))
+            shown.append((amount(found["count"], "row"), f"{found['what']}: row {places}{more}"))
         if self.state.clipped_loss.units:
             shown.append(("clipped share", f"{self.clipped_share:.2%} of the summed loss"))
         return shown + [("note", note) for note in self.notes]
@@ -269,6 +269,17 @@ class Report:
             for label, text in self.lines()
         )
         return f"<table><caption>daskxent report</caption>{cells}</table>"
+
+
+def amount(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if need be.
+
+    Examples
+    --------
+    >>> amount(1, "row"), amount(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _content(inputs: Any) -> Any:

@@ -7,6 +7,7 @@ identity, and states that cover the same row refuse to merge, so no row can be c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # What the audit looks for, with what it says about it.
 AUDIT = {
     "label_out_of_range": "label outside [0, classes)",
+    "label_not_finite": "NaN or infinity among one-hot or soft labels",
     "ignored": "label is ignore_class",
     "masked": "weight is 0",
     "nan": "NaN among the predictions",
@@ -36,6 +38,9 @@ AUDIT = {
     "label_missing": "label not stored, read as the fill value",
     "weight_missing": "weight not stored, read as the fill value",
 }
+# What stands for the class of a row of dense labels if they are not finite: the first of them that is not. A code, as
+# NaN would make equal reports differ and is no JSON.
+NOT_FINITE = {-1: math.nan, -2: math.inf, -3: -math.inf}
 FIRST = 10  # how many places of each finding are kept
 SUM_TOLERANCE = 1e-3
 ON_INVALID = ("raise", "skip", "count")
@@ -61,7 +66,7 @@ class Question:
     label_smoothing : float
         Share of each label spread evenly over the classes.
     on_invalid : {"raise", "skip", "count"}
-        What becomes of labels out of range and of rows with NaN or infinities; see `evaluate`.
+        What becomes of labels out of range or not finite and of rows with NaN or infinities; see `evaluate`.
     allow_negative_weights : bool
         Negative weights are an error otherwise.
     on_missing : {"raise", "fill"} or None
@@ -87,6 +92,11 @@ class Question:
     def needs_loss(self) -> bool:
         """Whether any metric is made of the loss."""
         return scores.LOSS in self.statistics
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether a row is told with all its classes at once: with dense labels, and with smoothed ones."""
+        return self.dense or bool(self.label_smoothing and self.needs_loss)
 
     @property
     def top(self) -> int:
@@ -170,6 +180,14 @@ class State:
         at = tuple((row, 0.0) for row in np.flatnonzero(gone)[:FIRST].tolist())
         return replace(self, audit={**self.audit, kind: Finding(int(gone.sum()), at)}) if at else self
 
+    def with_values(self, kind: str, values: NDArray[Any]) -> State:
+        """Return the state with the values of one finding taken from those of all its rows, (n,)."""
+        found = self.audit.get(kind)
+        if found is None:
+            return self
+        first = tuple((row, values[row].item()) for row, _ in found.first)
+        return replace(self, audit={**self.audit, kind: Finding(found.count, first)})
+
     def placed(self, place: Callable[[int], int], covered: tuple[tuple[int, int], ...]) -> State:
         """Return the state with its rows renumbered by `place`, an increasing function, and its coverage set."""
         audit = {
@@ -237,7 +255,7 @@ def tally(
     rows : Rows
         n finished records.
     labels : (n,) int64
-        For dense labels the class with the largest label.
+        For dense labels the class with the largest label, or a key of `NOT_FINITE`.
     weights : (n,) float64 or None
         None counts every row once.
     losses : (n,) float64 or None
@@ -261,12 +279,12 @@ def tally(
     for statistic in question.statistics:
         if statistic == scores.LOSS:
             assert losses is not None
-            known = np.where(sort["label_out_of_range"], np.nan, losses)
+            known = np.where(sort["invalid"], np.nan, losses)
             totals[statistic] = _loss_total(known, weights, used)
         else:
             k = scores.depth(statistic)
             hit = (rows.target >= rows.top[:, k - 1]) if k else (rows.best == labels)
-            hit &= used & ~nan & ~sort["label_out_of_range"]
+            hit &= used & ~nan & ~sort["invalid"]
             totals[statistic] = ExactSum.whole(int(hit.sum())) if weights is None else ExactSum.of(weights[hit])
     clipped = ExactSum()
     if losses is not None and sort["clipped"].any():
@@ -287,13 +305,14 @@ def complain(question: Question, state: State, positions: tuple[int, ...] = ()) 
     Raises
     ------
     ValueError
-        A label out of range (unless `on_invalid` says otherwise), or a weight that is not finite or is negative.
+        A label out of range or not finite (unless `on_invalid` says otherwise), or a weight that is not finite or is
+        negative.
     """
     raised = ["weight_not_finite"]
     if not question.allow_negative_weights:
         raised.append("weight_negative")
     if question.on_invalid == "raise":
-        raised.append("label_out_of_range")
+        raised += ["label_out_of_range", "label_not_finite"]
     found = [(state.audit[kind].first[0], kind) for kind in raised if kind in state.audit]
     if not found:
         return
@@ -303,6 +322,8 @@ def complain(question: Question, state: State, positions: tuple[int, ...] = ()) 
         place += f" (position {tuple(int(i) for i in np.unravel_index(row, positions))})"
     if kind == "label_out_of_range":
         raise ValueError(f"y_true: label {int(value)} at {place} is outside [0, {question.classes})")
+    if kind == "label_not_finite":
+        raise ValueError(f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite")
     if kind == "weight_not_finite":
         raise ValueError(f"sample_weight: {value} at {place}; weights must be finite")
     raise ValueError(f"sample_weight: {value} at {place} is negative; allow_negative_weights=True takes it")
@@ -316,21 +337,22 @@ def _sort(
     nobody = np.zeros(n, bool)
     ignored = nobody if question.ignore_class is None or question.dense else labels == question.ignore_class
     masked = nobody if weights is None else (weights == 0) & ~ignored
-    outside = ((labels < 0) | (labels >= question.classes)) & ~ignored & ~masked
+    invalid = ((labels < 0) | (labels >= question.classes)) & ~ignored & ~masked
     used = ~(ignored | masked)
     nan = (rows.flags & HAS_NAN).astype(bool) & used
     infinite = np.isinf(rows.peak) & ~nan & used
     if question.on_invalid != "count":
-        used = used & ~outside
+        used = used & ~invalid
     if question.on_invalid == "skip":
         used = used & ~nan & ~infinite
-    sort = {"used": used, "label_out_of_range": outside, "ignored": ignored, "masked": masked}
+    sort = {"used": used, "invalid": invalid, "ignored": ignored, "masked": masked}
+    sort["label_not_finite" if question.dense else "label_out_of_range"] = invalid
     sort |= {"nan": nan, "infinite": infinite, "clipped": nobody, "unnormalised": nobody}
     if weights is not None:
         sort["weight_not_finite"] = ~np.isfinite(weights)
         sort["weight_negative"] = weights < 0
     if not question.from_logits and question.needs_loss:
-        sort["clipped"] = used & ~outside & ~nan & (rows.target < EPSILON)
+        sort["clipped"] = used & ~invalid & ~nan & (rows.target < EPSILON)
         far = np.abs(total_probability(rows) - 1) > SUM_TOLERANCE + question.classes * EPSILON
         sort["unnormalised"] = used & ~nan & (far | (rows.flags & OUTSIDE_UNIT).astype(bool))
     return sort
@@ -349,7 +371,12 @@ def _audit(
     weights: NDArray[np.float64] | None,
     rows: Rows,
 ) -> dict[str, Finding]:
-    values: dict[str, Any] = {"label_out_of_range": labels, "ignored": labels, "clipped": rows.target}
+    values: dict[str, Any] = {
+        "label_out_of_range": labels,
+        "label_not_finite": labels,
+        "ignored": labels,
+        "clipped": rows.target,
+    }
     values |= {"weight_not_finite": weights, "weight_negative": weights}
     audit = {}
     for kind in AUDIT:

@@ -90,6 +90,8 @@ def losses(y_true, y_pred, *, axis=-1, from_logits=False, label_smoothing=0.0, *
         y = rows(y_true, axis)
         return dense(x, smoothed(y, label_smoothing)), y.argmax(axis=1)
     labels = np.asarray(y_true).astype(np.int64).ravel()
+    if label_smoothing:
+        return dense(x, smoothed(np.eye(x.shape[1], dtype=np.longdouble)[labels], label_smoothing)), labels
     return sparse(x, labels), labels
 
 

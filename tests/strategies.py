@@ -129,13 +129,13 @@ def questions(draw):
     }
     form = draw(st.sampled_from(["sparse", "trailing 1", "class axis 1", "one-hot", "soft"]))
     y_true = draw(labels(positions, classes))
+    options["label_smoothing"] = draw(st.sampled_from([0.0, 0.0, 0.1]))
     if form == "trailing 1":
         y_true = y_true[..., None]
     elif form == "class axis 1":
         y_true = np.expand_dims(y_true, axis)
     elif form in ("one-hot", "soft"):
         y_true = np.moveaxis(np.eye(classes)[y_true.astype(int)], -1, axis)
-        options["label_smoothing"] = draw(st.sampled_from([0.0, 0.1]))
         y_true = y_true.astype(draw(st.sampled_from(["float32", "uint8", "bool"])))
         if form == "soft":
             y_true = draw(probabilities(shape, axis, dtypes=(np.dtype("float64"), np.dtype("float32"))))

@@ -137,8 +137,9 @@ def test_axis(tmp_path, dump):
 
 def test_label_smoothing(tmp_path, dump):
     np.save(tmp_path / "hot.npy", np.eye(3)[LABELS])
-    found = evaluate(tmp_path / "hot.npy", dump / "logits", "--from-logits", "--label-smoothing", "1")
-    assert found["crossentropy"] == pytest.approx(5 / 3 * np.log(2), rel=1e-15)  # the mean over all classes
+    for labels in (tmp_path / "hot.npy", dump / "labels"):
+        found = evaluate(labels, dump / "logits", "--from-logits", "--label-smoothing", "1")
+        assert found["crossentropy"] == pytest.approx(5 / 3 * np.log(2), rel=1e-15)  # the mean over all classes
 
 
 def test_on_invalid(tmp_path, dump):
@@ -190,7 +191,7 @@ def test_plan_evaluates_nothing(inputs, monkeypatch):
         (["--axis", "2"], "Error: axis: 2 is out of range for y_pred of shape (4, 3)"),
         (["--metric", "acc"], "Error: metrics: 'acc' is unknown; known are 'crossentropy', 'accuracy', "),
         (["--weights", "missing.npy"], "Error: sample_weight: there is nothing at missing.npy"),
-        (["--label-smoothing", "0.1"], "Error: label_smoothing: needs one-hot or soft labels; these are integers"),
+        (["--label-smoothing", "2"], "Error: label_smoothing: expected a number from 0 to 1, got 2.0"),
         (["--on-invalid", "hope"], "Error: Invalid value for '--on-invalid': 'hope' is not one of "),
         (["--scheduler", "nowhere"], "Error: missing port number in address 'nowhere'"),
         (["--scheduler", "tcp://h:1", "--threads", "2"], "Error: --threads and --scheduler exclude each other"),

@@ -149,6 +149,15 @@ def test_a_deferred_evaluation_reads_nothing_until_it_is_computed(data):
     assert got == ask(y_true, y_pred, sample_weight=w, from_logits=True)
 
 
+@pytest.mark.parametrize(("weight", "why"), [(0.0, "no row was counted"), ([1.0, -1.0], "the weights sum to zero")])
+def test_a_deferred_evaluation_over_no_weight_warns_as_any_other(weight, why):
+    options = {"sample_weight": weight, "allow_negative_weights": True}
+    lazy = dx.evaluate([0, 1], np.full((2, 2), 0.5), **options, compute=False)
+    with pytest.warns(UserWarning, match=f"^{why}: the metrics are NaN$"):
+        (got,) = dask.compute(lazy, scheduler="threads")
+    assert math.isnan(got["accuracy"])
+
+
 def test_nothing_is_computed_while_planning_and_composing(data):
     def refuse(block):
         raise AssertionError("computed")

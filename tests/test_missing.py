@@ -1,6 +1,7 @@
 import shutil
 
 import dask.array as da
+import ml_dtypes
 import numpy as np
 import pytest
 import zarr
@@ -113,6 +114,39 @@ def test_missing_predictions_are_an_error_beside_dask_arrays(tmp_path, data, bes
     arrays[which] = da.from_array(data[which], chunks=9)
     with pytest.raises(ValueError, match=r"y_pred: chunk c/2/0 of .* is missing"):
         ask(arrays)
+
+
+@pytest.mark.parametrize("beside", ["labels", "one-hot", "weights", "deferred"])
+@pytest.mark.parametrize("layout", [*LAYOUTS, "split", "blocks", "bfloat16"])
+def test_missing_predictions_are_filled_and_told_beside_dask_arrays(tmp_path, data, beside, layout):
+    labels, x, w = data
+    options, filled = {"on_missing": "fill"}, x.copy()
+    if layout == "split":
+        z = held = zarr.create_array(tmp_path, name="p", shape=x.shape, dtype="float32", chunks=(6, 4))
+        z[...] = x
+        gone, filled[12:18, :4] = range(12, 18), 0
+    elif layout == "bfloat16":
+        z = held = write(tmp_path, "p", x.astype(ml_dtypes.bfloat16).view("uint16"), "v3")
+        options["view"], filled = "bfloat16", x.astype(ml_dtypes.bfloat16)
+        gone, filled[12:18] = range(12, 18), 0
+    else:
+        z = held = write(tmp_path, "p", x[:, 2:] if layout == "blocks" else x, layout if layout in LAYOUTS else "v3")
+        gone = range(12, 12 + STEP.get(layout, 6))
+        filled[gone, 2 * (layout == "blocks") :] = 0
+        held = [x[:, :2], z] if layout == "blocks" else z
+    file(z, 13).unlink()
+    wanted = ask([np.eye(CLASSES)[labels] if beside == "one-hot" else labels, filled, w])
+    if beside == "weights":
+        w = da.from_array(w, chunks=9)
+    elif beside != "deferred":
+        labels = da.from_array(np.eye(CLASSES)[labels] if beside == "one-hot" else labels, chunks=9)
+    plan = dx.plan(labels, held, sample_weight=w, **OPTIONS, **options)
+    assert (plan.dtype, plan.nbytes) == (str(filled.dtype), filled.nbytes)
+    got = ask([labels, held, w], **options, **({"threads": None, "compute": False} if beside == "deferred" else {}))
+    got = got.compute(scheduler="threads") if beside == "deferred" else got
+    assert (got.state.totals, got.state.weight) == (wanted.state.totals, wanted.state.weight)
+    told = {"what": AUDIT["prediction_missing"], "count": len(gone), "rows": list(gone)[:10]}
+    assert got.audit == {**wanted.audit, "prediction_missing": told}
 
 
 def test_chunks_that_zarr_leaves_out_are_labels_of_class_0(tmp_path, data):
@@ -233,8 +267,32 @@ def test_a_shard_with_a_torn_index_is_an_error(tmp_path, data):
         dx.evaluate(data[0], str(tmp_path / "p"), **OPTIONS)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("on_missing", STRICT, ids=str)
+@pytest.mark.parametrize("which", range(3), ids=NAMES)
+def test_a_directory_in_the_place_of_a_chunk_is_told_with_array_and_chunk(tmp_path, data, layout, on_missing, which):
+    arrays = dump(tmp_path, data, layout)
+    file(arrays[which], 25).unlink()
+    file(arrays[which], 25).mkdir()
+    key = file(arrays[which], 25).relative_to(tmp_path / arrays[which].path)
+    message = rf"{NAMES[which]}: chunk .*{key} of {tmp_path}/\w+ cannot be read: Is a directory"
+    with pytest.raises(IsADirectoryError, match=message):
+        ask(arrays, on_missing=on_missing)
+
+
 def test_an_array_whose_directory_has_gone_is_an_error(tmp_path, data):
     arrays = dump(tmp_path, data, "v3")
     shutil.rmtree(tmp_path / "labels")
     with pytest.raises(FileNotFoundError):
         ask(arrays, on_missing="fill")
+
+
+def test_one_stored_weight_for_all_rows_beside_dask_predictions(tmp_path, data):
+    z = zarr.create_array(tmp_path, name="w", shape=(1,), dtype="float64", chunks=(1,))
+    z[...] = 0.5
+    dask = da.from_array(data[1], chunks=(7, CLASSES))
+    assert ask([data[0], dask, z]).state == ask([data[0], data[1], np.array([0.5])]).state
+    shutil.rmtree(tmp_path / "w" / "c")
+    with pytest.warns(UserWarning, match="no row was counted"):
+        got = ask([data[0], dask, z])
+    assert (got.weight, got.audit["weight_missing"]["count"]) == (0, ROWS)

@@ -208,6 +208,11 @@ LABELS_OUT = np.array([0, 3, 1, -1, 2])
 SQUARE = np.array([[4.0, 1, 0], [1, 2, 3], [0, 5, 1], [9, 1, 1], [1, 0, 2]])
 
 
+def test_one_row_is_one_row_in_words():
+    told = repr(ask([2, 2, 0, 1], np.zeros((4, 3)), sample_weight=[1, 1, 0, 1], ignore_class=2))
+    assert [line.split("  ")[1] for line in told.splitlines() if "row " in line] == ["2 rows", "1 row"]
+
+
 def test_a_label_out_of_range_raises_with_its_row_and_value():
     with pytest.raises(ValueError, match=r"label 3 at row 1 is outside \[0, 3\)"):
         ask(LABELS_OUT, SQUARE)

@@ -158,8 +158,17 @@ class Chunks:
         TornChunk
             If it is stored but cannot be decoded.
         OSError
-            If the storage fails.
+            If the storage fails; it names the array and the chunk where the system has said what failed.
         """
+        try:
+            return self._read(index, scratch)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            # The number makes it an error of the same kind.
+            raise OSError(error.errno, f"{self.name}: {self._place(index)} cannot be read: {error.strerror}") from error
+
+    def _read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
         extent = self._extent(index)
         if not self.fast:
             return self._through_zarr(index, extent, scratch)

@@ -1,0 +1,161 @@
+"""Labels that cannot be: dense ones that are not finite, and unsigned ones beyond int64."""
+
+import json
+
+import dask.array as da
+import ml_dtypes
+import numpy as np
+import pytest
+import zarr
+
+import daskxent as dx
+from daskxent import parts
+from daskxent.report import Report
+from daskxent.state import AUDIT
+
+ROWS, CLASSES = 40, 5
+METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
+
+
+def stored(values, chunks):
+    z = zarr.create_array({}, shape=values.shape, dtype=values.dtype, chunks=chunks)
+    z[...] = values
+    return z
+
+
+HOLDERS = {
+    "NumPy": np.asarray,
+    "zarr": lambda x: stored(x, (6, CLASSES)[: x.ndim]),
+    "zarr, classes split": lambda x: stored(x, (6, 2)[: x.ndim]),
+    "dask": lambda x: da.from_array(x, chunks=(7, CLASSES)[: x.ndim]),
+    "dask, classes split": lambda x: da.from_array(x, chunks=(7, 2)[: x.ndim]),
+}
+HELD = pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
+BESIDE = pytest.mark.parametrize("beside", HOLDERS.values(), ids=HOLDERS)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(15)
+    labels = rng.integers(1, CLASSES, ROWS)
+    return labels, np.eye(CLASSES, dtype="float32")[labels] + np.float32(0.125), rng.normal(0, 3, (ROWS, CLASSES))
+
+
+def ask(labels, held, **options):
+    return dx.evaluate(labels, held, **{"metrics": METRICS, "from_logits": True, "threads": 2, **options})
+
+
+@HELD
+@BESIDE
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf], ids=str)
+def test_a_dense_label_that_is_not_finite_is_an_error_with_its_row(data, hold, beside, wrong):
+    _, hot, x = data
+    hot[[23, 31], [4, 0]] = wrong, np.nan
+    message = rf"^y_true: label {wrong} at row 23 is not finite$"
+    for options in ({}, {"metrics": ["accuracy"]}, {"from_logits": False, "label_smoothing": 0.1}):
+        with pytest.raises(ValueError, match=message):
+            ask(hold(hot), beside(np.abs(x)), **options)
+        with pytest.raises(ValueError, match=message):
+            list(dx.stream(hold(hot), beside(np.abs(x)), **options))
+
+
+@HELD
+@BESIDE
+def test_rows_of_dense_labels_that_are_not_finite_are_left_out_or_counted(data, hold, beside):
+    _, hot, x = data
+    hot[3, 0], hot[30, 1:3] = np.nan, (-np.inf, np.inf)
+    kept = np.isfinite(hot).all(axis=1)
+    told = {"label_not_finite": {"what": AUDIT["label_not_finite"], "count": 2, "rows": [3, 30]}}
+    for options in ({}, {"from_logits": False}):
+        held = np.abs(x) / np.abs(x).sum(axis=1, keepdims=True) if options else x
+        skipped, wanted = (
+            ask(hold(hot), beside(held), on_invalid="skip", **options),
+            ask(hot[kept], held[kept], **options),
+        )
+        assert (skipped.state.totals, skipped.weight) == (wanted.state.totals, wanted.weight)
+        assert skipped.audit == told
+        counted = ask(hold(hot), beside(held), on_invalid="count", **options)
+        assert (counted.audit, counted.weight) == (told, ROWS)
+        assert np.isnan(counted["crossentropy"])
+        assert counted["accuracy"] == wanted["accuracy"] * kept.sum() / ROWS
+    json.loads(counted.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert Report.from_json(counted.to_json()) == counted == ask(hot, held, on_invalid="count", **options)
+
+
+def test_a_weight_of_0_hides_a_label_that_is_not_finite(data):
+    _, hot, x = data
+    weights = np.ones(ROWS)
+    hot[8], weights[8] = np.nan, 0
+    got = ask(hot, x, sample_weight=weights)
+    assert set(got.audit) == {"masked"}
+    assert got.weight == ROWS - 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float64", ">f4"], ids=str)
+def test_labels_of_any_floating_dtype_are_looked_at(data, dtype):
+    _, hot, x = data
+    hot = hot.astype(dtype)
+    ask(hot, x)
+    hot[5, 1] = -np.inf
+    with pytest.raises(ValueError, match="y_true: label -inf at row 5 is not finite"):
+        ask(hot, x)
+    with pytest.raises(ValueError, match="y_true: label -inf at row 5 is not finite"):
+        ask(hot.view(dtype), da.from_array(x, chunks=(9, 2)))
+
+
+def test_the_position_is_told_where_there_are_several_axes(data):
+    _, hot, x = data
+    hot[27, 2] = np.nan
+    with pytest.raises(ValueError, match=r"y_true: label nan at row 27 \(position \(6, 3\)\) is not finite"):
+        ask(np.moveaxis(hot.reshape(10, 4, 5), -1, 1), np.moveaxis(x.reshape(10, 4, 5), -1, 1), axis=1)
+
+
+def test_losses_and_metrics_take_no_labels_that_are_not_finite(data):
+    _, hot, x = data
+    hot[27, 2] = np.nan
+    for given in (hot, da.from_array(hot, chunks=(9, 5))):
+        for call in (
+            dx.losses.CategoricalCrossentropy(from_logits=True),
+            dx.losses.CategoricalCrossentropy(from_logits=True, reduction=None),
+            dx.metrics.CategoricalCrossentropy(from_logits=True),
+            dx.metrics.CategoricalAccuracy(),
+        ):
+            with pytest.raises(ValueError, match="y_true: label nan at row 27 is not finite"):
+                np.asarray(call(given, x))
+
+
+@HELD
+@BESIDE
+@pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
+def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few, monkeypatch):
+    monkeypatch.setattr(parts, "FEW", few)
+    labels, _, x = data
+    labels = labels.astype("uint64")
+    labels[[17, 26, 33]] = 2**64 - 1, 2**63, 5
+    for options in ({}, {"ignore_class": -1}, {"metrics": ["accuracy"]}, {"label_smoothing": 0.1}):
+        message = r"y_true: label 18446744073709551615 at row 17 is outside \[0, 5\)"
+        with pytest.raises(ValueError, match=message):
+            ask(hold(labels), beside(x), **options)
+    told = ask(hold(labels), beside(x), on_invalid="skip").state
+    assert told.audit["label_out_of_range"].first == ((17, 2**64 - 1), (26, 2**63), (33, 5))
+    assert type(told).from_json(json.loads(json.dumps(told.to_json()))) == told
+
+
+@BESIDE
+def test_unsigned_labels_of_the_other_byte_order_do_not_wrap(data, beside):
+    labels, _, x = data
+    labels = labels.astype(">u8")
+    labels[17] = 2**64 - 1
+    for options in ({}, {"ignore_class": -1}):
+        with pytest.raises(ValueError, match=r"y_true: label 18446744073709551615 at row 17 is outside \[0, 5\)"):
+            ask(labels, beside(x), **options)
+    assert ask(labels, beside(x), on_invalid="skip").audit["label_out_of_range"]["rows"] == [17]
+
+
+def test_losses_tell_a_label_beyond_int64_as_it_is(data):
+    labels, _, x = data
+    labels = labels.astype("uint64")
+    labels[17] = 2**63 + 1
+    for held in (x, da.from_array(x, chunks=(9, 2))):
+        with pytest.raises(ValueError, match=rf"y_true: label {2**63 + 1} at row 17 is outside"):
+            np.asarray(dx.losses.sparse_categorical_crossentropy(labels, held, from_logits=True))

@@ -1,0 +1,96 @@
+"""Options that are not understood are one clear error, before anything is read."""
+
+import numpy as np
+import pytest
+from test_bad_input import CLASSES, HOLDERS, LABELS, PREDICTIONS, RUNS, in_zarr, refused
+
+import daskxent as dx
+
+KNOWN = "known are 'crossentropy', 'accuracy', 'perplexity', 'bits' and 'top_K_accuracy' for any K >= 1"
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize("name", ["acc", "top_0_accuracy", "top_k_accuracy", "", 5])
+def test_unknown_metrics(hold, run, name):
+    message = f"metrics: {name!r} is unknown; {KNOWN}"
+    refused(ValueError, message, hold(LABELS), hold(PREDICTIONS), metrics=["accuracy", name], run=run)
+
+
+@HOLDERS
+@RUNS
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metrics": []}, ValueError, "metrics: expected at least one name"),
+        ({"metrics": 5}, TypeError, "metrics: expected names, got 5"),
+        ({"on_invalid": "hope"}, ValueError, "on_invalid: expected one of raise, skip, count; got 'hope'"),
+        ({"label_smoothing": 1.5}, ValueError, "label_smoothing: expected a number from 0 to 1, got 1.5"),
+        ({"label_smoothing": np.nan}, ValueError, "label_smoothing: expected a number from 0 to 1, got nan"),
+        ({"ignore_class": 1.5}, TypeError, "ignore_class: expected an integer, got 1.5"),
+        ({"ignore_class": 2**64 - 1}, ValueError, f"ignore_class: expected a label below 2**63 - 1, got {2**64 - 1}"),
+        ({"on_invalid": ["raise"]}, ValueError, "on_invalid: expected one of raise, skip, count; got ['raise']"),
+        ({"on_missing": "zero"}, ValueError, "on_missing: expected one of None, raise, fill; got 'zero'"),
+        ({"label_smoothing": "0.1"}, ValueError, "label_smoothing: expected a number from 0 to 1, got '0.1'"),
+        ({"from_logits": "no"}, TypeError, "from_logits: expected True or False, got 'no'"),
+        ({"from_logits": None}, TypeError, "from_logits: expected True or False, got None"),
+        ({"allow_negative_weights": "no"}, TypeError, "allow_negative_weights: expected True or False, got 'no'"),
+        ({"worker_timeout": -1}, ValueError, "worker_timeout: expected seconds above 0, got -1"),
+        ({"worker_timeout": "5s"}, ValueError, "worker_timeout: expected seconds above 0, got '5s'"),
+        ({"worker_timeout": np.nan}, ValueError, "worker_timeout: expected seconds above 0, got nan"),
+        ({"threads": 0}, ValueError, "threads: expected at least 1, got 0"),
+        ({"threads": 1.5}, TypeError, "threads: expected an integer, got 1.5"),
+        ({"treads": 2}, TypeError, "'treads'"),
+    ],
+    ids=str,
+)
+def test_options(hold, run, options, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), **options, run=run)
+
+
+@HOLDERS
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"progress": "x"}, TypeError, "progress: expected True, False or a callable, got 'x'"),
+        ({"progress": 1}, TypeError, "progress: expected True, False or a callable, got 1"),
+        ({"compute": "no"}, TypeError, "compute: expected True or False, got 'no'"),
+        ({"compute": False, "split_every": 1}, ValueError, "split_every: expected at least 2, got 1"),
+        ({"compute": False, "split_every": "2"}, TypeError, "split_every: expected an integer, got '2'"),
+    ],
+    ids=str,
+)
+def test_options_of_evaluate_alone(hold, options, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), **options)
+
+
+@pytest.mark.parametrize("kind", [dx.losses.SparseCategoricalCrossentropy, dx.metrics.SparseCategoricalCrossentropy])
+def test_options_of_losses_and_metrics(kind):
+    refused(TypeError, "from_logits: expected True or False, got 'no'", LABELS, PREDICTIONS, run=kind(from_logits="no"))
+
+
+@RUNS
+def test_ignore_class_needs_integer_labels(run):
+    dense = np.eye(CLASSES)[LABELS]
+    refused(
+        ValueError, "ignore_class: needs integer labels; these are one-hot or soft", dense, PREDICTIONS, ignore_class=1
+    )
+
+
+@pytest.mark.parametrize("hold", [np.asarray, in_zarr], ids=["numpy", "zarr"])
+@RUNS
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ((3, 1), ValueError, "rows: 3:1 is not a range inside 0:6"),
+        ((2, 2), ValueError, "rows: 2:2 is not a range inside 0:6"),
+        ((-1, 2), ValueError, "rows: -1:2 is not a range inside 0:6"),
+        ((0, 7), ValueError, "rows: 0:7 is not a range inside 0:6"),
+        (5, TypeError, "rows: expected (start, stop), got 5"),
+        ((0.5, 2), TypeError, "rows: expected (start, stop), got (0.5, 2)"),
+        ((1, 2, 3), TypeError, "rows: expected (start, stop), got (1, 2, 3)"),
+    ],
+    ids=str,
+)
+def test_rows(hold, run, rows, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), rows=rows, run=run)
