@@ -424,5 +424,7 @@ def _moved(rows: Rows, base: NDArray[np.int64], peak: NDArray[np.float64]) -> ND
 def _counted(mass: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the number that integers at the lowest level stand for, in units."""
     grid = next(grid for grid in GRIDS.values() if grid.levels * grid.integers == len(mass))
-    whole = mass[0].astype(np.float64)
-    return whole if grid.integers == 1 else whole + mass[grid.levels] * 2.0**-REST_BITS
+    counted: NDArray[np.float64] = mass[0].astype(np.float64)
+    if grid.integers == 2:
+        counted += mass[grid.levels] * 2.0**-REST_BITS
+    return counted

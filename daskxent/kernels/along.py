@@ -6,8 +6,7 @@ row. The last vector overlaps the one before it; what was seen already is replac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba import types
@@ -17,6 +16,9 @@ from daskxent.kernels.arithmetic import scaled, units
 from daskxent.kernels.compiling import inner, intrinsic, like, widen, widened
 from daskxent.kernels.instructions import INT64, constant
 from daskxent.rows import MAGIC_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VECTOR = 16  # a row of fewer numbers is not long
 _FLAG, _PLACE = ir.IntType(1), ir.IntType(32)

@@ -101,7 +101,7 @@ def position(x: Any) -> Any:
 
 
 def grid(base: Any, model: Any) -> Any:
-    """Return what `term` needs to count at a position: a floor below which nothing counts, and the rounding constant."""
+    """Return what `term` needs to count at a position: a floor, below which nothing counts, and what rounds."""
 
 
 def is_usual(peak: Any) -> Any:
@@ -203,7 +203,7 @@ def base_of(peak, second):
 
 @inner
 def add_term(x, base, peak, times, sums):
-    """Add exp(x), counted from a position up, to `sums` so many times, like `rows.merge`; `x` as wide as the numbers."""
+    """Add exp(x), counted from a position up, to `sums` so many times; `x` is as wide as the numbers."""
     if abs(base) >= HUGE_BASE:
         sums[0] += times * np.int64(x == peak and not np.isinf(peak))
         return

@@ -93,12 +93,9 @@ def _lane_lows(tile, classes, fresh, low):
 
 
 @inner
-def _lane_logits(tile, n, classes, work):
-    """Sum the terms of each lane at every level, all but the peak's own."""
-    floor, around, mass, base = work.floor, work.around, work.mass, work.base
-    for i in range(LANES):
-        base[i] = usual_base(work.peak[i], work.second[i])
-        floor[i], around[i] = grid(base[i], work.peak[i])
+def _lane_terms(tile, classes, work):
+    """Sum the terms of each lane at every level, on top of bits."""
+    floor, around, mass = work.floor, work.around, work.mass
     for s in range(SUMS):
         for i in range(LANES):
             mass[s, i] = 0
@@ -108,18 +105,28 @@ def _lane_logits(tile, n, classes, work):
             found = units_by_level(term(row[i], floor[i], around[i]))
             for s in range(SUMS):
                 mass[s, i] += found[s]
-    bits = level_bits(work.peak[0])
+
+
+@inner
+def _lane_logits(tile, n, classes, work):
+    """Sum the terms of each lane at every level, all but the peak's own."""
+    peak, base = work.peak, work.base
+    for i in range(LANES):
+        base[i] = usual_base(peak[i], work.second[i])
+        work.floor[i], work.around[i] = grid(base[i], peak[i])
+    _lane_terms(tile, classes, work)
+    bits = level_bits(peak[0])
     for i in range(n):
         for s in range(SUMS):
-            work.sums[s] = mass[s, i] - classes * bits[s]
-        if is_usual(work.peak[i]):
-            add_term(work.peak[i], base[i], work.peak[i], -1, work.sums)
+            work.sums[s] = work.mass[s, i] - classes * bits[s]
+        if is_usual(peak[i]):
+            add_term(peak[i], base[i], peak[i], -1, work.sums)
         else:
             zero(work.sums)
-            base[i] = base_of(work.peak[i], work.second[i])
-            sum_odd(tile[i:], classes, PITCH, work.peak[i], base[i], work.sums)
+            base[i] = base_of(peak[i], work.second[i])
+            sum_odd(tile[i:], classes, PITCH, peak[i], base[i], work.sums)
         for s in range(SUMS):
-            mass[s, i] = work.sums[s]
+            work.mass[s, i] = work.sums[s]
 
 
 @inner

@@ -66,7 +66,7 @@ def _first(row, value):
 
 @inner
 def _load(source, piece):
-    """Widen a piece of a row and pad it with -inf; NaN counts as that. Return its two largest and whether it has NaN."""
+    """Widen a piece of a row, NaN as -inf; return its two largest and whether it has NaN."""
     none = like(-np.inf, piece[0])
     for j in range(source.size):
         piece[j] = widen(source[j])

@@ -1,8 +1,8 @@
 """Tallies: whole rows scanned, their losses taken and summed, block by block in one call.
 
-This is the quick way for rows without anything odd. A row that belongs in the audit for more than a weight of 0 or
-the class to be ignored is not counted here but handed back, for `state.tally` to judge: the rules about odd rows
-stand there alone.
+This is the quick way for rows without anything odd. A row that belongs in the audit for more than a weight of 0, the
+class to be ignored or a clipped label is not counted here but handed back, for `state.tally` to judge: the rules about
+odd rows stand there alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from daskxent import scores
 from daskxent.exact import ExactSum
 from daskxent.kernels.blocks import LANES, LONG, arrange, mode_of, plain
 from daskxent.kernels.sums import LIMBS, exact
-from daskxent.kernels.tally_block import HIT, IGNORED, LOSS, MASKED, ODD, SEEN, USED, WEIGHT, Rules, work_for
+from daskxent.kernels.tally_block import (
+    CLIPPED,
+    CLIPPED_LOSS,
+    HIT,
+    IGNORED,
+    LOSS,
+    MASKED,
+    ODD,
+    SEEN,
+    USED,
+    WEIGHT,
+    Rules,
+    work_for,
+)
 from daskxent.kernels.tally_lanes import tally_lanes
 from daskxent.kernels.tally_long import tally_long
 from daskxent.state import FIRST, SUM_TOLERANCE, Finding, Question, State
@@ -74,7 +87,7 @@ class Tally:
         Returns
         -------
         audit : dict
-            Ignored and masked rows of this block, numbered within it.
+            Ignored, masked and clipped rows of this block, numbered within it.
         odd : (m,) int64
             Rows that were left out and must be judged elsewhere, ascending.
         """
@@ -85,7 +98,7 @@ class Tally:
         work, model = self._records[key]
         self.weighted = weights is not None
         odd = np.empty(labels.size, np.int64)  # pages that are never written cost nothing
-        hidden = np.zeros((2, FIRST), np.int64)
+        told = np.zeros((ODD - IGNORED, FIRST), np.int64)
         self.counts[IGNORED : ODD + 1] = 0
         entry = tally_long if arranged.ndim == 2 and arranged.shape[1] >= LONG else tally_lanes
         entry(
@@ -99,23 +112,24 @@ class Tally:
             self.limbs,
             self.counts,
             odd,
-            hidden,
+            told,
         )
         audit = {}
-        for kind, at in (("ignored", IGNORED), ("masked", MASKED)):
+        for kind, at in (("ignored", IGNORED), ("masked", MASKED), ("clipped", CLIPPED)):
             if count := int(self.counts[at]):
-                first = hidden[at - IGNORED, : min(count, FIRST)].tolist()
-                value = float(self.rules.ignore) if at == IGNORED else 0.0
-                audit[kind] = Finding(count, tuple((row, value) for row in first))
+                first = told[at - IGNORED, : min(count, FIRST)]
+                value = {IGNORED: np.full(len(first), self.rules.ignore), MASKED: np.zeros(len(first))}.get(at)
+                if value is None:
+                    value = values[first // values.shape[2], labels[first], first % values.shape[2]]
+                audit[kind] = Finding(count, tuple(zip(first.tolist(), value.astype(float).tolist(), strict=True)))
         return audit, odd[: self.counts[ODD]]
 
     def state(self) -> State:
         """Return the sums so far, without audit and coverage."""
         question, used = self.question, int(self.counts[USED])
-        names = [scores.LOSS, scores.HIT, *(f"{scores.HIT_IN_TOP}{k}" for k in self.rules.tops.tolist())]
-        sums = {}
+        names = [scores.HIT, *(f"{scores.HIT_IN_TOP}{k}" for k in self.rules.tops.tolist())]
+        sums = {scores.LOSS: exact(self.limbs[LOSS])}
         for at, name in enumerate(names):
-            counted = at and not self.weighted
-            sums[name] = ExactSum.whole(int(self.counts[SEEN + at - 1])) if counted else exact(self.limbs[LOSS + at])
+            sums[name] = exact(self.limbs[HIT + at]) if self.weighted else ExactSum.whole(int(self.counts[SEEN + at]))
         weight = exact(self.limbs[WEIGHT]) if self.weighted else ExactSum.whole(used)
-        return State({name: sums[name] for name in question.statistics}, weight, used)
+        return State({name: sums[name] for name in question.statistics}, weight, used, exact(self.limbs[CLIPPED_LOSS]))

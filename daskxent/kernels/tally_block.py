@@ -15,8 +15,9 @@ from daskxent.rows import EPSILON, PROBABILITY_BITS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-USED, IGNORED, MASKED, ODD, SEEN = 0, 1, 2, 3, 4  # places in `counts`; hits without weights are counted from SEEN on
-WEIGHT, LOSS, HIT = 0, 1, 2  # rows of `terms` and `limbs`; the top-k statistics follow
+# Places in `counts`; of some kinds the first rows are noted in `told`. Hits without weights are counted from SEEN on.
+USED, IGNORED, MASKED, CLIPPED, ODD, SEEN = 0, 1, 2, 3, 4, 5
+WEIGHT, LOSS, CLIPPED_LOSS, HIT = 0, 1, 2, 3  # rows of `terms` and `limbs`; the top-k statistics follow
 
 
 class Rules(NamedTuple):
@@ -80,7 +81,15 @@ def borrowed_work(w):
 
 
 @inner
-def fates(labels, weights, start, rules, work, counts, hidden):
+def _tell(kind, row, counts, told):
+    """Count a row of a kind, and note it if it is among the first."""
+    if counts[kind] < told.shape[1]:
+        told[kind - IGNORED, counts[kind]] = row
+    counts[kind] += 1
+
+
+@inner
+def fates(labels, weights, start, rules, work, counts, told):
     """Decide by label and weight what becomes of each row; tell whether any is to be looked at."""
     fate, seen = work.fate, 0
     for i in range(labels.size):
@@ -94,9 +103,7 @@ def fates(labels, weights, start, rules, work, counts, hidden):
             fate[i] = ODD
         elif why:
             fate[i] = why
-            if counts[why] < hidden.shape[1]:
-                hidden[why - IGNORED, counts[why]] = start + i
-            counts[why] += 1
+            _tell(why, start + i, counts, told)
         seen += fate[i] == 0 or fate[i] == ODD
     return seen > 0
 
@@ -108,7 +115,7 @@ def block_losses(mode, tolerance, model, work, out):
     if mode == PROBABILITIES:
         for i in range(LANES):
             total = counted(high[i], low[i], model) * 2.0**-PROBABILITY_BITS
-            fits = np.float64(targets[i]) >= EPSILON and abs(total - 1.0) <= tolerance
+            fits = abs(total - 1.0) <= tolerance
             fate[i] = fate[i] if fits or fate[i] else ODD
             out[i] = unit_loss(high[i], low[i], targets[i])
         return
@@ -118,7 +125,7 @@ def block_losses(mode, tolerance, model, work, out):
 
 
 @inner
-def settle(n, weights, start, rules, work, terms, limbs, counts, odd):
+def settle(n, weights, start, rules, work, terms, limbs, counts, odd, told):
     """Add a block to the sums; put odd rows aside."""
     fate, best, above = work.fate, work.best, work.above
     used = hits = 0
@@ -139,6 +146,8 @@ def settle(n, weights, start, rules, work, terms, limbs, counts, odd):
                 counts[ODD] += 1
     if weights.size:
         _weigh(n, weights, start, rules, work, terms)
+    if rules.mode == PROBABILITIES:
+        _note_clipped(n, start, work, terms, limbs, counts, told)
     _add_all(n, rules.mode < NO_MASS, weights.size, terms, limbs)
     if counts[USED] & 0xFFFFFFF < n:  # long before a digit overflows
         carry_all(limbs)
@@ -158,9 +167,22 @@ def _weigh(n, weights, start, rules, work, terms):
 
 
 @inner
+def _note_clipped(n, start, work, terms, limbs, counts, told):
+    """Count the rows whose label's probability is clipped, and what they add to the loss."""
+    fate, targets, before = work.fate, work.target, counts[CLIPPED]
+    for i in range(n):
+        terms[CLIPPED_LOSS, i] = 0.0
+        if fate[i] == 0 and np.float64(targets[i]) < EPSILON:
+            terms[CLIPPED_LOSS, i] = terms[LOSS, i]
+            _tell(CLIPPED, start + i, counts, told)
+    if counts[CLIPPED] > before:
+        add_block(limbs[CLIPPED_LOSS], terms[CLIPPED_LOSS, :n])
+
+
+@inner
 def _add_all(n, mass, weighted, terms, limbs):
     for k in range(terms.shape[0]):
-        if mass if k == LOSS else weighted:
+        if mass if k == LOSS else weighted and k != CLIPPED_LOSS:
             add_block(limbs[k], terms[k, :n])
 
 

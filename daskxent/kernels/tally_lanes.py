@@ -190,16 +190,16 @@ def _scan_lanes(values, start, labels, rules, floor, around, work):
 
 
 @compiled
-def tally_lanes(values, labels, weights, rules, work, model, terms, limbs, counts, odd, hidden):
+def tally_lanes(values, labels, weights, rules, work, model, terms, limbs, counts, odd, told):
     """Tally rows of few classes, or whose class axis is not last."""
     values, labels, weights, work = borrowed(values), borrowed(labels), borrowed(weights), borrowed_work(work)
     terms, limbs, counts = borrowed(terms), borrowed(limbs), borrowed(counts)
     floor, around = np.zeros_like(work.peak), np.zeros_like(work.peak)
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
-        if fates(here, weights, start, rules, work, counts, hidden):
+        if fates(here, weights, start, rules, work, counts, told):
             _scan_lanes(values, start, here, rules, floor, around, work)
             if rules.mode < NO_MASS:
                 block_losses(rules.mode, rules.tolerance, model, work, terms[LOSS])
-            settle(here.size, weights, start, rules, work, terms, limbs, counts, odd)
+            settle(here.size, weights, start, rules, work, terms, limbs, counts, odd, told)
     carry_all(limbs)

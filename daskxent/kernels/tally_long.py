@@ -111,15 +111,15 @@ def _scan_rows(values, start, labels, rules, work):
 
 
 @compiled
-def tally_long(values, labels, weights, rules, work, model, terms, limbs, counts, odd, hidden):
+def tally_long(values, labels, weights, rules, work, model, terms, limbs, counts, odd, told):
     """Tally long rows."""
     values, labels, weights, work = borrowed(values), borrowed(labels), borrowed(weights), borrowed_work(work)
     terms, limbs, counts = borrowed(terms), borrowed(limbs), borrowed(counts)
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
-        if fates(here, weights, start, rules, work, counts, hidden):
+        if fates(here, weights, start, rules, work, counts, told):
             _scan_rows(values, start, here, rules, work)
             if rules.mode < NO_MASS:
                 block_losses(rules.mode, rules.tolerance, model, work, terms[LOSS])
-            settle(here.size, weights, start, rules, work, terms, limbs, counts, odd)
+            settle(here.size, weights, start, rules, work, terms, limbs, counts, odd, told)
     carry_all(limbs)
