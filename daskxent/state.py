@@ -15,7 +15,7 @@ import numpy as np
 
 from daskxent import scores
 from daskxent.exact import ExactSum
-from daskxent.rows import EPSILON, HAS_NAN, OUTSIDE_UNIT, Rows, total_probability
+from daskxent.rows import EPSILON, HAS_NAN, MOST_CLASSES, OUTSIDE_UNIT, Rows, total_probability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -82,6 +82,10 @@ class Question:
     on_invalid: str = "raise"
     allow_negative_weights: bool = False
     on_missing: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.needs_loss and self.classes > MOST_CLASSES:
+            raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
 
     @property
     def statistics(self) -> tuple[str, ...]:

@@ -193,6 +193,15 @@ def test_empty_input(hold, run, labels, predictions):
     refused(ValueError, message, hold(np.ones(labels, int)), hold(np.ones(predictions)), run=run)
 
 
+@HOLDERS
+@RUNS
+def test_more_classes_than_can_be_added_up(hold, run):
+    message = "y_pred: 524289 classes; crossentropy adds up at most 524288"
+    labels, predictions = np.zeros(1, int), np.ones((1, (1 << 19) + 1), np.float32)
+    refused(ValueError, message, hold(labels), hold(predictions), run=run, from_logits=True)
+    assert dx.evaluate(labels, predictions, from_logits=True, metrics=["accuracy"])["accuracy"] == 1
+
+
 def test_empty_lists():
     refused(ValueError, "y_pred: expected rows of predictions, got shape (0,)", [], [])
     refused(ValueError, "y_pred: there is nothing to evaluate in shape (0, 3)", [], np.ones((0, 3)))

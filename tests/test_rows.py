@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import ANY, DTYPES, FINITE, MANY, SOME, logits, partitions, probabilities
 
+from daskxent import kernels
 from daskxent import rows as scanning
 from daskxent.rows import Rows, dense_losses, empty, losses, merge, scan
 
@@ -239,3 +240,16 @@ def test_probabilities_outside_the_unit_interval_are_flagged():
     flags = scan(values, np.zeros(5, int), probabilities=True).flags
     assert (flags & scanning.OUTSIDE_UNIT).astype(bool).tolist() == [False, True, True, True, False]
     assert not scan(values, np.zeros(5, int)).flags.any()
+
+
+@pytest.mark.parametrize("dtype", WIDE, ids=str)
+@pytest.mark.parametrize("peak", [5.4, 15.9, -0.3, 0.0, 700.3])
+def test_the_most_classes_there_may_be_do_not_overflow(dtype, peak):
+    # A term is largest just below the next grid position: 5.4 = 7.8 ln 2 in float32, 15.9 = 22.9 ln 2 in float64.
+    values = np.full((1, scanning.MOST_CLASSES), peak, dtype)
+    values[0, 0] += np.spacing(values[0, 0])
+    labels = np.array([7])
+    for found in (scan(values, labels), kernels.scan(values[:, :, None], labels)):
+        assert losses(found)[0] == pytest.approx(np.log(scanning.MOST_CLASSES), rel=RELATIVE[dtype])
+    sure = scan(np.ones_like(values), labels, probabilities=True)
+    assert scanning.total_probability(sure)[0] == pytest.approx(scanning.MOST_CLASSES, rel=1e-6)

@@ -1,4 +1,4 @@
-"""What both scans do to records: join a piece to them, sum the slices of an odd row, keep the largest values."""
+"""What both scans do to records: join a piece to them, sum the terms of an odd row, keep the largest values."""
 
 from __future__ import annotations
 

@@ -120,10 +120,10 @@ def sums_by_group(terms: NDArray[np.float64], groups: NDArray[np.int64], count: 
 
 
 def exact(limbs: NDArray[np.int64]) -> ExactSum:
-    """Return the sum that an array of `LIMBS` whole numbers stands for."""
-    digits = limbs[:DIGITS].tolist()
-    units = sum(digit << 32 * at for at, digit in enumerate(digits))
-    return ExactSum(units, *limbs[DIGITS:].tolist())
+    """Return the sum that an array of `LIMBS` whole numbers stands for, after `carry`."""
+    below = int.from_bytes(limbs[: DIGITS - 1].astype("<u4").tobytes(), "little")
+    highest = int(limbs[DIGITS - 1]) << 32 * (DIGITS - 1)
+    return ExactSum(below + highest, *limbs[DIGITS:].tolist())
 
 
 def exact_sum(terms: NDArray[np.float64]) -> ExactSum:
