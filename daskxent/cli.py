@@ -46,7 +46,7 @@ class Commands(click.Group):
             self._end(ctx, f"Interrupted{_kept(error)}", INTERRUPTED)
         except BAD_INPUT as error:
             self._end(ctx, f"Error: {error}", BAD_USE)
-        except (click.ClickException, click.exceptions.Exit):
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click is silent where nobody reads
             raise
         except Exception as error:
             if not isinstance(error, _failures()):
@@ -216,7 +216,7 @@ def _read_report(path: str) -> Report:
     from daskxent.report import Report
 
     try:
-        return Report.from_json(Path(path).read_text())
+        return Report.from_json(Path(path).expanduser().read_text())
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no report: {error}") from error
 
@@ -239,7 +239,7 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
     from daskxent.planning import show_bytes
 
     bar = _wants_bar(progress)
-    dump = write_dump(Path(out) / "digits.zarr", parse_size(size), progress=bar)
+    dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar)
     with _telling_of_compilation():
         report = engine.evaluate(
             dump / "labels",
