@@ -199,14 +199,15 @@ def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("report")
 @click.option("--parts", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="How many.")
-def verify(report: str, parts: int) -> None:
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Chooses others.")
+def verify(report: str, parts: int, seed: int) -> None:
     """Evaluate some of the parts behind REPORT again and compare every bit.
 
     REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
     """
     from daskxent import engine
 
-    checked = engine.verify(_read_report(report), parts=parts)
+    checked = engine.verify(_read_report(report), parts=parts, seed=seed)
     click.echo(f"{checked} parts gave the same bits")
 
 

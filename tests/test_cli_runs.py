@@ -126,6 +126,8 @@ def test_verify(dump, tmp_path):
     assert (result.exit_code, result.stdout) == (0, "4 parts gave the same bits\n")
     assert run("verify", file, "--parts", "2").stdout == "2 parts gave the same bits\n"
     zarr.open_array(dump / "logits")[25, 1] = 0.5
+    found = {run("verify", file, "--parts", "1", "--seed", seed).exit_code for seed in range(20)}
+    assert found == {0, 2}
     result = run("verify", file)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "Error: verify: rows 20 to 29 give other bits than the report was made from\n"
