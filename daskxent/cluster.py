@@ -85,8 +85,9 @@ class Cluster:
 class ClusterGraph(Graph):
     """Dask predictions on the workers of a client: one task per chunk.
 
-    A part is a range of chunks along the lead axis. The states of all chunks of a part are merged by a tree of tasks on
-    the workers: where other axes are cut too, the rows of a chunk are many short ranges, and those of a part are one.
+    A part is a range of chunks along the lead axis, with all there are along others. Their states are merged by a tree
+    of tasks on the workers: where other axes are cut too, the rows of a chunk are many short ranges, those of a part
+    are one.
     """
 
     def __init__(self, client: Any, worker_timeout: float) -> None:
@@ -94,7 +95,7 @@ class ClusterGraph(Graph):
         self.threads = Cluster(client).threads
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what the chunks at every place along the lead axis gave, as it is done."""
+        """Yield what every few chunks gave, as it is done."""
         from daskxent import lazy
 
         every = lazy.states(inputs, question, run=_run())
@@ -109,8 +110,9 @@ class ClusterGraph(Graph):
         sizes = inputs.predictions.chunks[inputs.lead + (inputs.lead >= inputs.axis)]
         starts = [rows * inputs.rows_per_step for rows in itertools.accumulate(sizes, initial=0)]
         window = Window(self.client, submit, self.worker_timeout)
-        chunks = itertools.pairwise(range(len(starts)))
-        for found in _all(window, chunks, 1, lambda part: (starts[part[0]], starts[part[1]])):
+        step = max(1, IN_FLIGHT * len(sizes) // every.npartitions)  # a graph for each part takes longer than its tasks
+        edges = [*range(0, len(sizes), step), len(sizes)]
+        for found in _all(window, itertools.pairwise(edges), 1, lambda part: (starts[part[0]], starts[part[1]])):
             yield Done(merge_all(np.atleast_1d(found).flat))
 
 
