@@ -18,10 +18,10 @@ help: ## List the targets
 demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 	$(BIN)/daskxent demo --size $(SIZE)
 
-test: .venv/test.stamp ## Run the tests, doctests included; those that kill processes are in faults
-	$(BIN)/python -m pytest --ignore=tests/test_faults.py
+test: .venv/test.stamp ## Run the tests, doctests included
+	$(BIN)/python -m pytest
 
-faults: .venv/test.stamp ## Kill real schedulers, workers and clients at random moments; takes some minutes and both cores
+faults: .venv/test.stamp ## Of the tests only those that kill real schedulers, workers and clients
 	$(BIN)/python -m pytest tests/test_faults.py
 
 lint: .venv/lint.stamp ## Check format, style and types

@@ -1,5 +1,20 @@
-"""``python -m daskxent``."""
+"""``daskxent`` and ``python -m daskxent``."""
 
-from daskxent.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line; an interrupt ends it quietly from the first import on."""
+    try:
+        from daskxent import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,7 @@ class Commands(click.Group):
             self._end(ctx, f"Interrupted{_kept(error)}", INTERRUPTED)
         except BAD_INPUT as error:
             self._end(ctx, f"Error: {error}", BAD_USE)
-        except (click.ClickException, click.exceptions.Exit):
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):  # click is silent where nobody reads
             raise
         except Exception as error:
             if not isinstance(error, _failures()):
@@ -199,7 +199,8 @@ def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("report")
 @click.option("--parts", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="How many.")
-def verify(report: str, parts: int) -> None:
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Chooses others.")
+def verify(report: str, parts: int, seed: int) -> None:
     """Evaluate some of the parts behind REPORT again and compare every bit.
 
     REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
@@ -207,7 +208,7 @@ def verify(report: str, parts: int) -> None:
     from daskxent import engine
     from daskxent.report import amount
 
-    checked = engine.verify(_read_report(report), parts=parts)
+    checked = engine.verify(_read_report(report), parts=parts, seed=seed)
     click.echo(f"{amount(checked, 'part')} gave the same bits")
 
 
@@ -217,7 +218,7 @@ def _read_report(path: str) -> Report:
     from daskxent.report import Report
 
     try:
-        return Report.from_json(Path(path).read_text())
+        return Report.from_json(Path(path).expanduser().read_text())
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no report: {error}") from error
 
@@ -240,7 +241,7 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
     from daskxent.planning import show_bytes
 
     bar = _wants_bar(progress)
-    dump = write_dump(Path(out) / "digits.zarr", parse_size(size), progress=bar)
+    dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar)
     with _telling_of_compilation():
         report = engine.evaluate(
             dump / "labels",

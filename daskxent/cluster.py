@@ -29,9 +29,11 @@ from collections import deque
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from daskxent import planning
 from daskxent.parts import Work
-from daskxent.report import ClusterLost, Poisoned, Stalled, amount
+from daskxent.report import ClusterLost, Poisoned, Stalled
 from daskxent.runners import IN_FLIGHT, Attempt, Done, Graph
 from daskxent.state import merge_all
 
@@ -60,7 +62,7 @@ class Cluster:
 
     def __init__(self, client: Any, worker_timeout: float = WORKER_TIMEOUT) -> None:
         if client.asynchronous:
-            raise TypeError("client: this one is asynchronous; use `await daskxent.aevaluate(...)`")
+            raise TypeError("client: this one is asynchronous; use `await daskxent.evaluate(...)`")
         self.client, self.worker_timeout = client, worker_timeout
 
     @property
@@ -76,39 +78,64 @@ class Cluster:
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what every part gave, as it is done."""
         window = Window(self.client, _submitter(self.client, inputs, question), self.worker_timeout)
-        killers: list[Part] = []
-        try:
-            yield from window.drain(iter(parts))
-            yield from _sift(window, plan.grid, killers)
-        finally:
-            window.close()
-        if killers:
-            raise Poisoned(_accuse(killers, inputs.rows_per_step))
+        per = inputs.rows_per_step
+        yield from _all(window, parts, plan.grid, lambda part: (part[0] * per, part[1] * per))
 
 
 class ClusterGraph(Graph):
-    """One task per chunk of dask predictions, on the workers of a client, a few groups of chunks at a time."""
+    """Dask predictions on the workers of a client: one task per chunk.
+
+    A part is a range of chunks along the lead axis, with all there are along others. Their states are merged by a tree
+    of tasks on the workers: where other axes are cut too, the rows of a chunk are many short ranges, those of a part
+    are one.
+    """
 
     def __init__(self, client: Any, worker_timeout: float) -> None:
         self.client, self.worker_timeout = client, worker_timeout
         self.threads = Cluster(client).threads
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what every group of chunks gave, as it is done."""
-        window = Window(self.client, lambda groups: list(map(self.client.compute, groups)), self.worker_timeout)
-        try:
-            for found in window.drain(self.groups(inputs, question), IN_FLIGHT):
-                yield Done(merge_all(found.flat))
-        finally:
-            window.close()
-        if window.killers:
-            raise Poisoned(f"{amount(len(window.killers), 'group')} of chunks killed the workers that evaluated them")
+        """Yield what every few chunks gave, as it is done."""
+        from daskxent import lazy
+
+        every = lazy.states(inputs, question, run=_run())
+        before = (slice(None),) * inputs.lead
+
+        def submit(parts: list[Part]) -> list[Any]:
+            futures: list[Any] = self.client.compute(
+                [lazy.merged(every.blocks[(*before, slice(*part))]) for part in parts]
+            )
+            return futures
+
+        sizes = inputs.predictions.chunks[inputs.lead + (inputs.lead >= inputs.axis)]
+        starts = [rows * inputs.rows_per_step for rows in itertools.accumulate(sizes, initial=0)]
+        window = Window(self.client, submit, self.worker_timeout)
+        step = max(1, IN_FLIGHT * len(sizes) // every.npartitions)  # a graph for each part takes longer than its tasks
+        edges = [*range(0, len(sizes), step), len(sizes)]
+        for found in _all(window, itertools.pairwise(edges), 1, lambda part: (starts[part[0]], starts[part[1]])):
+            yield Done(merge_all(np.atleast_1d(found).flat))
+
+
+def _all(window: Window, parts: Iterable[Part], grid: int, rows: Callable[[Part], Part]) -> Iterator[Any]:
+    """Yield what all parts give, but for those that kill their workers: at the end their `rows` are named."""
+    killers: list[Part] = []
+    try:
+        yield from window.drain(iter(parts))
+        yield from _sift(window, grid, killers)
+    finally:
+        window.close()
+    if killers:
+        raise Poisoned(_accuse(list(map(rows, killers))))
+
+
+def _run() -> str:
+    """Return a name that no other run has."""
+    return f"daskxent-{os.urandom(8).hex()}"
 
 
 def _submitter(client: Any, inputs: Inputs, question: Question) -> Callable[[list[Part]], list[Any]]:
     """Return the function that hands parts to a client."""
-    run = f"daskxent-{os.urandom(8).hex()}"
-    numbers = itertools.count()
+    run, numbers = _run(), itertools.count()
 
     def submit(parts: list[Part]) -> list[Any]:
         # As bytes, which the scheduler passes on: unpickled, they would open the arrays there.
@@ -287,7 +314,7 @@ class Window:
             raise Stalled(f"there were no workers for {self.worker_timeout:g} seconds")
 
 
-def _accuse(killers: list[Part], rows_per_step: int) -> str:
-    shown = ", ".join(f"{start * rows_per_step} to {stop * rows_per_step - 1}" for start, stop in killers[:3])
+def _accuse(killers: list[Part]) -> str:
+    shown = ", ".join(f"{start} to {stop - 1}" for start, stop in killers[:3])
     more = f" and {len(killers) - 3} more ranges" if len(killers) > 3 else ""
     return f"rows {shown}{more} kill the workers that evaluate them"

@@ -24,7 +24,7 @@ from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
-from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, whole
+from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
 from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def evaluate(
     rows : (start, stop), optional
         Evaluate only these steps along the first axis of the positions.
     client : distributed.Client, optional
-        Where to run; by default the current client if there is one, else threads of this process.
+        Where to run; by default the current client if there is one, else threads of this process. In the event loop
+        of an asynchronous client the report is to be awaited: see `aevaluate`.
     threads : int, optional
         Run on this many threads of this process, whatever clients there are. By default one per core.
     worker_timeout : float, optional
@@ -158,6 +159,10 @@ def evaluate(
         # A Delayed passes attributes and items on, lazily: it is used like the report it stands for.
         return cast("Report", _deferred(y_true, y_pred, split_every, asked))
     where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
+    client = _chosen(client, threads)
+    if getattr(client, "asynchronous", False):
+        where |= {"client": client, "progress": progress}
+        return cast("Report", aevaluate(y_true, y_pred, **asked, **where))  # Dask's own functions do the same
     return _warned(_last(stream(y_true, y_pred, **asked, **where), progress))
 
 
@@ -230,7 +235,7 @@ def run(
     def found(parts: Iterable[Part]) -> Iterator[Done]:
         return _sound(runner.states(inputs, question, parts, plan), question, inputs)
 
-    kept = None if journal is None else _open_journal(os.path.abspath(journal), inputs, plan, rows, call)
+    kept = None if journal is None else _open_journal(place(journal), inputs, plan, rows, call)
     begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
     if kept is None:
         return _stream(begin, found(plan), plan, inputs)
@@ -258,11 +263,15 @@ async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) ->
     """
     from distributed import Client
 
-    own = await asyncio.to_thread(Client, client.scheduler.address, security=client.security, set_as_default=False)
+    connect = partial(Client, client.scheduler.address, security=client.security, set_as_default=False)
+    connecting = asyncio.create_task(asyncio.to_thread(connect))
     try:
+        own = await asyncio.shield(connecting)
         return await asyncio.to_thread(evaluate, y_true, y_pred, client=own, **options)
     finally:
-        await asyncio.to_thread(own.close)  # which ends an evaluation that is no longer awaited
+        # An evaluation that is no longer awaited ends when its connection is closed, even one that was being made.
+        own = await connecting
+        await asyncio.to_thread(own.close)
 
 
 def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
@@ -367,19 +376,13 @@ def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
     for name in ("y_true", "y_pred", "sample_weight"):
         given = call.get(name)
         if isinstance(given, (str, os.PathLike)):
-            call[name] = _place(given)
+            call[name] = place(given)
         elif isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
-            call[name] = list(map(_place, given))
+            call[name] = list(map(place, given))
         elif given is not None and not isinstance(given, (int, float)):
             return None
     made: dict[str, Any] = json.loads(json.dumps(call, default=_as_json))
     return made
-
-
-def _place(path: str | os.PathLike[str]) -> str:
-    """Return a path or URL as it reads from any directory."""
-    path = os.fspath(path)
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _as_json(value: Any) -> Any:
@@ -494,7 +497,7 @@ def _in_dask(inputs: Inputs, fill: bool) -> Inputs:
 
 
 def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:
-    client = None if threads is not None else client if client is not None else _current_client()
+    client = _chosen(client, threads)
     if client is None:
         return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
     if not hasattr(client, "scheduler"):
@@ -507,10 +510,12 @@ def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: fl
     return runner(client, WORKER_TIMEOUT if worker_timeout is None else worker_timeout)
 
 
-def _current_client() -> Any:
-    """Return the default client of distributed, if it has been imported and has one."""
-    if "distributed" not in sys.modules:
+def _chosen(client: Any, threads: int | None) -> Any:
+    """Return the client to run on: by default that of distributed, if it has been imported and has one."""
+    if threads is not None:
         return None
+    if client is not None or "distributed" not in sys.modules:
+        return client
     from distributed import default_client
 
     try:

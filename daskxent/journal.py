@@ -13,8 +13,10 @@ import json
 import os
 import time
 import zlib
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from daskxent.report import differences
 from daskxent.state import State, merge_all
 
 if TYPE_CHECKING:
@@ -116,8 +118,11 @@ class Journal:
 
     def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         new = json.loads(json.dumps(new))
-        if found := "; ".join(_differences({key: old[key] for key in new}, new)):
-            raise JournalError(f"journal {self.path}: belongs to another evaluation: {found}")
+        found = [
+            f"{name} was {was!r}, is {now!r}" for name, was, now in differences({key: old[key] for key in new}, new)
+        ]
+        if found:
+            raise JournalError(f"journal {self.path}: belongs to another evaluation: {'; '.join(found)}")
 
 
 def read(path: str) -> tuple[dict[str, Any], list[State]]:
@@ -140,18 +145,19 @@ def _states(records: list[dict[str, Any]]) -> Iterator[State]:
 
 def _locked(path: str) -> Any:
     """Open a file for reading and appending that no other process has open as a journal."""
-    file = open(path, "a+b")  # noqa: SIM115 - closed by the journal
-    try:
-        import fcntl
+    with ExitStack() as closing:
+        file = closing.enter_context(open(path, "a+b"))
+        try:
+            import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # no such locks on Windows
-        pass
-    except OSError as error:
-        file.close()
-        raise JournalError(f"journal {path}: another process is writing it") from error
-    file.seek(0)
-    return file
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on Windows
+            pass
+        except BlockingIOError as error:
+            raise JournalError(f"journal {path}: another process is writing it") from error
+        file.seek(0)
+        closing.pop_all()
+        return file
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -165,12 +171,3 @@ def _record(line: bytes, path: str, number: int) -> dict[str, Any]:
         raise JournalError(f"journal {path}: line {number} is damaged")
     record: dict[str, Any] = json.loads(text)
     return record
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """Say where two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old | new):
-            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-    elif old != new:
-        yield f"{name} was {old!r}, is {new!r}"

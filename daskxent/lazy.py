@@ -98,7 +98,7 @@ class Chunk:
         return tuple((start, start + run) for start in starts)
 
 
-def states(inputs: Inputs, question: Question) -> Any:
+def states(inputs: Inputs, question: Question, run: str = "") -> Any:
     """Return a dask array of one `State` per chunk of positions.
 
     Parameters
@@ -106,13 +106,15 @@ def states(inputs: Inputs, question: Question) -> Any:
     inputs : Inputs
         With dask predictions; labels and weights may be dask arrays or sources.
     question : Question
+    run : str
+        Tasks of different runs have different keys: a cluster would answer with what it remembers.
 
     Returns
     -------
     dask.array.Array
         Of objects, with the axes of the positions.
     """
-    return per_chunk(inputs, question, _state_of, dtype=object, size=_one)
+    return per_chunk(inputs, question, _state_of, dtype=object, size=_one, run=run)
 
 
 def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], split_every: int | None = None) -> Any:
@@ -147,12 +149,17 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], sp
     )
 
 
+def merged(every: Any) -> Any:
+    """Merge an array of `states` to an array of one, as a tree of tasks where there are several."""
+    return reduced(every, _boxed, np.dtype(object)) if every.npartitions > 1 else every
+
+
 def deferred(inputs: Inputs, question: Question, finish: Callable[[State], Any], split_every: int | None) -> Any:
     """Return a `dask.delayed.Delayed` of what `finish` makes of the state of all rows."""
     from dask.delayed import delayed
 
-    merged = reduced(states(inputs, question), _boxed, np.dtype(object), split_every)
-    return delayed(_unboxed)(merged, finish)
+    one = reduced(states(inputs, question), _boxed, np.dtype(object), split_every)
+    return delayed(_unboxed)(one.to_delayed().item(), finish)  # which fuses tasks; an array would be taken as it is
 
 
 def _boxed(state: State) -> NDArray[Any]:
@@ -203,6 +210,7 @@ def per_chunk(
     *,
     dtype: Any,
     size: Callable[[int], int] | None = None,
+    run: str = "",
 ) -> Any:
     """Return a dask array made of one task per chunk of predictions.
 
@@ -216,6 +224,8 @@ def per_chunk(
         Of the result.
     size : callable, optional
         From the length of a chunk of positions to that of the result; by default they are the same.
+    run : str
+        As for `states`.
 
     Returns
     -------
@@ -233,9 +243,9 @@ def per_chunk(
     labels, label_axes = _beside(inputs.labels, x, axes if inputs.dense else at, strict)
     weights, weight_axes = _beside(inputs.weights, x, at, strict)
     offsets = [arg for axis in at for arg in (_starts(x, axis), (axis,))]
-    task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish)
+    task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish, run)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
-    blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False)
+    blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False, token="daskxent")
     empty = np.empty((0,) * x.ndim, dtype)
     beside = (labels, label_axes, weights, weight_axes, *offsets)
     if x.numblocks[inputs.axis] == 1:
@@ -247,7 +257,7 @@ def per_chunk(
     each = dict.fromkeys(axes, _one)
     records = da.blockwise(
         task.scan, axes, x, axes, labels, label_axes, *first, dtype=object, adjust_chunks=each,
-        meta=empty.astype(object), align_arrays=False,
+        meta=empty.astype(object), align_arrays=False, token="daskxent-scan",
     )  # fmt: skip
     return blockwise(task.merge, at, records, axes, *beside, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
 
@@ -261,6 +271,7 @@ class Task:
     positions: tuple[int, ...]
     weight_axes: tuple[int, ...] | None
     finish: Callable[[Chunk], NDArray[Any]]
+    run: str = ""
 
     def evaluate(self, x: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
         """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""

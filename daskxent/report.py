@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from daskxent import scores
@@ -219,12 +219,12 @@ class Report:
             The reports ask different questions or are of different arrays, or cover the same rows.
         """
         for what, mine, theirs in (
-            ("questions", self.question, other.question),
+            ("questions", asdict(self.question), asdict(other.question)),
             ("numbers of rows", self.available, other.available),
             ("arrays", _content(self.inputs), _content(other.inputs)),
         ):
-            if mine != theirs:
-                raise ValueError(f"the reports are of different {what}: {mine} and {theirs}")
+            if found := "; ".join(f"{name} {one!r} and {two!r}" for name, one, two in differences(mine, theirs)):
+                raise ValueError(f"the reports are of different {what}: {found.lstrip()}")
         return replace(
             self,
             state=self.state.merge(other.state),
@@ -287,6 +287,21 @@ def _content(inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return {key: _content(value) for key, value in inputs.items() if key != "where"}
     return [_content(value) for value in inputs] if isinstance(inputs, list) else inputs
+
+
+def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Say where two values made of dictionaries differ: the names that lead there, and both values.
+
+    Examples
+    --------
+    >>> list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}))
+    [('a.c', 2, 3)]
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one | other):
+            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif one != other:
+        yield name, one, other
 
 
 def _table(lines: list[tuple[str, str]]) -> list[str]:

@@ -80,15 +80,17 @@ class Threads:
             yield from (work(*part) for part in parts)
             return
         with ThreadPoolExecutor(min(self.threads, len(plan)), "daskxent") as pool:
-            pending: set[Future[Done]] = set()
+            pending: list[Future[Done]] = []
             try:
                 while True:
                     more = islice(parts, self.threads * IN_FLIGHT - len(pending))
-                    pending |= {pool.submit(work, *part) for part in more}
+                    pending += [pool.submit(work, *part) for part in more]
                     if not pending:
                         return
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
+                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                    # In the order in which they were handed out: with one thread it is always the same.
+                    yield from (future.result() for future in pending if future in done)
+                    pending = [future for future in pending if future not in done]
             finally:
                 for future in pending:
                     future.cancel()

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,9 +127,41 @@ def test_verify(dump, tmp_path):
     for parts, said in ((2, "2 parts"), (1, "1 part")):
         assert run("verify", file, "--parts", parts).stdout == f"{said} gave the same bits\n"
     zarr.open_array(dump / "logits")[25, 1] = 0.5
+    found = {run("verify", file, "--parts", "1", "--seed", seed).exit_code for seed in range(20)}
+    assert found == {0, 2}
     result = run("verify", file)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "Error: verify: rows 20 to 29 give other bits than the report was made from\n"
     result = run("verify", written(dump, file))
     assert result.exit_code == 2
     assert "without a journal" in result.stderr
+
+
+def test_a_home_directory_is_found(dump, tmp_path, wanted, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = run(
+        "evaluate", "~/dump.zarr/labels", "~/dump.zarr/logits", "--from-logits", "--journal", "~/run.journal", "--json"
+    )
+    assert Report.from_json(result.stdout) == wanted
+    assert (tmp_path / "run.journal").exists()
+    (tmp_path / "report.json").write_text(result.stdout)
+    assert run("verify", "~/report.json").stdout == "4 parts gave the same bits\n"
+    missing = run("plan", "~/none.zarr/labels", "~/dump.zarr/logits")
+    assert missing.stderr == "Error: y_true: there is nothing at ~/none.zarr/labels\n"
+
+
+def test_nobody_reads_what_is_printed(dump):
+    command = [sys.executable, "-m", "daskxent", "evaluate", dump / "labels", dump / "logits", "--from-logits"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as output:
+        ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_an_interrupt_while_the_command_is_imported(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")  # the first thing that takes time
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "daskxent", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")

@@ -7,8 +7,9 @@ import zarr
 from distributed import Client, LocalCluster
 
 import daskxent as dx
-from daskxent import planning
-from daskxent.state import State
+from daskxent import cluster, planning
+from daskxent.exact import ExactSum
+from daskxent.state import AUDIT, FIRST, Finding, State
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 OPTIONS = {"from_logits": True, "metrics": METRICS, "on_invalid": "skip"}
@@ -141,6 +142,32 @@ def test_reports_come_back_from_a_worker(client, data, wanted):
     assert pickle.loads(pickle.dumps(again)) == wanted
 
 
+def test_the_state_of_a_part_is_small_however_odd_its_rows_are():
+    odd = Finding(10**12, tuple((10**12 + row, 0.1 * row) for row in range(FIRST)))
+    total = ExactSum.of(np.array([1e300, 1e-300]))
+    totals = {f"statistic {i}": total for i in range(5)}
+    state = State(totals, total, 10**12, total, dict.fromkeys(AUDIT, odd), ((10**12, 2 * 10**12),))
+    apart = pickle.loads(pickle.dumps(state.placed(lambda row: row + 1, state.covered)))  # findings of its own each
+    assert len(pickle.dumps(apart)) < 5000
+
+
+def test_chunks_in_many_axes_are_merged_before_they_travel(client, monkeypatch):
+    rng = np.random.default_rng(4)
+    labels, logits = rng.integers(0, 3, (24, 30, 20)), rng.normal(size=(24, 30, 20, 3)).astype("float32")
+    x, sizes, window = da.from_array(logits, chunks=(6, 5, 7, 3)), [], cluster.Window._results
+
+    def weighed(self):
+        for found in window(self):
+            sizes.append(len(pickle.dumps(found)))
+            yield found
+
+    monkeypatch.setattr(cluster.Window, "_results", weighed)
+    got = dx.evaluate(labels, x, client=client, from_logits=True)
+    assert got == dx.evaluate(labels, logits, threads=1, from_logits=True)
+    assert len(sizes) == 4  # chunks along the first axis, of 18 each, whose rows are 30 ranges and more
+    assert max(sizes) < 1500
+
+
 @pytest.mark.parametrize("kind", ["zarr", "NumPy", "dask"])
 def test_a_bad_label_is_named_by_its_row(client, held, kind):
     y_true, y_pred, w = held[kind]
@@ -165,6 +192,23 @@ def test_data_that_are_rewritten_are_read_anew(client, held, data, wanted):
     changed = dx.evaluate(data[0], -data[1], sample_weight=data[2], threads=1, **OPTIONS)
     assert dx.evaluate(y_true, y_pred, sample_weight=w, client=client, **OPTIONS) == changed
     assert changed != wanted
+
+
+def test_lazy_results_are_persisted_and_computed_with_others(client, data, wanted):
+    y_true, y_pred, w = data
+    x = da.from_array(y_pred, chunks=(37, 11))
+    report = dx.evaluate(y_true, x, sample_weight=w, compute=False, **OPTIONS)
+    loss = dx.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")(np.clip(y_true, 0, 10), x)
+    each = dx.losses.sparse_categorical_crossentropy(np.clip(y_true, 0, 10), x, from_logits=True)
+    lazy = [report, loss, each]
+    kept = client.persist(lazy)
+    assert list(map(type, kept)) == list(map(type, lazy))
+    for these in (kept, lazy):
+        got, total, rows, biggest = client.gather(client.compute([*these, np.isnan(x).sum()]))
+        assert got == wanted
+        assert np.array_equal(total, loss.compute(scheduler="threads"), equal_nan=True)
+        assert np.array_equal(rows, each.compute(scheduler="threads"), equal_nan=True)
+        assert biggest == np.isnan(y_pred).sum()
 
 
 def test_lazy_losses_run_on_the_cluster(client, data):

@@ -138,14 +138,40 @@ def test_dask_arrays_are_refused(dump, journal):
     assert not journal.exists()
 
 
-def test_cut_anywhere_in_the_last_two_records_or_the_header(dump, journal, values):
+def test_cut_at_any_byte(dump, journal):
+    begin(journal, 2, **arguments(dump))
+    states = read(str(journal))[1]
+
+    def opened():
+        return Journal(str(cut), {"metrics": METRICS}, lambda steps: {"shape": [steps]}, ROWS)
+
+    def finished(left):
+        for state in left:
+            file.append(state)
+        file.close()
+        return cut.read_bytes()
+
+    cut = journal.with_name("cut.journal")
+    file = opened()
+    whole = finished(states)
+    ends = list(itertools.accumulate(map(len, whole.splitlines(keepends=True))))
+    assert (len(ends), ends[-1]) == (3, len(whole))
+    for length in range(len(whole) + 1):
+        cut.write_bytes(whole[:length])
+        kept = max(0, sum(end <= length for end in ends) - 1)
+        file = opened()
+        assert file.state == engine.merge_all(states[:kept])
+        assert finished(states[kept:]) == whole
+
+
+def test_cut_around_every_record_a_run_goes_on(dump, journal):
     wanted = evaluate(dump)
     begin(journal, 4, **arguments(dump))
     whole = journal.read_bytes()
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 5
     ends = list(itertools.accumulate(map(len, lines)))
-    for length in [*range(ends[0] + 1), *range(ends[2], ends[4] + 1)]:
+    for length in (0, 1, *(end + off for end in ends for off in (-2, -1, 0, 1))):
         journal.write_bytes(whole[:length])
         report = evaluate(dump, journal)
         assert report == wanted
@@ -223,7 +249,15 @@ def test_other_chunks_and_other_places_are_refused(dump, journal, values, tmp_pa
     group = zarr.create_group(dump)
     for name, array in values.items():
         group.create_array(name, data=array, chunks=(CHUNK + 1, *array.shape[1:]))
-    with pytest.raises(JournalError, match=r"inputs\.y_pred\.layout was"):
+    grid = r"inputs\.y_pred\.layout\.chunk_grid\.configuration\.chunk_shape was \[10, 4\], is \[11, 4\]"
+    with pytest.raises(JournalError, match=grid):
+        evaluate(dump, journal)
+
+
+def test_another_codec_is_refused(dump, journal, values):
+    evaluate(dump, journal)
+    zarr.create_array(dump, name="logits", data=values["logits"], chunks=(CHUNK, 4), compressors=None, overwrite=True)
+    with pytest.raises(JournalError, match=r"inputs\.y_pred\.layout\.codecs was .*zstd.*, is .*bytes"):
         evaluate(dump, journal)
 
 
@@ -404,10 +438,10 @@ def test_reports_of_jobs_merge_to_the_bits_of_one_run(dump, journal, values, tmp
     assert both.merge(jobs[1]) == wanted
     with pytest.raises(ValueError, match="rows 0 to 16 are covered twice"):
         both.merge(jobs[0])
-    with pytest.raises(ValueError, match="different questions"):
+    with pytest.raises(ValueError, match=r"different questions: metrics \('crossentropy', .*\) and \('accuracy',\)$"):
         both.merge(evaluate(dump, rows=(17, 40), metrics=["accuracy"]))
     other = write(tmp_path / "other.zarr", values | {"logits": values["logits"] + 1})
-    with pytest.raises(ValueError, match="different arrays"):
+    with pytest.raises(ValueError, match=r"different arrays: y_pred\.sample '\w+' and '\w+'$"):
         both.merge(evaluate(other, tmp_path / "other.journal", rows=(17, 40)))
     moved = dump.rename(tmp_path / "moved.zarr")
     assert both.merge(evaluate(moved, tmp_path / "moved.journal", rows=(17, 40))) == wanted

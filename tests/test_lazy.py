@@ -158,6 +158,19 @@ def test_a_deferred_evaluation_over_no_weight_warns_as_any_other(weight, why):
     assert math.isnan(got["accuracy"])
 
 
+@pytest.mark.parametrize(("split_every", "merges"), [(None, 15 + 4 + 1), (4, 15 + 4 + 1), (8, 8 + 1), (60, 1)])
+def test_a_deferred_evaluation_is_a_task_per_chunk_and_a_tree_of_merges(data, split_every, merges):
+    y_true, y_pred, w = data
+    source = Counted(y_pred)
+    x = source.chunked((1, 13)) * 2
+    lazy = dx.evaluate(y_true, x, sample_weight=w, from_logits=True, compute=False, split_every=split_every)
+    with Tasks() as tasks:
+        (got,) = dask.compute(lazy, scheduler="threads")
+    assert got == ask(y_true, y_pred * 2, sample_weight=w, from_logits=True)
+    assert tasks.count == 60 + merges + 1  # which makes the report
+    assert len(source.seen) == 60
+
+
 def test_nothing_is_computed_while_planning_and_composing(data):
     def refuse(block):
         raise AssertionError("computed")

@@ -172,7 +172,7 @@ class Zarr:
         where = str(store.root.absolute()) if type(store) is LocalStore else pickle.dumps(store)
         if len(where) > ADDRESS_BYTES:
             return None
-        return where, self.array.path, self.array.metadata.zarr_format, layout_digest(self.array, ("attributes",))
+        return where, self.array.path, self.array.metadata.zarr_format, layout_digest(self.array)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -241,15 +241,21 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
 
     store = where if isinstance(where, str) else pickle.loads(where)
     array = zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
-    if layout_digest(array, ("attributes",)) != digest:
+    if layout_digest(array) != digest:
         raise ValueError(f"{name}: the shape or the storage of {array.store_path} has changed since it was opened")
     return array
 
 
-def layout_digest(array: Any, without: tuple[str, ...]) -> str:
-    """Digest how a zarr array is stored: its metadata `without` some fields."""
-    layout = {key: value for key, value in array.metadata.to_dict().items() if key not in without}
-    return hashlib.sha256(json.dumps(layout, default=repr, sort_keys=True).encode()).hexdigest()[:16]
+def layout(array: Any, without: tuple[str, ...] = ("attributes",)) -> dict[str, Any]:
+    """Return how a zarr array is stored, its metadata `without` some fields, as plain Python objects."""
+    kept = {key: value for key, value in array.metadata.to_dict().items() if key not in without}
+    plain_kept: dict[str, Any] = json.loads(json.dumps(kept, default=repr, sort_keys=True))
+    return plain_kept
+
+
+def layout_digest(array: Any) -> str:
+    """Digest how a zarr array is stored."""
+    return hashlib.sha256(json.dumps(layout(array)).encode()).hexdigest()[:16]
 
 
 class Joined:
@@ -471,12 +477,23 @@ def _from_lists(given: Any, name: str) -> NDArray[Any]:
         raise ValueError(f"{name}: the nested lists do not form an array: {error}") from error
 
 
+def place(path: str | os.PathLike[str]) -> str:
+    """Return a path or URL as it reads from any directory: a worker may run in another one.
+
+    Examples
+    --------
+    >>> place("s3://dumps/a.zarr"), place("/dumps/../b.npy")
+    ('s3://dumps/a.zarr', '/b.npy')
+    """
+    path = os.fspath(path)
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def _open_path(path: str, name: str) -> Source:
     local = "://" not in path
+    path, given = place(path), path
     if local and not os.path.exists(path):
-        raise FileNotFoundError(f"{name}: there is nothing at {path}")
-    if local:
-        path = os.path.abspath(path)  # a worker may run in another directory
+        raise FileNotFoundError(f"{name}: there is nothing at {given}")
     if path.endswith(".npy"):
         if not local:
             raise ValueError(f"{name}: a .npy file is memory-mapped: expected a local path, got {path}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.align import Along
-from daskxent.sources.arrays import Joined, Viewed, Zarr, layout_digest
+from daskxent.sources.arrays import Joined, Viewed, Zarr, layout
 
 if TYPE_CHECKING:
     from daskxent.sources.align import Inputs
@@ -46,8 +46,8 @@ def _of(source: Any, lead: int | None, steps: int) -> dict[str, Any]:
     shape = [steps if axis == lead else length for axis, length in enumerate(source.shape)]
     found = {"shape": shape, "dtype": source.dtype.name, "sample": _sample(source, lead, shape)}
     if isinstance(source, Zarr):
-        layout = layout_digest(source.array, ("shape", "attributes"))
-        return {"where": str(source.array.store_path), "layout": layout, **found}
+        kept = layout(source.array, ("shape", "attributes"))
+        return {"where": str(source.array.store_path), "layout": kept, **found}
     return {"where": getattr(source, "path", "memory"), **found}
 
 
