@@ -24,7 +24,7 @@ from daskxent import elementary, engine, lazy, parts, planning
 from daskxent.exact import ExactSum, ratio
 from daskxent.lazy import Chunk
 from daskxent.options import flag, ignored
-from daskxent.rows import EPSILON, clip_target, total_probability
+from daskxent.rows import EPSILON, clip_target, dtype_of, total_probability
 from daskxent.scores import LOSS
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
@@ -462,7 +462,7 @@ def _finish_rows(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:
     asked, losses = chunk.question, chunk.losses
     assert losses is not None
     complain(asked, chunk.state(), chunk.positions)
-    if not asked.from_logits and not asked.dense and len(chunk.records.mass) == 3:  # probabilities as float32
+    if not asked.from_logits and not asked.dense and dtype_of(chunk.records) == np.float32:
         losses = np.where(np.isnan(losses), np.nan, _normalised_in_float32(chunk))
     if asked.ignore_class is not None:
         losses = np.where(chunk.labels == asked.ignore_class, 0.0, losses)

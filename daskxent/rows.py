@@ -224,9 +224,9 @@ def merge(a: Rows, b: Rows) -> Rows:
     best = np.minimum(best_a, best_b)
     base = np.maximum(a.base, b.base)
     summed = (base != NO_BASE) & (base != PROBABILITY_BASE)
-    base = np.where(summed, _base(peak, second, _dtype(a)), base)
+    base = np.where(summed, _base(peak, second, dtype_of(a)), base)
     mass = _moved(a, base, peak) + _moved(b, base, peak)
-    mass += np.where(summed, _terms(lower, base, peak, _dtype(a)), 0)
+    mass += np.where(summed, _terms(lower, base, peak, dtype_of(a)), 0)
     k = a.top.shape[1]
     top = np.sort(np.concatenate([a.top, b.top], axis=1), axis=1)[:, ::-1][:, :k]
     return Rows(
@@ -328,7 +328,7 @@ def _from_left(terms: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def excesses(rows: Rows) -> NDArray[np.float64]:
     """Return sum_j exp(x_j - peak) - 1 over all classes of finished rows of logits: (n,) float64, 0 if broken."""
-    grid = GRIDS[_dtype(rows)]
+    grid = GRIDS[dtype_of(rows)]
     usual = np.abs(rows.base) < HUGE_BASE
     peak = np.where(usual, rows.peak, 0.0)
     bits = (grid.step * np.where(usual, rows.base, 0) - grid.unit).astype(np.float64)
@@ -339,7 +339,7 @@ def excesses(rows: Rows) -> NDArray[np.float64]:
 
 def clip_target(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the label's probability, clipped, as (n,) float64 and in units as in `Rows.mass`."""
-    target = _clip(np.where(np.isnan(rows.target), 0.0, rows.target).astype(_dtype(rows)))
+    target = _clip(np.where(np.isnan(rows.target), 0.0, rows.target).astype(dtype_of(rows)))
     return target.astype(np.float64), _probability_units(target)
 
 
@@ -348,7 +348,8 @@ def total_probability(rows: Rows) -> NDArray[np.float64]:
     return _counted(rows.mass) * 2.0**-PROBABILITY_BITS
 
 
-def _dtype(rows: Rows) -> np.dtype[Any]:
+def dtype_of(rows: Rows) -> np.dtype[Any]:
+    """Return what the predictions of records were widened to: float32 or float64."""
     return next(dtype for dtype, grid in GRIDS.items() if grid.levels * grid.integers == len(rows.mass))
 
 
@@ -410,7 +411,7 @@ def _clip(x: NDArray[Any]) -> NDArray[Any]:
 
 def _moved(rows: Rows, base: NDArray[np.int64], peak: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the mass of `rows` counted from a higher position up."""
-    grid = GRIDS[_dtype(rows)]
+    grid = GRIDS[dtype_of(rows)]
     up = base - rows.base
     outshone = (np.abs(rows.base) == HUGE_BASE) & (rows.peak != peak)
     moved = np.zeros_like(rows.mass)

@@ -103,7 +103,7 @@ def test_table_for_people(inputs, dump):
     shown = table(result.stdout)
     assert float(shown["crossentropy"].removesuffix(" nats")) == pytest.approx(WEIGHTED, rel=1e-9)  # ten digits shown
     assert (shown["accuracy"], shown["rows"], shown["weight"]) == ("0.8", "4", "10")
-    assert shown["peak memory"].endswith("MB of this process")
+    assert shown["peak memory"].endswith("B of this process")
 
 
 def test_json_is_the_whole_report(inputs):

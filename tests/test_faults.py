@@ -426,7 +426,7 @@ def test_reads_that_fail_are_tried_again(client, site, dump, wanted):  # I9
 
 def test_reads_that_keep_failing_end_the_run(client, site, dump, monkeypatch):
     site.order(flaky={"logits/c/7/0": 99})
-    with pytest.raises(dx.Unreadable, match=r"rows 70 to 79: .* 5 times, .*logits/c/7/0") as caught:
+    with pytest.raises(dx.Unreadable, match=r"rows 70 to 79: .* 5 times, .*y_pred: chunk c/7/0 of .*logits") as caught:
         dx.evaluate(**arguments(dump), client=client)
     assert caught.value.report.rows < ROWS
     assert len((site.directory / "failed").read_text().splitlines()) == 5
