@@ -134,6 +134,8 @@ def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
     values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
     assert beside.labels is not None
     audit, odd = sums.add(values, beside.labels, beside.weights)
+    if not (audit or odd.size or absent or beside.label_missing is not None or beside.weight_missing is not None):
+        return None
     state = State(audit=audit)
     some = max(1, ODD_BYTES // (inputs.classes * values.itemsize))
     for at in range(0, odd.size, some):
@@ -311,7 +313,8 @@ def _one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
 def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
     """Return an array as (before, classes, after), where rows are numbered over before and after in C order."""
     shape = values.shape
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
     return values.reshape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 

@@ -102,7 +102,10 @@ class Plan:
             ("rows", f"{self.rows:,}"),
             ("to read", f"{show_bytes(self.nbytes)} decoded{stored}"),
             ("parts", f"{len(self):,} of up to {self.step * self.rows_per_step:,} rows"),
-            ("at a time", f"{self.threads} threads, {show_bytes(self.memory)} of memory per worker"),
+            (
+                "at a time",
+                f"{self.threads} thread{'s' * (self.threads != 1)}, {show_bytes(self.memory)} of memory per worker",
+            ),
             *(("note", note) for note in self.notes),
         ]
 

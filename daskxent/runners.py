@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from daskxent import planning
 from daskxent.parts import Work
 from daskxent.report import Unreadable
-from daskxent.sources import whole
+from daskxent.sources import tiny, whole
 from daskxent.state import merge_all
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class Threads:
         self.threads = threads or cores()
 
     def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
-        """Cut the rows for this many threads."""
-        return planning.cut(inputs, question, self.threads, rows)
+        """Cut the rows for this many threads, or for one where more would be slower."""
+        return planning.cut(inputs, question, 1 if tiny(inputs.predictions) else self.threads, rows)
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what every part gave, as it is done."""
@@ -79,11 +79,11 @@ class Threads:
         if len(plan) == 1:
             yield from (work(*part) for part in parts)
             return
-        with ThreadPoolExecutor(min(self.threads, len(plan)), "daskxent") as pool:
+        with ThreadPoolExecutor(min(plan.threads, len(plan)), "daskxent") as pool:
             pending: list[Future[Done]] = []
             try:
                 while True:
-                    more = islice(parts, self.threads * IN_FLIGHT - len(pending))
+                    more = islice(parts, plan.threads * IN_FLIGHT - len(pending))
                     pending += [pool.submit(work, *part) for part in more]
                     if not pending:
                         return

@@ -1,6 +1,16 @@
 import os
 
+import pytest
+
+from daskxent.sources import arrays
+
 # Read by Keras when it is first imported: the reference needs no deep-learning framework.
 os.environ.setdefault("KERAS_BACKEND", "numpy")
 
 collect_ignore = ["sabotage.py"]  # which workers load, not pytest: it needs what only they are given
+
+
+@pytest.fixture(autouse=True)
+def threads_for_tiny_chunks(monkeypatch):
+    """Let several threads read the chunks of test data, which are all tiny."""
+    monkeypatch.setattr(arrays, "TINY", 0)

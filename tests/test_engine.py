@@ -22,6 +22,7 @@ from strategies import MANY, SOME, partitions, questions
 import daskxent as dx
 from daskxent import parts, planning
 from daskxent.report import Report
+from daskxent.sources import arrays
 from daskxent.sources.arrays import Npy, Zarr
 from daskxent.sources.chunks import Chunks
 from daskxent.state import State
@@ -384,3 +385,14 @@ def test_memory_does_not_grow_with_the_dump(tmp_path):
     told = [line.split() for line in run.stdout.splitlines()]
     assert [(int(rows), float(accuracy)) for _, rows, accuracy in told] == [(75_000, 1.0)] * 3
     assert max(int(grown) for grown, _, _ in told) < 150e6
+
+
+def test_tiny_local_chunks_are_read_by_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "TINY", 1 << 17)
+    labels = np.zeros(1 << 16, int)
+    for rows, store, threads in ((1 << 12, tmp_path / "tiny", 1), (1 << 14, tmp_path / "fair", 3), (1 << 12, {}, 3)):
+        x = zarr.create_array(store, shape=(1 << 16, 4), chunks=(rows, 4), dtype="f4", fill_value=1)
+        assert dx.plan(labels, x, from_logits=True, threads=3).threads == threads
+        assert dx.plan(labels, [x, x], from_logits=True, threads=3).threads == threads
+        shown = "at a time    1 thread, " if threads == 1 else "at a time    3 threads, "
+        assert shown in repr(dx.plan(labels, x, from_logits=True, threads=3))

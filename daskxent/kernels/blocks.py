@@ -18,6 +18,9 @@ CHUNK = 256  # most classes of a tile
 GROUP_BITS = 5  # a long row is padded to a multiple of 32 classes, so that no loop has a scalar rest
 GROUP = 1 << GROUP_BITS
 
+_F4, _F8 = np.dtype(np.float32), np.dtype(np.float64)
+_BITS = {"float16": np.uint16, "bfloat16": np.int16}
+
 LOGITS, PROBABILITIES, NO_MASS = 0, 1, 2  # NO_MASS goes with either of the others
 
 
@@ -28,10 +31,10 @@ def mode_of(probabilities: bool, mass: bool) -> int:
 
 def arrange(values: NDArray[Any]) -> tuple[NDArray[Any], np.dtype[Any]]:
     """Return a view for the kernels, (rows, classes) or (before, classes, after), and the dtype it is widened to."""
-    wide = np.dtype(np.float64 if values.dtype == np.float64 else np.float32)
-    bits = {"float16": np.uint16, "bfloat16": np.int16, "float32": np.float32, "float64": np.float64}
-    view = values.view(bits[values.dtype.name])
-    moved = np.moveaxis(view, 1, 2)
+    number = values.dtype.type
+    wide = _F8 if number is np.float64 else _F4
+    view = values if number in (np.float32, np.float64) else values.view(_BITS[values.dtype.name])
+    moved = view.transpose(0, 2, 1)
     if moved.flags.c_contiguous:
         view = moved.reshape(values.shape[0] * values.shape[2], values.shape[1])
     elif values.shape[2] == 1 and abs(values.strides[1]) < abs(values.strides[0]):
@@ -43,6 +46,8 @@ def arrange(values: NDArray[Any]) -> tuple[NDArray[Any], np.dtype[Any]]:
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
     """Return a view that numba takes for writable: it would compile all again for arrays that are not."""
+    if array.flags.writeable:
+        return array
     interface = dict(array.__array_interface__)
     interface["data"] = (interface["data"][0], False)
     return np.asarray(SimpleNamespace(__array_interface__=interface, held=array))  # which keeps the memory alive

@@ -36,6 +36,8 @@ from daskxent.state import FIRST, SUM_TOLERANCE, Finding, Question, State
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_NO_WEIGHTS = np.empty(0)
+
 
 class Tally:
     """The running sums over blocks of whole rows; one thread's own.
@@ -104,7 +106,7 @@ class Tally:
         entry(
             arranged,
             plain(np.ascontiguousarray(labels, np.int64)),
-            plain(np.ascontiguousarray(np.empty(0) if weights is None else weights)),
+            _NO_WEIGHTS if weights is None else plain(np.ascontiguousarray(weights)),
             self.rules,
             work,
             model,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.sources.encoded import Buffer, Decoder, decoder, open_bytes
+from daskxent.sources.encoded import Buffer, Decoder, Files, decoder, open_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +95,8 @@ class Chunks:
         Shape of the unit that is stored as one object: a chunk or a shard.
     fast : bool
         Whether chunks are read here, rather than through zarr.
+    local : bool
+        Whether they are files of this machine.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class Chunks:
         self.blocks: tuple[int, ...] = array.shards or array.chunks
         self._array = array
         self._bytes = open_bytes(array)
+        self.local = isinstance(self._bytes, Files)
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
         self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
         chain = _chain(array.metadata)
