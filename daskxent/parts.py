@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Labels and weights of up to this many rows are read at once.
 RUN_ROWS = 1 << 18
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 64 << 20
 # Odd rows, and rows with dense or smoothed labels, are copied out this many bytes at a time.
 ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
@@ -349,11 +349,14 @@ def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
 def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
     pieces = inputs.predictions.pieces
-    if pieces:
-        grid = pieces[: inputs.axis] + pieces[inputs.axis + 1 :]
-    else:
+    if not pieces:
+        whole = run[inputs.lead]
         step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
-        grid = tuple(max(1, PIECE_BYTES // step_bytes) if a == inputs.lead else s.stop for a, s in enumerate(run))
+        count = -(-(whole.stop - whole.start) * step_bytes // PIECE_BYTES)
+        size = -(-(whole.stop - whole.start) // count)
+        starts = range(whole.start, whole.stop, size)
+        return ((*run[: inputs.lead], slice(s, min(s + size, whole.stop)), *run[inputs.lead + 1 :]) for s in starts)
+    grid = pieces[: inputs.axis] + pieces[inputs.axis + 1 :]
     cuts = [
         [slice(max(s.start, at), min(s.stop, at + size)) for at in range(s.start - s.start % size, s.stop, size)]
         for s, size in zip(run, grid, strict=True)

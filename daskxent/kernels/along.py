@@ -45,6 +45,15 @@ class _Row:
         numbers = self.builder.load(place, align=self.row.dtype.bitwidth // 8)
         return widened(self.builder, self.row.dtype, numbers, VECTOR)
 
+    def fetch(self, at: Any) -> None:
+        """Ask for what lies as far behind `at` as the row is long: in rows side by side, the next row."""
+        builder, flag = self.builder, ir.IntType(32)
+        place = builder.gep(self.data, [builder.add(at, self.size)])
+        place = builder.bitcast(place, ir.PointerType(ir.IntType(8)))
+        kind = ir.FunctionType(ir.VoidType(), [place.type, flag, flag, flag])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", (place.type,), kind)
+        builder.call(prefetch, [place, flag(0), flag(3), flag(1)])
+
     def last(self, fill: float) -> Any:
         """Return the last VECTOR numbers, with those that belong to full vectors before them replaced by `fill`."""
         builder = self.builder
@@ -55,8 +64,10 @@ class _Row:
         fresh = builder.icmp_signed(">=", lanes, splat(builder, seen))
         return builder.select(fresh, numbers, constant(self.vector, fill))
 
-    def reduce(self, start: list[Any], step: Callable[[list[Any], Any], list[Any]], fill: float) -> list[list[Any]]:
-        """Take every vector of the row into one of `_WAYS` lists of results."""
+    def reduce(
+        self, start: list[Any], step: Callable[[list[Any], Any], list[Any]], fill: float, *, ahead: bool = False
+    ) -> list[list[Any]]:
+        """Take every vector of the row into one of `_WAYS` lists of results; `ahead` fetches the next row meanwhile."""
         builder = self.builder
         stride = INT64(VECTOR * _WAYS)
         whole = builder.mul(builder.udiv(self.size, stride), stride)
@@ -68,6 +79,8 @@ class _Row:
         at = builder.phi(INT64)
         carried = [[builder.phi(value.type) for value in start] for _ in range(_WAYS)]
         stepped = [step(carried[way], self.load(builder.add(at, INT64(VECTOR * way)))) for way in range(_WAYS)]
+        for way in range(_WAYS if ahead else 0):
+            self.fetch(builder.add(at, INT64(VECTOR * way)))
         following = builder.add(at, stride)
         at.add_incoming(INT64(0), before)
         at.add_incoming(following, loop)
@@ -174,7 +187,7 @@ def _sum(ctx: Any, builder: Any, sig: Any, value: Any, of: Callable[[Any], Any],
     def join(a, b):
         return [builder.add(x, y) for x, y in zip(a, b, strict=True)]
 
-    sums = _fold(builder, source.reduce([nothing] * (1 + double), step, fill), join)
+    sums = _fold(builder, source.reduce([nothing] * (1 + double), step, fill, ahead=True), join)
     vectors = builder.udiv(builder.add(source.size, INT64(VECTOR - 1)), INT64(VECTOR))
     bits = builder.mul(vectors, INT64(VECTOR * MAGIC_BITS % 2**64))
     sums = [builder.sub(each, bits) for each in sums]
