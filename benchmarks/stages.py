@@ -9,14 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import reads
+import scans
 from bench import HERE, SMALL
-from harness import Step, take
+from harness import Step, in_turn, take
 from shootout import laid_out
 
 STAGES = {
@@ -62,14 +65,14 @@ class Clocks:
             return time.perf_counter() - start
 
 
-def profile(dump: dict[str, Any]) -> list[list[str]]:
-    """Evaluate a dump twice, the first time to load what is needed, and return a row for each stage."""
+def profile(labels: Any, logits: Any) -> list[list[str]]:
+    """Evaluate arrays twice, the first time to load what is needed, and return a row for each stage."""
     import daskxent as dx
 
-    path, clocks = reads.place(**dump), Clocks()
+    clocks = Clocks()
 
     def run() -> None:
-        dx.evaluate(path / "labels", path / "logits", from_logits=True, threads=1)
+        dx.evaluate(labels, logits, from_logits=True, threads=1)
 
     run()
     total = clocks.run(run)
@@ -93,16 +96,29 @@ def dumps(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     }
 
 
+def show(what: str, labels: Any, logits: Any) -> None:
+    print(f"{what}, one thread\n")
+    print(*laid_out([["stage", "ms", "share", "calls"], *profile(labels, logits)]), sep="\n", end="\n\n")
+
+
 def main() -> None:
-    """Print a table for each dump."""
+    """Print a table for each dump and array."""
     parser = argparse.ArgumentParser(description="Show where the time of an evaluation goes, on one thread.")
     parser.add_argument("--small", action="store_true", help="tiny data, to see that the program runs")
     parser.add_argument("--data", type=Path, default=HERE / "data", help="where data is kept")
     options = parser.parse_args()
     for name, dump in dumps(options).items():
         take(Step("reads.write", dump))
-        print(f"{name}: {dump['rows']:,} rows in chunks of {dump['chunk']:,}, one thread\n")
-        print(*laid_out([["stage", "ms", "share", "calls"], *profile(dump)]), sep="\n", end="\n\n")
+        path = reads.place(**dump)
+        show(f"{name}: {dump['rows']:,} rows in chunks of {dump['chunk']:,}", path / "labels", path / "logits")
+    for classes in (1_000, 100, 10):
+        array = scans.logits(options.data, SMALL if options.small else 1, classes)
+        take(Step("scans.write", array))
+        path = scans.place(array["data"], array["shape"], "f4", -1, False)
+        logits = np.load(path)
+        show(f"in memory: {len(logits):,} rows of {classes:,} classes", np.load(scans.labels_of(path)), logits)
+        seconds = in_turn({"sum": partial(np.add.reduce, logits.reshape(-1))}, 3)["sum"]
+        print(f"A sum of the same array on one thread takes {1e3 * float(np.median(seconds)):.1f} ms.\n")
 
 
 if __name__ == "__main__":
