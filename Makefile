@@ -19,7 +19,7 @@ demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 	$(BIN)/daskxent demo --size $(SIZE)
 
 test: .venv/test.stamp ## Run the tests, doctests included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 faults: .venv/test.stamp ## Of the tests only those that kill real schedulers, workers and clients
 	$(BIN)/python -m pytest tests/test_faults.py
