@@ -7,6 +7,7 @@ import itertools
 
 import ml_dtypes
 import numpy as np
+import zarr
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,13 @@ MANY = settings(max_examples=80, deadline=None)
 
 DTYPES = tuple(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
 LABEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+
+
+def stored(values, chunks):
+    """Return a zarr array in memory that holds values."""
+    z = zarr.create_array({}, shape=values.shape, dtype=values.dtype, chunks=chunks)
+    z[...] = values
+    return z
 
 
 def usual(rng, shape):

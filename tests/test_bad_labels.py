@@ -6,7 +6,7 @@ import dask.array as da
 import ml_dtypes
 import numpy as np
 import pytest
-import zarr
+from strategies import stored
 
 import daskxent as dx
 from daskxent import parts
@@ -15,12 +15,6 @@ from daskxent.state import AUDIT
 
 ROWS, CLASSES = 40, 5
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
-
-
-def stored(values, chunks):
-    z = zarr.create_array({}, shape=values.shape, dtype=values.dtype, chunks=chunks)
-    z[...] = values
-    return z
 
 
 HOLDERS = {

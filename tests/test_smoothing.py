@@ -6,22 +6,15 @@ import dask.array as da
 import ml_dtypes
 import numpy as np
 import pytest
-import zarr
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import SOME, partitions, questions
+from strategies import SOME, partitions, questions, stored
 
 import daskxent as dx
 from daskxent import parts
 
 ROWS, CLASSES, SMOOTHING = 45, 9, 0.15
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
-
-
-def stored(values, chunks):
-    z = zarr.create_array({}, shape=values.shape, dtype=values.dtype, chunks=chunks)
-    z[...] = values
-    return z
 
 
 HOLDERS = {

@@ -216,9 +216,8 @@ def add_term(x, base, peak, times, sums):
         return
     t = np.float64(p) * from_bits((shift + 1023) << 52)
     for level in range(levels):
-        rounded = t + MAGIC
-        sums[level] += times * (bits_of(rounded) - MAGIC_BITS)
+        high, low = units(t)
+        sums[level] += times * (high - MAGIC_BITS)
         if integers == 2:
-            rest = (t - (rounded - MAGIC)) * 2.0**REST_BITS
-            sums[levels + level] += times * (bits_of(rest + MAGIC) - MAGIC_BITS)
+            sums[levels + level] += times * (low - MAGIC_BITS)
         t *= from_bits((1023 - step) << 52)
