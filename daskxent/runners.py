@@ -79,21 +79,24 @@ class Threads:
         if len(plan) == 1:
             yield from (work(*part) for part in parts)
             return
-        with ThreadPoolExecutor(min(plan.threads, len(plan)), "daskxent") as pool:
-            pending: list[Future[Done]] = []
-            try:
-                while True:
-                    more = islice(parts, plan.threads * IN_FLIGHT - len(pending))
-                    pending += [pool.submit(work, *part) for part in more]
-                    if not pending:
-                        return
-                    done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                    # In the order in which they were handed out: with one thread it is always the same.
-                    yield from (future.result() for future in pending if future in done)
-                    pending = [future for future in pending if future not in done]
-            finally:
-                for future in pending:
-                    future.cancel()
+        pool, waits = ThreadPoolExecutor(min(plan.threads, len(plan)), "daskxent"), True
+        pending: list[Future[Done]] = []
+        try:
+            while True:
+                more = islice(parts, plan.threads * IN_FLIGHT - len(pending))
+                pending += [pool.submit(work, *part) for part in more]
+                if not pending:
+                    return
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                # In the order in which they were handed out: with one thread it is always the same.
+                yield from (future.result() for future in pending if future in done)
+                pending = [future for future in pending if future not in done]
+        except GeneratorExit:
+            # The garbage collector drops streams in any thread, even in one that their parts wait for, as zarr's.
+            waits = False
+            raise
+        finally:
+            pool.shutdown(waits, cancel_futures=True)
 
 
 class Graph:

@@ -1,3 +1,4 @@
+import asyncio
 import itertools
 import json
 import math
@@ -5,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import MANY, SOME, partitions, questions
+from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
 from daskxent import parts, planning
@@ -158,6 +161,33 @@ def test_a_stream_counts_up_and_only_its_last_report_is_complete(data):
     for report in reports[:-1]:  # each is the report of the rows it covers
         some = [ask(y_true, y_pred, sample_weight=w, rows=span, **OPTIONS).state for span in report.state.covered]
         assert reduce(State.merge, some) == report.state
+
+
+class Dropping(WrapperStore):
+    """Let go of a stream in zarr's own thread, while a part of it waits for a chunk from there."""
+
+    first, reports, dropped = True, None, threading.Event()
+
+    async def get(self, key, *args, **options):
+        if "/c/" in f"/{key}" and not self.first:
+            while self.reports is None:
+                await asyncio.sleep(0.001)
+            self.reports.close()
+            self.dropped.set()
+        self.first = self.first and "/c/" not in f"/{key}"
+        return await super().get(key, *args, **options)
+
+
+def test_a_stream_may_be_dropped_in_a_thread_that_its_parts_wait_for(data):
+    """As the garbage collector does, which runs in any thread."""
+    y_true, y_pred, w = data
+    store = Dropping(MemoryStore())
+    held = stored(y_pred, (4, 11), store=store)
+    with tiny():
+        reports = dx.stream(y_true, held, sample_weight=w, threads=1, **OPTIONS)
+        next(reports)
+        store.reports = reports
+        assert store.dropped.wait(20)
 
 
 @SOME
