@@ -65,6 +65,19 @@ def units(context, t):
     return returns(t), lambda ctx, builder, sig, args: _pair(ctx, builder, sig, instructions.units(builder, *args))
 
 
+@intrinsic
+def counts(context, t):
+    """Round a term to what the loops of `along` and `across` add up for it, on top of nothing."""
+    returns = types.UniTuple(types.int64, 2)
+
+    def code(ctx, builder, sig, args):
+        found, bits = instructions.counts(builder, args[0]), instructions.count_bits(t == types.float32)
+        found = [builder.sub(each, INT64(on_top)) for each, on_top in zip(found, bits, strict=True)]
+        return _pair(ctx, builder, sig, [*found, INT64(0)][:2])
+
+    return returns(t), code
+
+
 def _magic(kind: Any) -> list[float]:
     """Return what rounds to units of each level."""
     grid = G4 if kind == types.float32 else G8

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 LANES = 128  # rows of a block
 PITCH = LANES + 16  # a tile's classes lie this far apart: a power of two would crowd them into few sets of the cache
-LONG = 48  # classes from which going along a row is faster than transposing (measured: about equal there)
+LONG = 32  # classes from which a tally is faster along the row than transposed (measured: about equal there)
+LONG_RECORDS = 56  # the same for a scan into records
 PIECE = 8192  # classes of a long row taken at a time
 CHUNK = 256  # most classes of a tile
 GROUP_BITS = 5  # a long row is padded to a multiple of 32 classes, so that no loop has a scalar rest

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.kernels.blocks import LANES, LONG, arrange, mode_of, plain
+from daskxent.kernels.blocks import LANES, LONG_RECORDS, arrange, mode_of, plain
 from daskxent.kernels.compiling import borrowed, compiled, overload
 from daskxent.kernels.records import borrowed_rows, borrowed_work, work_for
 from daskxent.kernels.scan_lanes import scan_lanes
@@ -24,7 +24,7 @@ def _scan_block(values: Any, *rest: Any) -> None:
 @overload(_scan_block)
 def _scan_block_typed(values, start, labels, first, mode, rows, offset, work):
     def rows_of_classes(values, start, labels, first, mode, rows, offset, work):
-        if values.shape[1] >= LONG:
+        if values.shape[1] >= LONG_RECORDS:
             scan_long(values, start, labels, first, mode, rows, offset, work)
         else:
             scan_lanes(values, start, labels, first, mode, rows, offset, work)

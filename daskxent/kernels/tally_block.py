@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from daskxent.kernels.arithmetic import counts, grid, term, usual_base
 from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, inner
+from daskxent.kernels.compiling import borrowed, inlined, inner
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
 from daskxent.kernels.sums import add_block, carry
 from daskxent.rows import EPSILON, PROBABILITY_BITS
@@ -42,6 +43,8 @@ class Work(NamedTuple):
     above: Any
     fate: Any
     base: Any
+    floor: Any
+    around: Any
     high: Any  # the sum of a row in units, and for float64 in finer ones what those leave
     low: Any
 
@@ -58,12 +61,14 @@ def work_for(wide: np.dtype[Any], classes: int) -> Work:
         above=np.zeros(LANES, np.int32),
         fate=np.zeros(LANES, np.int32),
         base=np.zeros(LANES, np.int64),
+        floor=np.zeros(LANES, number),
+        around=np.zeros(LANES, number),
         high=np.zeros(LANES, np.int64),
         low=np.zeros(LANES, np.int64),
     )
 
 
-@inner
+@inlined
 def borrowed_work(w):
     """Return the work without the owners of its arrays."""
     return Work(
@@ -75,6 +80,8 @@ def borrowed_work(w):
         borrowed(w.above),
         borrowed(w.fate),
         borrowed(w.base),
+        borrowed(w.floor),
+        borrowed(w.around),
         borrowed(w.high),
         borrowed(w.low),
     )
@@ -88,7 +95,7 @@ def _tell(kind, row, counts, told):
     counts[kind] += 1
 
 
-@inner
+@inlined
 def fates(labels, weights, start, rules, work, counts, told):
     """Decide by label and weight what becomes of each row; tell whether any is to be looked at."""
     fate, seen = work.fate, 0
@@ -108,7 +115,24 @@ def fates(labels, weights, start, rules, work, counts, told):
     return seen > 0
 
 
-@inner
+@inlined
+def set_grids(first, stop, work):
+    """Set where some rows of logits are counted."""
+    for i in range(first, stop):
+        work.base[i] = usual_base(work.peak[i], work.second[i])
+        work.floor[i], work.around[i] = grid(work.base[i], work.peak[i])
+
+
+@inlined
+def take_own(work):
+    """Take away the terms of the peaks themselves."""
+    for i in range(LANES):
+        a, b = counts(term(work.peak[i], work.floor[i], work.around[i]))
+        work.high[i] -= a
+        work.low[i] -= b
+
+
+@inlined
 def block_losses(mode, tolerance, model, work, out):
     """Put the losses of a block into `out`; probabilities that do not sum to one are odd."""
     high, low, peaks, targets, fate = work.high, work.low, work.peak, work.target, work.fate
@@ -124,7 +148,7 @@ def block_losses(mode, tolerance, model, work, out):
         out[i] = log1p(excess) + (np.float64(peaks[i]) - np.float64(targets[i]))
 
 
-@inner
+@inlined
 def settle(n, weights, start, rules, work, terms, limbs, counts, odd, told):
     """Add a block to the sums; put odd rows aside."""
     fate, best, above = work.fate, work.best, work.above
@@ -153,7 +177,7 @@ def settle(n, weights, start, rules, work, terms, limbs, counts, odd, told):
         carry_all(limbs)
 
 
-@inner
+@inlined
 def _weigh(n, weights, start, rules, work, terms):
     """Multiply the terms of a block, hits included, with the weights."""
     for i in range(n):
@@ -166,7 +190,7 @@ def _weigh(n, weights, start, rules, work, terms):
             terms[HIT + 1 + k, i] = weight if work.above[i] < rules.tops[k] else 0.0
 
 
-@inner
+@inlined
 def _note_clipped(n, start, work, terms, limbs, counts, told):
     """Count the rows whose label's probability is clipped, and what they add to the loss."""
     fate, targets, before = work.fate, work.target, counts[CLIPPED]
@@ -179,14 +203,14 @@ def _note_clipped(n, start, work, terms, limbs, counts, told):
         add_block(limbs[CLIPPED_LOSS], terms[CLIPPED_LOSS, :n])
 
 
-@inner
+@inlined
 def _add_all(n, mass, weighted, terms, limbs):
     for k in range(terms.shape[0]):
         if mass if k == LOSS else weighted and k != CLIPPED_LOSS:
             add_block(limbs[k], terms[k, :n])
 
 
-@inner
+@inlined
 def carry_all(limbs):
     """Carry in all sums."""
     for k in range(limbs.shape[0]):

@@ -8,9 +8,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from daskxent.kernels.arithmetic import grid, is_usual, scaled, term, units, usual_base
-from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, compiled, inner, intrinsic, like, overload, widen, widened
+from daskxent.kernels.across import lane_logits, lane_peaks, lane_probabilities
+from daskxent.kernels.arithmetic import is_usual
+from daskxent.kernels.blocks import CHUNK, LANES, LOGITS, NO_MASS, PITCH, PROBABILITIES
+from daskxent.kernels.compiling import borrowed, compiled, inlined, intrinsic, like, overload, widen, widened
 from daskxent.kernels.scan_lanes import load_maps
 from daskxent.kernels.tally_block import (
     LOSS,
@@ -19,9 +20,11 @@ from daskxent.kernels.tally_block import (
     borrowed_work,
     carry_all,
     fates,
+    set_grids,
     settle,
+    take_own,
 )
-from daskxent.rows import MAGIC_BITS
+from daskxent.kernels.vectors import VECTOR
 
 _SQUARE = 16  # rows and classes that are transposed in registers at a time
 
@@ -87,24 +90,17 @@ def _load_typed(values, start, at, classes, n, tile):
     return transposed if values.layout == "C" else one_by_one
 
 
-@inner
-def _lane_peaks(tile, first, classes, least, work):
-    """Raise the two largest numbers and best of each lane; anything below `least`, or NaN, makes a lane odd."""
-    peak, second, best, fate = work.peak, work.second, work.best, work.fate
-    for c in range(classes):
-        row, number = tile[c * PITCH : c * PITCH + LANES], np.int32(first + c)
-        for i in range(LANES):
-            x = row[i]
-            risen = x > peak[i]
-            lower = peak[i] if risen else x
-            second[i] = lower if lower > second[i] else second[i]
-            peak[i] = x if risen else peak[i]
-            best[i] = number if risen else best[i]
-            fate[i] = fate[i] if x >= least or fate[i] else ODD
+@inlined
+def _peaks(classes, least, work):
+    """Raise the two largest numbers of each lane; NaN, or anything below `least`, makes a lane odd."""
+    for at in range(0, LANES, VECTOR):
+        odd = lane_peaks(least, at, classes, work.tile, work.peak, work.second)
+        for i in range(at, at + VECTOR if odd else at):
+            work.fate[i] = work.fate[i] if work.fate[i] or not odd >> (i - at) & 1 else ODD
 
 
-@inner
-def _lane_above(tile, classes, work):
+@inlined
+def _above(tile, classes, work):
     """Count the classes above the target of each lane."""
     target, above = work.target, work.above
     for c in range(classes):
@@ -113,80 +109,94 @@ def _lane_above(tile, classes, work):
             above[i] += np.int32(row[i] > target[i])
 
 
-@inner
-def _lane_mass(tile, classes, mode, floor, around, work):
-    """Add the terms of some classes of each lane, on top of bits."""
-    high, low = work.high, work.low
-    for at in range(classes):
-        row = tile[at * PITCH : at * PITCH + LANES]
+@inlined
+def _mass(classes, mode, work):
+    """Add the terms of some classes of each lane."""
+    for at in range(0, LANES, VECTOR):
         if mode == PROBABILITIES:
-            for i in range(LANES):
-                a, b = units(scaled(row[i]))
-                high[i] += a
-                low[i] += b
+            lane_probabilities(at, classes, work.tile, work.high, work.low)
         else:
-            for i in range(LANES):
-                a, b = units(term(row[i], floor[i], around[i]))
-                high[i] += a
-                low[i] += b
+            lane_logits(at, classes, work.tile, work.floor, work.around, work.high, work.low)
 
 
-@inner
-def _lane_targets(labels, first, classes, work):
+@inlined
+def _targets(labels, first, classes, work):
     for i in range(labels.size):
         label = labels[i] - first
         if 0 <= label < classes:
             work.target[i] = work.tile[label * PITCH + i]
 
 
-@inner
-def _lane_grids(mode, floor, around, work):
+@inlined
+def _grids(mode, work):
     """Set the grid of each lane, clear its sums, and find the odd ones."""
-    peak, fate, base = work.peak, work.fate, work.base
+    peak, fate = work.peak, work.fate
     for i in range(LANES):
-        fits = peak[i] <= 1 if mode == PROBABILITIES else is_usual(peak[i])
+        fits = peak[i] <= 1 if mode & PROBABILITIES else is_usual(peak[i])
         fate[i] = fate[i] if fits or fate[i] else ODD
-        base[i] = usual_base(peak[i], work.second[i])
-        floor[i], around[i] = grid(base[i], peak[i])
         work.high[i] = work.low[i] = 0
+    if mode == LOGITS:
+        set_grids(0, LANES, work)
 
 
-@inner
-def _lane_own(mode, classes, floor, around, work):
-    """Take away the bits, and the terms of the peaks themselves."""
-    peak = work.peak
+def _earlier(values: Any, i: Any, label: Any, value: Any) -> Any:
+    """Tell whether row i holds a value before its label."""
+
+
+@overload(_earlier)
+def _earlier_typed(values, i, label, value):
+    def of_rows(values, i, label, value):
+        found = False
+        for c in range(label):
+            found |= widen(values[i, c]) == value
+        return found
+
+    def of_maps(values, i, label, value):
+        found, (b, a) = False, divmod(i, values.shape[2])
+        for c in range(label):
+            found |= widen(values[b, c, a]) == value
+        return found
+
+    return of_maps if values.ndim == 3 else of_rows
+
+
+@inlined
+def _hits(values, start, labels, work):
+    """Tell of each row whether its label is the first of its largest numbers."""
+    ties = 0
     for i in range(LANES):
-        a = b = np.int64(MAGIC_BITS)
-        if mode != PROBABILITIES:
-            a, b = units(term(peak[i], floor[i], around[i]))
-        work.high[i] -= classes * MAGIC_BITS + (a - MAGIC_BITS)
-        work.low[i] -= classes * MAGIC_BITS + (b - MAGIC_BITS)
+        hit = work.target[i] == work.peak[i]
+        work.best[i] = hit
+        ties += hit & (work.second[i] == work.peak[i])
+    for i in range(labels.size if ties else 0):
+        if work.best[i] and work.second[i] == work.peak[i] and not work.fate[i]:
+            work.best[i] = not _earlier(values, start + i, labels[i], work.peak[i])
 
 
-@inner
-def _scan_lanes(values, start, labels, rules, floor, around, work):
+@inlined
+def _scan_lanes(values, start, labels, rules, work):
     """Scan a block of rows, class by class."""
     every, n, tile = values.shape[1], labels.size, work.tile
     least = like(0.0 if rules.mode & PROBABILITIES else -np.inf, tile[0])
     for i in range(LANES):
-        work.peak[i], work.second[i], work.best[i], work.above[i] = -np.inf, -np.inf, 0, 0
+        work.peak[i], work.second[i], work.above[i] = -np.inf, -np.inf, 0
     for at in range(0, every, CHUNK):
         classes = min(every - at, CHUNK)
         _load(values, start, at, classes, n, tile)
-        _lane_peaks(tile, at, classes, least, work)
-        _lane_targets(labels, at, classes, work)
-    _lane_grids(rules.mode, floor, around, work)
+        _peaks(classes, least, work)
+        _targets(labels, at, classes, work)
+    _hits(values, start, labels, work)
+    _grids(rules.mode, work)
     for at in range(0, every, CHUNK):
         classes = min(every - at, CHUNK)
         if every > CHUNK:
             _load(values, start, at, classes, n, tile)
         if rules.tops.size:
-            _lane_above(tile, classes, work)
+            _above(tile, classes, work)
         if rules.mode < NO_MASS:
-            _lane_mass(tile, classes, rules.mode, floor, around, work)
-    _lane_own(rules.mode, every, floor, around, work)
-    for i in range(n):
-        work.best[i] = work.best[i] == labels[i]
+            _mass(classes, rules.mode, work)
+    if rules.mode == LOGITS:
+        take_own(work)
 
 
 @compiled
@@ -194,11 +204,10 @@ def tally_lanes(values, labels, weights, rules, work, model, terms, limbs, count
     """Tally rows of few classes, or whose class axis is not last."""
     values, labels, weights, work = borrowed(values), borrowed(labels), borrowed(weights), borrowed_work(work)
     terms, limbs, counts = borrowed(terms), borrowed(limbs), borrowed(counts)
-    floor, around = np.zeros_like(work.peak), np.zeros_like(work.peak)
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
         if fates(here, weights, start, rules, work, counts, told):
-            _scan_lanes(values, start, here, rules, floor, around, work)
+            _scan_lanes(values, start, here, rules, work)
             if rules.mode < NO_MASS:
                 block_losses(rules.mode, rules.tolerance, model, work, terms[LOSS])
             settle(here.size, weights, start, rules, work, terms, limbs, counts, odd, told)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from daskxent.kernels.along import sum_logits, sum_probabilities, two_largest
-from daskxent.kernels.arithmetic import grid, is_usual, term, units, usual_base
-from daskxent.kernels.blocks import LANES, NO_MASS, PROBABILITIES
-from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload, widen
+from daskxent.kernels.arithmetic import is_usual
+from daskxent.kernels.blocks import LANES, LOGITS, NO_MASS, PROBABILITIES
+from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inlined, inner, like, overload, widen
 from daskxent.kernels.tally_block import (
     LOSS,
     ODD,
@@ -17,24 +17,27 @@ from daskxent.kernels.tally_block import (
     borrowed_work,
     carry_all,
     fates,
+    set_grids,
     settle,
+    take_own,
 )
-from daskxent.rows import MAGIC_BITS
+
+KEPT = 4096  # numbers of the rows that are looked at before they are summed
 
 
-def _row(values: Any, i: Any, tile: Any) -> Any:
-    """Return row i as an array that lies in one piece."""
+def _row(values: Any, i: Any, room: Any, fresh: Any) -> Any:
+    """Return row i in one piece: copied into `room` if it does not lie in one, unless it is there already."""
 
 
 @overload(_row)
-def _row_typed(values, i, tile):
-    def copied(values, i, tile):
-        row = tile[: values.shape[1]]
-        for j in range(values.shape[1]):
-            row[j] = widen(values[i, j])
-        return row
+def _row_typed(values, i, room, fresh):
+    def copied(values, i, room, fresh):
+        if fresh:
+            for j in range(room.size):
+                room[j] = widen(values[i, j])
+        return room
 
-    return (lambda values, i, tile: values[i]) if values.layout == "C" else copied
+    return (lambda values, i, room, fresh: values[i]) if values.layout == "C" else copied
 
 
 @inner
@@ -77,37 +80,53 @@ def _above(row, value):
     return found
 
 
-@inner
-def _sum(row, peak, second, unit):
-    """Return the sum of the terms of a row (of logits, all but the peak's own) and the position it is counted at."""
-    if unit:
-        a, b = sum_probabilities(row)
-        return a, b, np.int64(0)
-    base = usual_base(peak, second)
-    floor, around = grid(base, peak)
-    a, b = sum_logits(row, floor, around)
-    s, t = units(term(peak, floor, around))
-    return a - (s - MAGIC_BITS), b - (t - MAGIC_BITS), base
-
-
-@inner
-def _scan_rows(values, start, labels, rules, work):
-    """Scan the rows from `start` on that are looked at, one for each label."""
+@inlined
+def _look(values, start, labels, first, stop, rules, work):
+    """Find what some rows are known by, and which are odd; sum the terms of probabilities, which need not wait."""
     unit, mass, ranks = rules.mode & PROBABILITIES != 0, rules.mode < NO_MASS, rules.tops.size > 0
-    for i in range(labels.size):
+    classes = values.shape[1]
+    for i in range(first, stop):
         if work.fate[i]:
             continue
-        row = _row(values, start + i, work.tile)
+        row = _row(values, start + i, work.tile[(i - first) * classes : (i - first + 1) * classes], True)
         target = widen(row[labels[i]])
         peak, second, fits = _find(row, unit)
-        work.peak[i], work.target[i] = peak, target
-        work.best[i] = target == peak and not _holds(row, labels[i], peak)
+        work.peak[i], work.second[i], work.target[i] = peak, second, target
+        work.best[i] = target == peak and (second < peak or not _holds(row, labels[i], peak))
         if ranks:
             work.above[i] = _above(row, target)
         if not fits:
             work.fate[i] = ODD
-        elif mass:
-            work.high[i], work.low[i], work.base[i] = _sum(row, peak, second, unit)
+        elif unit and mass:
+            work.high[i], work.low[i] = sum_probabilities(row, classes)
+
+
+@inlined
+def _sum(values, start, first, stop, ahead, work):
+    """Sum the terms of some rows of logits."""
+    classes = values.shape[1]
+    for i in range(first, stop):
+        if not work.fate[i]:
+            row = _row(values, start + i, work.tile[(i - first) * classes : (i - first + 1) * classes], False)
+            work.high[i], work.low[i] = sum_logits(row, ahead, work.floor[i], work.around[i])
+
+
+@inlined
+def _scan_rows(values, start, labels, rules, work):
+    """Scan the rows from `start` on that are looked at, one for each label.
+
+    Logits are gone through twice. A few rows take each step before the next one is taken: so the folding of lanes, and
+    numbers that wait for one another, overlap with other rows.
+    """
+    n, few = labels.size, max(1, KEPT // values.shape[1])
+    for first in range(0, n, few):
+        stop = min(first + few, n)
+        _look(values, start, labels, first, stop, rules, work)
+        if rules.mode == LOGITS:
+            set_grids(first, stop, work)
+            _sum(values, start, first, stop, few * values.shape[1], work)
+    if rules.mode == LOGITS:
+        take_own(work)
 
 
 @compiled
