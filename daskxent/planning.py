@@ -153,7 +153,8 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
     itemsize = predictions.dtype.itemsize
     step_bytes = inputs.rows_per_step * inputs.classes * itemsize
     total = (stop - start) * step_bytes
-    steps = min(_part_bytes(total, threads) // step_bytes, PART_ROWS // inputs.rows_per_step)
+    # Rounded up, or a last part would be left of the few rows that no other one took.
+    steps = min(-(-_part_bytes(total, threads) // step_bytes), PART_ROWS // inputs.rows_per_step)
     step = max(1, round(steps / grid)) * grid
     block = math.prod(blocks) * itemsize if blocks else min(step * step_bytes, BUFFERS)
     return Plan(

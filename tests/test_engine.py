@@ -323,6 +323,17 @@ def test_the_parts_of_a_plan_cover_every_row_once(data):
     assert all(start % grid == 0 for start, _ in spans)  # no chunk belongs to two parts
 
 
+@pytest.mark.parametrize("rows", [102_400, 99_991, 100_003])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_an_array_in_memory_is_cut_into_equal_parts(rows, threads):
+    with tiny(rows * 40 // 7):
+        sizes = [
+            stop - start for start, stop in dx.plan(np.zeros(rows, int), np.zeros((rows, 10), "f4"), threads=threads)
+        ]
+    assert len(sizes) % threads == 0
+    assert max(sizes) - min(sizes) < len(sizes)
+
+
 def test_a_plan_of_a_million_chunks_is_a_handful_of_integers():
     z = zarr.create_array({}, shape=(10**9, 10), dtype="float32", chunks=(1000, 10))
     labels = zarr.create_array({}, shape=(10**9,), dtype="uint8", chunks=(10**6,))
