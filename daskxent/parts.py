@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent import rows as scanning
+from daskxent.sources.align import Along
 from daskxent.sources.arrays import class_cuts
 from daskxent.state import NOT_FINITE, Question, State, merge_all, tally
 
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from daskxent.sources.arrays import Box
 
 # Labels and weights of up to this many rows are read at once.
-RUN_ROWS = 1 << 18
+RUN_ROWS = 1 << 19
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 128 << 20
 # Odd rows, and rows with dense or smoothed labels, are copied out this many bytes at a time.
 ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
@@ -113,7 +114,7 @@ def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
     """Read sparse labels and weights over a run of positions."""
     shape = _lengths(run)
     label_missing, weight_missing = (
-        None if question.on_missing == "raise" else np.zeros(shape, bool) for _ in range(2)
+        np.zeros(shape, bool) if _may_miss(along, question) else None for along in (inputs.labels, inputs.weights)
     )
     stored = None if inputs.dense else inputs.labels.read(run, label_missing).reshape(shape)
     labels, beyond = (None, None) if stored is None else (as_labels(stored), beyond_int64(stored))
@@ -124,6 +125,11 @@ def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
         weights = weights.read(run, weight_missing).astype(np.float64).reshape(shape)
     gone = [None if missing is None or not missing.any() else missing for missing in (label_missing, weight_missing)]
     return Beside(run, labels, weights, gone[0], gone[1], beyond)
+
+
+def _may_miss(along: Any, question: Question) -> bool:
+    """Tell whether labels or weights are in chunks of which some may count as filled."""
+    return question.on_missing != "raise" and isinstance(along, Along) and bool(along.source.blocks)
 
 
 def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:

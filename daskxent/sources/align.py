@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,22 +84,22 @@ class Inputs:
     axis: int
     dense: bool
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """Number of classes."""
         return int(self.predictions.shape[self.axis])
 
-    @property
+    @cached_property
     def positions(self) -> tuple[int, ...]:
         """Shape of the predictions without the class axis."""
         return _without(self.predictions.shape, self.axis)
 
-    @property
+    @cached_property
     def lead(self) -> int:
         """The axis of positions that is cut into parts: the first that is longer than 1."""
         return next((axis for axis, length in enumerate(self.positions) if length > 1), 0)
 
-    @property
+    @cached_property
     def rows_per_step(self) -> int:
         """Rows in one step along the lead axis; rows are numbered over all positions in C order."""
         return math.prod(self.positions[self.lead + 1 :])
