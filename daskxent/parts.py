@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Labels and weights of up to this many rows are read at once.
 RUN_ROWS = 1 << 19
 # In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
-PIECE_BYTES = 128 << 20
+PIECE_BYTES = 64 << 20
 # Odd rows, and rows with dense or smoothed labels, are copied out this many bytes at a time.
 ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
