@@ -313,13 +313,13 @@ def test_dask_arrays_outlive_a_worker(client, dump, wanted):
     assert disturbed(dx.stream(**held, client=client), {1: lambda: end(victim)}) == wanted
 
 
-def test_chunks_of_dask_arrays_that_kill_their_workers_are_named(client, values, monkeypatch):
+def test_chunks_of_dask_arrays_that_kill_their_workers_are_named(client, values):
     def deadly(block, block_info):
         if block_info[0]["chunk-location"][0] == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return block
 
-    monkeypatch.setattr(driver, "LAST_CHANCES", 0)
+    # All last chances are needed: of a deadly row of chunks one may still be running when its neighbour is tried alone.
     x = da.from_array(values["logits"], chunks=(40, 4)).map_blocks(deadly, dtype="float32")
     with pytest.raises(dx.Poisoned, match=r"^rows 200 to 239 kill the workers that evaluate them") as caught:
         dx.evaluate(values["labels"], x, client=client, **OPTIONS)
