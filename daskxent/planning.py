@@ -24,7 +24,7 @@ Part = tuple[int, int]  # start and stop along the lead axis
 # Scanning decoded float32 runs at 6 to 8 GB/s a thread and decoding at 0.5 to 1: a second of work.
 PART_BYTES = 512 << 20
 PARTS_PER_THREAD = 8
-# To hand over a part takes half a millisecond when all threads are busy: a fortieth of what scanning this much takes.
+# To hand over a part takes a third of a millisecond when all threads are busy: a twentieth of scanning this much.
 SMALLEST_PART_BYTES = 64 << 20
 # Many short rows make large labels and weights: 2**22 rows keep those of a part below 64 MB.
 PART_ROWS = 1 << 22
