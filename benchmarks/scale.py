@@ -91,7 +91,6 @@ def run_parts(options: argparse.Namespace) -> None:
 
 def run_workers(options: argparse.Namespace) -> None:
     """Evaluate a compressed dump on one worker and on two."""
-    planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 16 << 20
     dump = HERE / "data" / "scale.zarr"
     if not dump.exists():
         write(dump, options.megabytes)
