@@ -197,6 +197,8 @@ def _finished(question: Question, positions: tuple[int, ...], state: State) -> R
 def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
     """Evaluate as `evaluate` does and yield a report after each part; the last one is complete.
 
+    A stream that is closed or dropped before its end begins no more parts, and does not wait for those that run.
+
     Parameters
     ----------
     y_true, y_pred, **options
