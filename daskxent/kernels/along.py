@@ -11,11 +11,10 @@ from llvmlite import ir
 from numba import types
 
 from daskxent.kernels import instructions
-from daskxent.kernels.arithmetic import scaled, units
+from daskxent.kernels.arithmetic import counts, scaled
 from daskxent.kernels.compiling import inner, intrinsic, like, widen
 from daskxent.kernels.instructions import INT64, constant, splat
 from daskxent.kernels.vectors import VECTOR, Numbers, fold, higher, wide
-from daskxent.rows import MAGIC_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,7 @@ def two_largest(context, row):
     def code(ctx, builder, sig, args):
         source = Numbers(builder, ctx, row, args[0])
         lowest = constant(source.vector, float("-inf"))
-        never = ir.Constant(ir.VectorType(ir.IntType(1), VECTOR), [0] * VECTOR)
+        never = constant(ir.VectorType(ir.IntType(1), VECTOR), 0)
 
         def step(found, vectors, at):
             stepped = list(found)
@@ -105,6 +104,6 @@ def _sum_padded(context, row, ahead):
 def sum_probabilities(row, ahead):
     """Return the sum of the clipped probabilities of a row, likewise."""
     high, low = _sum_padded(row, ahead)
-    a, b = units(scaled(like(0.0, widen(row[0]))))
+    a, b = counts(scaled(like(0.0, widen(row[0]))))
     padded = -row.size % VECTOR
-    return high - padded * (a - MAGIC_BITS), low - padded * (b - MAGIC_BITS)
+    return high - padded * a, low - padded * b

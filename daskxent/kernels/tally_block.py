@@ -8,7 +8,7 @@ import numpy as np
 
 from daskxent.kernels.arithmetic import counts, grid, term, usual_base
 from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, inlined, inner
+from daskxent.kernels.compiling import borrowed, inlined, inner, widen
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
 from daskxent.kernels.sums import add_block, carry
 from daskxent.rows import EPSILON, PROBABILITY_BITS
@@ -93,6 +93,15 @@ def _tell(kind, row, counts, told):
     if counts[kind] < told.shape[1]:
         told[kind - IGNORED, counts[kind]] = row
     counts[kind] += 1
+
+
+@inner
+def holds(row, stop, value):
+    """Tell whether any of the first numbers of a row is a value."""
+    found = 0
+    for j in range(stop):
+        found += widen(row[j]) == value
+    return found > 0
 
 
 @inlined

@@ -20,6 +20,7 @@ from daskxent.kernels.tally_block import (
     borrowed_work,
     carry_all,
     fates,
+    holds,
     set_grids,
     settle,
     take_own,
@@ -146,16 +147,11 @@ def _earlier(values: Any, i: Any, label: Any, value: Any) -> Any:
 @overload(_earlier)
 def _earlier_typed(values, i, label, value):
     def of_rows(values, i, label, value):
-        found = False
-        for c in range(label):
-            found |= widen(values[i, c]) == value
-        return found
+        return holds(values[i], label, value)
 
     def of_maps(values, i, label, value):
-        found, (b, a) = False, divmod(i, values.shape[2])
-        for c in range(label):
-            found |= widen(values[b, c, a]) == value
-        return found
+        b, a = divmod(i, values.shape[2])
+        return holds(values[b, :, a], label, value)
 
     return of_maps if values.ndim == 3 else of_rows
 

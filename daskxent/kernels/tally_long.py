@@ -17,6 +17,7 @@ from daskxent.kernels.tally_block import (
     borrowed_work,
     carry_all,
     fates,
+    holds,
     set_grids,
     settle,
     take_own,
@@ -25,19 +26,20 @@ from daskxent.kernels.tally_block import (
 KEPT = 4096  # numbers of the rows that are looked at before they are summed
 
 
-def _row(values: Any, i: Any, room: Any, fresh: Any) -> Any:
-    """Return row i in one piece: copied into `room` if it does not lie in one, unless it is there already."""
+def _row(values: Any, i: Any, tile: Any, place: Any, fresh: Any) -> Any:
+    """Return row i in one piece: copied to a place in `tile` if it does not lie in one, unless it is there already."""
 
 
 @overload(_row)
-def _row_typed(values, i, room, fresh):
-    def copied(values, i, room, fresh):
+def _row_typed(values, i, tile, place, fresh):
+    def copied(values, i, tile, place, fresh):
+        room = tile[place * values.shape[1] : (place + 1) * values.shape[1]]
         if fresh:
             for j in range(room.size):
                 room[j] = widen(values[i, j])
         return room
 
-    return (lambda values, i, room, fresh: values[i]) if values.layout == "C" else copied
+    return (lambda values, i, tile, place, fresh: values[i]) if values.layout == "C" else copied
 
 
 @inner
@@ -63,15 +65,6 @@ def _find(row, unit):
 
 
 @inner
-def _holds(row, stop, value):
-    """Tell whether any of the first numbers of a row is a value."""
-    found = 0
-    for j in range(stop):
-        found += widen(row[j]) == value
-    return found > 0
-
-
-@inner
 def _above(row, value):
     """Count the numbers of a row above a value."""
     found = 0
@@ -84,30 +77,28 @@ def _above(row, value):
 def _look(values, start, labels, first, stop, rules, work):
     """Find what some rows are known by, and which are odd; sum the terms of probabilities, which need not wait."""
     unit, mass, ranks = rules.mode & PROBABILITIES != 0, rules.mode < NO_MASS, rules.tops.size > 0
-    classes = values.shape[1]
     for i in range(first, stop):
         if work.fate[i]:
             continue
-        row = _row(values, start + i, work.tile[(i - first) * classes : (i - first + 1) * classes], True)
+        row = _row(values, start + i, work.tile, i - first, True)
         target = widen(row[labels[i]])
         peak, second, fits = _find(row, unit)
         work.peak[i], work.second[i], work.target[i] = peak, second, target
-        work.best[i] = target == peak and (second < peak or not _holds(row, labels[i], peak))
+        work.best[i] = target == peak and (second < peak or not holds(row, labels[i], peak))
         if ranks:
             work.above[i] = _above(row, target)
         if not fits:
             work.fate[i] = ODD
         elif unit and mass:
-            work.high[i], work.low[i] = sum_probabilities(row, classes)
+            work.high[i], work.low[i] = sum_probabilities(row, row.size)
 
 
 @inlined
 def _sum(values, start, first, stop, ahead, work):
     """Sum the terms of some rows of logits."""
-    classes = values.shape[1]
     for i in range(first, stop):
         if not work.fate[i]:
-            row = _row(values, start + i, work.tile[(i - first) * classes : (i - first + 1) * classes], False)
+            row = _row(values, start + i, work.tile, i - first, False)
             work.high[i], work.low[i] = sum_logits(row, ahead, work.floor[i], work.around[i])
 
 

@@ -57,7 +57,7 @@ class Numbers:
         self.builder.store(numbers, self._place(at), align=self.kind.dtype.bitwidth // 8)
 
     def fetch(self, at: Any) -> None:
-        """Ask for what will be wanted soon, by its place as seen from this row."""
+        """Ask for what will be wanted soon, by its place as seen from this array."""
         builder, flag = self.builder, ir.IntType(32)
         place = builder.bitcast(builder.gep(self.data, [at]), ir.PointerType(ir.IntType(8)))
         kind = ir.FunctionType(ir.VoidType(), [place.type, flag, flag, flag])
