@@ -129,3 +129,9 @@ def test_profile(data):
     rows = rows_of(run("stages.py", "--small", "--data", data).partition("lz4")[0])
     assert [row[0] for row in rows] == ["read", "decode", "scan and tally", "labels and weights", "rest", "all"]
     assert all(int(row[3]) > 0 for row in rows[:4])
+
+
+def test_the_network_of_the_demo_can_be_trained():
+    table = [[int(weight) for weight in line.split()] for line in run("train_demo.py", 1).splitlines()]
+    assert [len(line) for line in table] == [32] * (64 + 10)
+    assert 10 < max(map(max, table)) < 100

@@ -38,6 +38,7 @@ LEVELS = {
     "losses": 4,
     "cli": 4,
     "demo": 4,
+    "demo_network": 4,
     "__init__": 4,
     "__main__": 5,
 }
@@ -56,6 +57,7 @@ SAME_LEVEL = {
     "metrics": {"losses"},
     "__init__": {"metrics", "losses"},
     "cli": {"demo"},
+    "demo": {"demo_network"},
 }
 
 

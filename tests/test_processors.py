@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 PROGRAM = """
 import numpy as np
@@ -23,19 +24,39 @@ for predictions, from_logits in ((x, True), (x.astype(np.float16), True), (p, Fa
 """
 
 
-def states(**environment):
-    command = [sys.executable, "-c", PROGRAM]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
+DEMO = """
+import hashlib
+
+from daskxent import demo
+
+rows = demo._RowSource(seed=0).read(0, 20_000)
+print(hashlib.sha256(b"".join(values.tobytes() for values in rows)).hexdigest())
+"""
 
 
-def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(tmp_path):
+@pytest.fixture
+def bare(tmp_path):
+    """Return the environment of a processor without wide vectors and fused operations."""
     # "generic" is any x86-64 (or any ARM) processor: no AVX, no FMA, no half precision in hardware. NumPy's names of
     # what it can do without are those of its version; it does not mind others.
-    bare = {
+    return {
         "NUMBA_CPU_NAME": "generic",
         "NUMBA_CPU_FEATURES": "",
         "NPY_DISABLE_CPU_FEATURES": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
-    assert states(**bare) == states()
+
+
+def output(program, **environment):
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
+
+
+def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(bare):
+    assert output(PROGRAM, **bare) == output(PROGRAM)
+
+
+@pytest.mark.parametrize("core", ["Nehalem", "Haswell"])  # what BLAS takes the processor for: without and with FMA
+def test_the_demo_is_the_same_on_other_processors(core, bare):
+    assert output(DEMO, **bare, OPENBLAS_CORETYPE=core) == output(DEMO)
