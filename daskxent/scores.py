@@ -10,10 +10,16 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from daskxent.elementary import power_of_two
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOSS, HIT, HIT_IN_TOP = "loss", "hit", "hit_in_top_"
+LN2 = 0.6931471805599453
+FAR = 2000.0  # beyond it e**x is 0 or infinite
 
 
 class Score(NamedTuple):
@@ -71,12 +77,16 @@ def _same(mean: float) -> float:
 
 
 def _bits(mean: float) -> float:
-    return mean / math.log(2)
+    return mean / LN2
 
 
 def _perplexity(mean: float) -> float:
+    """Return e**mean; not math.exp, whose last bit is another one on processors that do not fuse operations."""
+    if math.isnan(mean):
+        return mean
+    n, p = power_of_two(np.array([min(max(mean, -FAR), FAR)]))
     try:
-        return math.exp(mean)
+        return math.ldexp(float(p[0]), int(n[0]))
     except OverflowError:
         return math.inf
 

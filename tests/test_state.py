@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from decimal import Decimal, localcontext
 from functools import reduce
 
 import numpy as np
@@ -375,11 +376,20 @@ def test_a_question_asks_each_statistic_once():
     assert not Question(("accuracy",), 10).needs_loss
 
 
-@pytest.mark.parametrize("mean", [0.0, 1e-12, 0.5, 5.0, 700.0, math.nan, math.inf])
+@pytest.mark.parametrize("mean", [0.0, 1e-12, 0.5, 5.0, 700.0, 709.7, -0.5, -700.0])
 def test_perplexity_and_bits_are_made_of_the_mean(mean):
-    assert np.array_equal(scores.find("bits").finish(mean), mean / math.log(2), equal_nan=True)
-    assert np.array_equal(scores.find("perplexity").finish(mean), np.exp(mean), equal_nan=True)
-    assert scores.find("perplexity").finish(1e4) == math.inf
+    with localcontext(prec=60):
+        nats, ln2 = Decimal(mean), Decimal(2).ln()
+        wanted = {"bits": float(nats / ln2), "perplexity": float(nats.exp())}
+    for name, value in wanted.items():
+        assert abs(scores.find(name).finish(mean) - value) <= 2 * np.spacing(abs(value)), name  # as test_elementary
+
+
+def test_perplexity_and_bits_of_a_mean_beyond_all_bounds():
+    means = [math.inf, 1e300, 710.0, -1e300, -math.inf, math.nan]
+    assert list(map(repr, map(scores.find("perplexity").finish, means))) == ["inf"] * 3 + ["0.0"] * 2 + ["nan"]
+    assert [scores.find("bits").finish(mean) for mean in (math.inf, -math.inf)] == [math.inf, -math.inf]
+    assert math.isnan(scores.find("bits").finish(math.nan))
 
 
 def test_ties_at_the_boundary_are_in_the_top_and_the_lowest_class_is_best():
