@@ -307,7 +307,8 @@ def test_demo_writes_once_and_evaluates(tmp_path):
         done = subprocess.run(
             [*ENTRY_POINTS[0], "demo", "--size", "1MB"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert done.stderr == ""
+        # On a slow machine where nobody has compiled the scans before, that is told.
+        assert done.stderr.strip() in {"", "Compiling the scans, which is done once and kept ..."}
         return table(done.stdout)
 
     first = demo()
