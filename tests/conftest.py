@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 
@@ -6,6 +7,9 @@ from daskxent.sources import arrays
 
 # Read by Keras when it is first imported: the reference needs no deep-learning framework.
 os.environ.setdefault("KERAS_BACKEND", "numpy")
+
+# Shells start what runs in the background with SIGINT ignored; the programs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["sabotage.py"]  # which workers load, not pytest: it needs what only they are given
 

@@ -296,7 +296,7 @@ def test_interrupted(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "Interrupted"
+    assert "Interrupted" in err.splitlines()  # the last line, unless the bar is drawn once more when it is taken away
     assert "Traceback" not in err
 
 
