@@ -4,12 +4,14 @@ PYTHON ?= python3
 SIZE ?= 1GB
 BENCH ?=
 SCALE ?=
+REV ?= HEAD~1
+AGAINST ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench faults profile scale shootout clean
+.PHONY: help demo test lint format bench against faults profile scale shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
@@ -36,6 +38,9 @@ format: .venv/lint.stamp ## Format the code and mend what ruff can mend
 bench: .venv/bench.stamp ## Compare speed and memory with what was promised, and with zarr, Dask and torch (BENCH='--rounds 3')
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
+against: .venv/against.stamp ## Compare bits, times and memory with those of another revision (REV=HEAD~1 AGAINST='--bits')
+	$(BIN)/python benchmarks/against.py $(REV) $(AGAINST)
+
 profile: .venv/bench.stamp ## Show where the time of an evaluation goes
 	$(BIN)/python benchmarks/stages.py
 
@@ -46,7 +51,7 @@ shootout: .venv/demo.stamp ## Compare answers with those of other packages; the 
 	$(BIN)/python benchmarks/shootout.py --readme README.md
 
 clean: ## Remove the environment, caches, and the data of demo and bench
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers benchmarks/.against
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that its installation was finished for the pyproject.toml of that time.
@@ -63,6 +68,10 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 
 .venv/bench.stamp: pyproject.toml .venv/pip.stamp
 	$(PIP) --editable '.[bfloat16]'
+	@touch $@
+
+.venv/against.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable '.[bfloat16,distributed]'
 	@touch $@
 
 .venv/test.stamp: pyproject.toml .venv/pip.stamp
