@@ -11,7 +11,18 @@ from typing import Any
 
 import reads
 import scans
-from harness import THREADS, Case, Found, Measured, Row, Step, in_turn, unfinished
+from harness import (
+    THREADS,
+    Case,
+    Found,
+    Measured,
+    Row,
+    Step,
+    in_turn,
+    peak_memory,
+    resident_memory,
+    unfinished,
+)
 
 CHUNKS = 1_000_000
 LARGE_CHUNK = 250_000  # rows: 1 GB
@@ -63,7 +74,6 @@ def memory(**dump: Any) -> Measured:
 
     import daskxent as dx
     from daskxent import engine, kernels  # noqa: F401
-    from daskxent.cli import peak_memory
 
     # numba puts off most of its own imports, 60 MB, until it meets the first function.
     numba.njit("int64(int64)", cache=True)(nothing)
@@ -82,17 +92,6 @@ def nothing(number: int) -> int:
     return number
 
 
-def resident_memory() -> int:
-    """Return what this process holds, in bytes; where that cannot be known, the most it has held."""
-    from daskxent.cli import peak_memory
-
-    try:
-        with open("/proc/self/statm") as numbers:
-            return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return peak_memory()
-
-
 IMPORT = """
 import time, numpy
 start = time.perf_counter()
@@ -101,8 +100,8 @@ print(time.perf_counter() - start)
 """
 
 
-def start_up(**dump: Any) -> Measured:
-    """Time the import, the help, and evaluations by a new process: as always, and as the first one ever."""
+def start_up(first: bool = True, **dump: Any) -> Measured:
+    """Time the import, the help, and evaluations by a new process: as always, and `first` as the first one ever."""
     path = reads.place(**dump)
     command = [sys.executable, "-m", "daskxent"]
     evaluation = [*command, "evaluate", "--from-logits", path / "labels", path / "logits"]
@@ -110,6 +109,8 @@ def start_up(**dump: Any) -> Measured:
     found = {"import": [float(loaded)]}
     for name, arguments in (("help", [*command, "--help"]), ("evaluate", evaluation)):
         found[name] = [run_program(arguments)[0]]
+    if not first:
+        return found
     with tempfile.TemporaryDirectory() as empty:
         seconds, said = run_program(evaluation, NUMBA_CACHE_DIR=empty)
     return found | {"first": [seconds], "said": [float("Compiling" in said)]}
