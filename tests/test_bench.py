@@ -20,10 +20,20 @@ TARGETS = {
     "scan-half": 4,
     "scan-probabilities": 1,
     "scan-maps": 1,
+    "dense": 1,
+    "smoothed": 1,
+    "losses": 1,
+    "unnormalised": 1,
+    "nan": 1,
+    "top-5": 1,
+    "blocks": 1,
+    "dask": 1,
     "read-zstd": 2,
     "read-lz4": 2,
     "read-none": 2,
     "read-zstd-sharded": 2,
+    "read-split": 1,
+    "read-dask": 2,
     "chunks": 4,
     "plan": 2,
     "memory-0.8-GB": 1,
@@ -83,7 +93,11 @@ def test_steps_exist(programs):
             json.dumps(step.arguments)
 
 
-@pytest.mark.parametrize("case", ["scan-100", "scan-half", "read-none", "chunks", "plan", "memory-0*", "growth"])
+SMALL = ["scan-100", "scan-half", "dense", "losses", "nan", "blocks", "dask", "read-none", "read-split", "read-dask"]
+SMALL += ["chunks", "plan", "memory-0*", "growth"]
+
+
+@pytest.mark.parametrize("case", SMALL)
 def test_small(case, data):
     text = run("bench.py", "--small", "--rounds", 1, "--without-torch", "--data", data, "--only", case)
     rows = rows_of(text)
