@@ -3,7 +3,7 @@
     make against REV=84d66a7
     python benchmarks/against.py 84d66a7 --bits
 
-The exit status is 1 if any answer differs.
+The exit status is 1 if any answer differs, or cannot be had.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main() -> None:
         print(*(each.name for each in options.steps), sep="\n")
         return
     other = of_tree(options.tree) if options.tree else of_revision(options.revision, options.builds)
-    sides: tuple[Side, Side] = (other, this_tree())
+    sides: tuple[Side, Side] = (other, this_tree(other.python))
     print(f"{sides[1].name} against {sides[0].name}\n", flush=True)
     if other.note:
         print(f"note: {other.note}\n", flush=True)
@@ -64,8 +64,9 @@ def main() -> None:
         same = bits.compare(sides, options.seed, questions, options.shown, not options.without_texts)
         print(flush=True)
     if options.times or not options.bits:
-        table = times.compare(sides, options.steps, options.rounds)
-        print(table)
+        table, failed = times.compare(sides, options.steps, options.rounds)
+        print(table, *failed, sep="\n")
+        same = same and not failed
         if options.markdown:
             options.markdown.write_text(f"{table}\n", encoding="utf-8")
     sys.exit(not same)

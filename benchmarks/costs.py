@@ -103,17 +103,28 @@ print(time.perf_counter() - start)
 def start_up(first: bool = True, **dump: Any) -> Measured:
     """Time the import, the help, and evaluations by a new process: as always, and `first` as the first one ever."""
     path = reads.place(**dump)
-    command = [sys.executable, "-m", "daskxent"]
+    python = [sys.executable, "-P"]  # not the package that is in this directory, but the one that is installed
+    command = [*python, "-m", "daskxent"]
     evaluation = [*command, "evaluate", "--from-logits", path / "labels", path / "logits"]
-    loaded = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
+    loaded = subprocess.run([*python, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
     found = {"import": [float(loaded)]}
     for name, arguments in (("help", [*command, "--help"]), ("evaluate", evaluation)):
+        before = of_children()
         found[name] = [run_program(arguments)[0]]
+        found[f"{name}, cpu"] = [of_children() - before]
     if not first:
         return found
     with tempfile.TemporaryDirectory() as empty:
         seconds, said = run_program(evaluation, NUMBA_CACHE_DIR=empty)
     return found | {"first": [seconds], "said": [float("Compiling" in said)]}
+
+
+def of_children() -> float:
+    """Return the seconds that the cores have spent on the programs that were run."""
+    import resource
+
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def run_program(arguments: list[Any], **environment: str) -> tuple[float, str]:

@@ -31,8 +31,8 @@ class Side(NamedTuple):
         return Path(self.run("-P", "-c", "import daskxent; print(daskxent.__file__)").strip()).parent
 
 
-def of_tree(tree: Path, name: str = "") -> Side:
-    """Return the side of a tree of sources, run by this Python.
+def of_tree(tree: Path, name: str = "", python: str = sys.executable) -> Side:
+    """Return the side of a tree of sources, run by this Python or another one.
 
     Raises
     ------
@@ -40,20 +40,27 @@ def of_tree(tree: Path, name: str = "") -> Side:
         There is no package in it.
     """
     tree = tree.resolve()
-    side = Side(name or str(tree), sys.executable, {"PYTHONPATH": str(tree)})
+    side = Side(name or tree.name, python, {"PYTHONPATH": str(tree)})
     if not (tree / "daskxent" / "__init__.py").is_file():
         raise SystemExit(f"there is no daskxent in {tree}")
-    return checked(side, tree)
+    if not (found := side.imported()).is_relative_to(tree):
+        raise SystemExit(f"{side.name}: imports {found}, which is not in {tree}")
+    return side
 
 
-def this_tree() -> Side:
-    """Return the side of the tree that this file is in, changes that are not committed included."""
+def this_tree(python: str) -> Side:
+    """Return the side of the tree that this file is in, changes that are not committed included.
+
+    It is run by the Python of the other side, as the packages beside daskxent have a part in how long an import takes.
+    """
     described = git("describe", "--always", "--dirty", "--abbrev=7", "--exclude=*") or "no git"
-    return of_tree(ROOT, f"this tree ({described})")
+    return of_tree(ROOT, f"this tree ({described})", python)
 
 
 def of_revision(revision: str, builds: Path) -> Side:
-    """Return the side of a revision: exported and installed, unless it is there, with the versions installed here.
+    """Return the side of a revision: exported, and what it needs installed with the versions there are here.
+
+    It is imported from its sources, as this tree is: an import takes longer or shorter from elsewhere.
 
     Raises
     ------
@@ -63,7 +70,10 @@ def of_revision(revision: str, builds: Path) -> Side:
     commit = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
     if not commit:
         raise SystemExit(f"there is no revision {revision!r} in {ROOT}")
-    home, name = builds.resolve() / commit[:12], f"{revision} ({commit[:7]})" if revision != commit[:7] else revision
+    home, name = (
+        builds.resolve() / commit[:12],
+        revision if commit.startswith(revision) else f"{revision} ({commit[:7]})",
+    )
     sources, environment, stamp = home / "sources", home / "venv", home / "installed.txt"
     if not sources.exists():
         export(commit, sources)
@@ -73,18 +83,10 @@ def of_revision(revision: str, builds: Path) -> Side:
             install(sources, environment, versions)
         except subprocess.CalledProcessError as error:
             why = (error.stderr or str(error)).strip().splitlines()[-1]
-            note = f"{name} could not be installed ({why}); its sources are run by this Python instead"
+            note = f"what {name} needs could not be installed ({why}); it is run by this Python instead"
             return of_tree(sources, name)._replace(note=note)
         stamp.write_text(versions)
-    return checked(Side(name, str(environment / "bin" / "python"), {"PYTHONPATH": ""}), environment)
-
-
-def checked(side: Side, home: Path) -> Side:
-    """Return a side if what it imports is its own."""
-    found = side.imported()
-    if not found.is_relative_to(home):
-        raise SystemExit(f"{side.name}: imports {found}, which is not in {home}")
-    return side
+    return of_tree(sources, name, str(environment / "bin" / "python"))
 
 
 def git(*arguments: str) -> str:
@@ -115,7 +117,7 @@ def installed() -> str:
 
 
 def install(sources: Path, environment: Path, versions: str) -> None:
-    """Install a tree in an environment of its own, with these versions of what it depends on."""
+    """Install a tree, and with it what it depends on, in these versions, in an environment of its own."""
     print(f"installing {sources} in {environment}", file=sys.stderr)
     venv.create(environment, with_pip=True, clear=True)
     constraints = environment / "constraints.txt"

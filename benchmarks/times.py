@@ -1,6 +1,7 @@
 """Take the steps of the benchmarks that run daskxent on two sides in turn, and compare seconds and memory."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -52,25 +53,30 @@ def chosen(data: Path, scale: float, only: list[str]) -> list[Timed]:
     return [each for each in timed(data, scale) if any(fnmatch(each.name, asked) for asked in only)]
 
 
-def compare(sides: tuple[Side, Side], steps: list[Timed], rounds: int) -> str:
-    """Take steps on both sides, in turn, and return a table.
-
-    Raises
-    ------
-    SystemExit
-        The sides gave different answers, in any bit.
-    """
+def compare(sides: tuple[Side, Side], steps: list[Timed], rounds: int) -> tuple[str, list[str]]:
+    """Take steps on both sides, in turn; return a table, and which steps failed or gave other answers, in any bit."""
     first, second = (side.name.split(" (")[0] for side in sides)
     header = ["what", f"{first}, s", f"{second}, s", "ratio", "by round", "of cpu", f"{first}, MB", f"{second}, MB"]
     header.append("ratio")
-    rows = []
+    rows, failed = [], []
     for name, before, step in steps:
         on = {side.name: step._replace(python=side.python, environment=side.environment) for side in sides}
-        rows += compared(name, sides, measure(Case(name, before, on, lambda found: [], tolerance=0), rounds))
+        try:
+            found = measure(Case(name, before, on, lambda found: [], tolerance=0), rounds)
+        except (SystemExit, subprocess.CalledProcessError) as error:
+            failed.append(str(error) if isinstance(error, SystemExit) else f"{name}: a step failed")
+            continue
+        rows += compared(name, sides, found)
         print(*laid_out([header, rows[-1]]), sep="\n", file=sys.stderr)
-    ratios = [float(row[3]) for row in rows]
-    summary = f"Times: {min(ratios):.2f} to {max(ratios):.2f}, median {median(ratios):.2f}."
-    return "\n".join([*laid_out([header, *rows]), "", summary])
+    return "\n".join([*laid_out([header, *rows]), "", *summary(rows)]), failed
+
+
+def summary(rows: list[list[str]]) -> Iterator[str]:
+    """Say in a line each how far the ratios of times, of cpu and of memory reach."""
+    for what, column in (("times", 3), ("cpu", 5), ("memory", 8)):
+        ratios = [float(row[column]) for row in rows if row[column]]
+        if ratios:
+            yield f"{what}: ratios of {min(ratios):.2f} to {max(ratios):.2f}, median {median(ratios):.2f}"
 
 
 def compared(name: str, sides: tuple[Side, Side], found: Found) -> Iterator[list[str]]:
