@@ -176,7 +176,7 @@ def answer(asked: Question, folder: Path) -> dict[str, Any]:
 
 def _anywhere(text: str, folder: Path) -> str:
     """Take out of a text what differs from run to run: places on disk and in memory."""
-    return re.sub(r"0x[0-9a-f]{6,}", "0x...", text.replace(str(folder), "..."))
+    return re.sub(r"0x[0-9a-f]{6,}|memory://\d+", "0x...", text.replace(str(folder), "..."))
 
 
 def lines(seed: int, numbers: list[int]) -> Iterator[str]:

@@ -57,9 +57,9 @@ def ask(side: Side, seed: int, questions: int) -> Answers:
     found: Answers = []
     crashes = 0
     while len(found) < questions:
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as folder:
             command = [side.python, str(ANSWERS), "--seed", str(seed), "--range", str(len(found)), str(questions)]
-            environment = os.environ | side.environment
+            environment = os.environ | side.environment | {"TMPDIR": folder}  # of which a crash leaves nothing
             with subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             ) as process:

@@ -1,75 +1,24 @@
-"""Thousands of random questions to put to two revisions: what is asked, of which arrays, stored in which way.
+"""Thousands of random questions to put to two revisions.
 
-A question is made of its number and a seed alone, so that each process makes its own, and of sizes that lie on both
-sides of every limit at which the package goes another way.
+A question is made of its number and a seed alone, so that each process makes its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import drawn
 import numpy as np
 from drawn import Draw
+from question import MOST, Question, basic, laid, size, storable, without_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-DTYPES = {"f4": 8, "f2": 3, "bfloat16": 3, "f8": 4}
-# Where the package changes its way: lanes, tiles, pieces, vectors, rows kept, NumPy or compiled. Each with its
-# neighbours.
-LIMITS = (16, 32, 56, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 12288, 16384)
-EDGES = [1, 2, 3, *(limit + by for limit in LIMITS for by in (-1, 0, 1)), 20_000]
-MOST = 1 << 17  # predictions, but for the large questions
-ON_DISK = ("npy", "zarr2", "zarr3", "sharded")
 EVERY = 150  # one question in so many is a large one
-
-
-class Question(NamedTuple):
-    """What is asked, and of what.
-
-    Attributes
-    ----------
-    call : str
-        A function of `answers`.
-    y_true, y_pred, sample_weight : arrays, or a number or None for weights
-    options : dict
-        What else the call is given.
-    stored : dict
-        By the name of an array how it is stored: see `stored.keep`.
-    extra : dict
-        What the function of `answers` wants to know beyond that.
-    """
-
-    call: str
-    y_true: Any
-    y_pred: NDArray[Any]
-    sample_weight: Any
-    options: dict[str, Any]
-    stored: dict[str, dict[str, Any]]
-    extra: dict[str, Any]
-
-    def described(self) -> dict[str, Any]:
-        """Return all but the arrays, of which it says what they are."""
-        arrays = {name: _shown(getattr(self, name)) for name in ("y_true", "y_pred", "sample_weight")}
-        return {"call": self.call, **arrays, "options": self.options, "stored": self.stored, "extra": self.extra}
-
-    def digest(self) -> str:
-        """Return a digest of the arrays: both revisions must be given the same."""
-        found = hashlib.sha256()
-        for given in (self.y_true, self.y_pred, self.sample_weight):
-            found.update(
-                np.ascontiguousarray(given).tobytes() if isinstance(given, np.ndarray) else repr(given).encode()
-            )
-        return found.hexdigest()[:16]
-
-
-def _shown(given: Any) -> Any:
-    return f"{given.dtype} {given.shape}" if isinstance(given, np.ndarray) else repr(given)
 
 
 def question(seed: int, number: int) -> Question:
@@ -78,95 +27,6 @@ def question(seed: int, number: int) -> Question:
     if number % EVERY == EVERY - 1:
         return LARGE[number // EVERY % len(LARGE)](draw)
     return storable(draw.weighted(FAMILIES)(draw))
-
-
-# --- What is common to all. ---
-
-
-def size(draw: Draw) -> tuple[int, int]:
-    """Return a number of rows and of classes."""
-    kind = draw.below(100)
-    if kind < 40:
-        return 1 + draw.below(60), 1 + draw.below(70)
-    if kind < 65:
-        return 1 + draw.below(700), 1 + draw.below(150)
-    if kind < 90:
-        classes = draw.among(EDGES)
-        fits = [rows for rows in EDGES if rows * classes <= MOST] or [1]
-        return draw.among(fits[-20:] if draw.chance(70) else fits), classes
-    return 1 + draw.below(12), 1_000 + draw.below(19_001)
-
-
-def shaped(draw: Draw, rows: int) -> tuple[int, ...]:
-    """Return the shape of about so many positions."""
-    if draw.chance(65):
-        return (rows,)
-    first = 1 + draw.below(min(rows, 6))
-    rest = -(-rows // first)
-    if draw.chance(50):
-        return draw.among([(first, rest), (rest, first)])
-    second = 1 + draw.below(min(rest, 5))
-    return (first, second, -(-rest // second))
-
-
-def laid(draw: Draw, values: NDArray[Any], positions: tuple[int, ...], axis: int) -> NDArray[Any]:
-    """Return (rows, classes) values as an array with the class axis in its place."""
-    return np.ascontiguousarray(np.moveaxis(values.reshape(*positions, -1), -1, axis))
-
-
-def metrics(draw: Draw, classes: int) -> list[str]:
-    """Return a choice of metrics; deep tops as well, and a few deeper than there are classes."""
-    k = draw.among([1, 2, 3, 5, 5, 10, max(1, classes // 2), max(1, classes - 1), classes])
-    known = ["crossentropy", "accuracy", f"top_{k}_accuracy", "perplexity", "bits", f"top_{1 + draw.below(7)}_accuracy"]
-    chosen = [name for name in known if draw.chance(45)]
-    return chosen or ["crossentropy", "accuracy"]
-
-
-def basic(draw: Draw, rows: int, classes: int, dense: bool | None = None) -> Question:
-    """Return an evaluation of arrays in memory."""
-    positions = shaped(draw, rows)
-    rows, dtype, from_logits = math.prod(positions), draw.weighted(DTYPES), draw.chance(65)
-    ndim = len(positions) + 1
-    axis = -1 if draw.chance(55) else draw.among(range(-ndim, ndim))
-    values = drawn.predictions(draw, rows, classes, dtype, from_logits)
-    options: dict[str, Any] = {"metrics": metrics(draw, classes)}
-    options |= {"from_logits": True} if from_logits else {}
-    options |= {"axis": axis} if axis != -1 or draw.chance(20) else {}
-    options |= {"label_smoothing": draw.among([0.1, 0.3, 1.0, 1e-6])} if draw.chance(10) else {}
-    if dense is None:
-        dense = draw.chance(16)
-    if dense:
-        y_true = laid(draw, drawn.dense(draw, rows, classes), positions, axis)
-    else:
-        y_true = sparse(draw, values, positions, axis, options)
-    with np.errstate(invalid="ignore"):  # signalling NaN
-        invalid = not np.isfinite(values.astype(np.float64)).all() or draw.chance(30)
-    options |= {"on_invalid": draw.weighted({"raise": 1, "skip": 3, "count": 3})} if invalid else {}
-    options |= {"allow_negative_weights": True} if draw.chance(30) else {}
-    y_pred = laid(draw, values, positions, axis)
-    if dtype == "bfloat16" and draw.chance(50):
-        y_pred, options["view"] = y_pred.view("u2"), "bfloat16"
-    extra = {"threads": 1 + draw.below(2)}
-    return Question("evaluate", y_true, y_pred, drawn.weights(draw, positions), options, {}, extra)
-
-
-def sparse(
-    draw: Draw, values: NDArray[Any], positions: tuple[int, ...], axis: int, options: dict[str, Any]
-) -> NDArray[Any]:
-    """Return integer labels; what goes with them is put into the options."""
-    classes = values.shape[1]
-    found = drawn.labels(draw, values)
-    if draw.chance(20):
-        options["ignore_class"] = draw.among([-1, 0, classes - 1, 255, draw.below(classes)])
-        if draw.chance(70):
-            found[draw.rows(len(found), 20)] = options["ignore_class"]
-    if draw.chance(12):
-        drawn.misplaced(draw, found, classes)
-        options["on_invalid"] = draw.among(["raise", "skip", "skip", "count", "count"])
-    labels = drawn.in_some_dtype(draw, found).reshape(positions)
-    if draw.chance(10):
-        labels = np.expand_dims(labels, draw.among([-1, axis]))
-    return labels
 
 
 # --- Families. ---
@@ -187,9 +47,14 @@ def stored(draw: Draw, kinds: tuple[str, ...] = ("zarr3", "zarr3", "zarr2", "sha
     how = {"y_pred": chunked(draw, asked.y_pred.shape, draw.among(kinds), most)}
     for name in ("y_true", "sample_weight"):
         given = getattr(asked, name)
-        along = draw.chance(60) and isinstance(given, np.ndarray) and given.ndim
+        along = draw.chance(70) and isinstance(given, np.ndarray) and given.ndim
         how[name] = chunked(draw, given.shape, draw.among(kinds), most) if along else {"kind": "plain"}
-    return asked._replace(stored=how)
+        if along and draw.chance(12):
+            how[name] = {"kind": "dask", "chunks": tuple(draw.cuts(n) for n in given.shape)}
+    asked = delayed(draw, asked._replace(stored=how)) if draw.chance(6) else asked._replace(stored=how)
+    for each in how.values() if racing(asked) else ():
+        each["empty"] = True  # else chunks of zeros are missing
+    return asked
 
 
 def chunked(draw: Draw, shape: tuple[int, ...], kind: str, most: int) -> dict[str, Any]:
@@ -201,17 +66,29 @@ def chunked(draw: Draw, shape: tuple[int, ...], kind: str, most: int) -> dict[st
     how: dict[str, Any] = {"kind": kind, "chunks": chunks, "opened": draw.chance(20)}
     if kind == "sharded":
         how["shards"] = tuple(chunk * (1 + draw.below(3)) for chunk in chunks)
-    how["codec"] = draw.among(["zstd", "blosc", "none", "gzip"])
+    # What is not usual (another order of axes or bytes, a store in memory) is read in other ways.
+    how["codec"] = draw.weighted({"zstd": 4, "blosc": 4, "none": 4, "gzip": 2, "lz4": 1, "zlib": 1, "checked": 2})
+    how["unusual"] = draw.weighted({"": 20, "turned": 1, "swapped": 1, "memory": 2})
     return how
+
+
+def racing(asked: Question) -> bool:
+    """Tell whether tasks race: which error is raised is then a matter of chance."""
+    return asked.call == "delayed" or any(how["kind"] == "dask" for how in asked.stored.values())
+
+
+def delayed(draw: Draw, asked: Question) -> Question:
+    """Return the same evaluation, as a Delayed."""
+    return asked._replace(call="delayed", extra=asked.extra | {"split_every": draw.among([None, 2, 3])})
 
 
 def with_gaps(draw: Draw) -> Question:
     """Return an evaluation of zarr arrays of which some chunks are not stored."""
     asked = stored(draw, ("zarr3", "zarr2"), most=20)
     for name in ("y_true", "y_pred", "sample_weight"):
-        if draw.chance(60):
-            asked.stored[name]["gaps"] = 1 + draw.below(3)
-    chosen = draw.weighted({"fill": 6, "raise": 2, None: 2})
+        if draw.chance(60) and "codec" in asked.stored[name]:
+            asked.stored[name] |= {"gaps": 1 + draw.below(3), "unusual": ""}
+    chosen = draw.weighted({"fill": 6, "raise": 2, None: 2} if not racing(asked) else {"fill": 1})
     return asked._replace(options=asked.options | ({"on_missing": chosen} if chosen else {}))
 
 
@@ -223,9 +100,8 @@ def lazy(draw: Draw, rows: int = 0, classes: int = 0) -> Question:
         given = getattr(asked, name)
         if isinstance(given, np.ndarray) and (name == "y_pred" or draw.chance(50)):
             how[name] = {"kind": "dask", "chunks": tuple(draw.cuts(n) for n in given.shape)}
-    call = "delayed" if draw.chance(15) else "evaluate"
-    extra = asked.extra | ({"split_every": draw.among([None, 2, 3])} if call == "delayed" else {})
-    return asked._replace(call=call, stored=how, extra=extra)
+    asked = asked._replace(stored=how)
+    return delayed(draw, asked) if draw.chance(15) else asked
 
 
 def blocks(draw: Draw) -> Question:
@@ -253,7 +129,8 @@ def in_two_ranges(draw: Draw) -> Question:
 def journaled(draw: Draw) -> Question:
     asked = stored(draw)
     for how in asked.stored.values():
-        how["opened"] = False  # what is to be verified must have been given as a path
+        if "codec" in how:
+            how |= {"opened": False, "unusual": ""}  # what is to be verified must have been given as a path
     return asked._replace(call="journaled")
 
 
@@ -268,14 +145,28 @@ def loss(draw: Draw) -> Question:
     other = "label_smoothing" if dense else "ignore_class"
     options |= {other: asked.options[other]} if other in asked.options else {}
     name = "categorical_crossentropy" if dense else "sparse_categorical_crossentropy"
-    if any(how["kind"] == "dask" for how in asked.stored.values()):
+    if racing(asked):
         asked = without_errors(asked)
-    asked = asked._replace(options=options, y_pred=_as_numbers(asked), extra={"name": name})
+    asked = as_keras_takes_it(draw, asked)._replace(options=options, extra={"name": name})
     if draw.chance(35):
         return asked._replace(call="loss_function")
     chosen = draw.among(["none", None, "sum", "sum_over_batch_size", "mean_with_sample_weight", "auto", "mean"])
     options |= {"reduction": chosen} | ({"dtype": draw.among(["float64", "float16"])} if draw.chance(40) else {})
     return asked._replace(call="loss_class")
+
+
+def as_keras_takes_it(draw: Draw, asked: Question) -> Question:
+    """Return arrays for losses and metrics: without a view, sometimes lists, float labels, or no rows at all."""
+    asked = asked._replace(y_pred=_as_numbers(asked))
+    if draw.chance(10):
+        asked = asked._replace(y_true=asked.y_true.astype(draw.among(["f4", "f8"])))
+    if draw.chance(6) and asked.y_pred.size < 2_000:
+        return asked._replace(stored=asked.stored | {"y_pred": {"kind": "lists"}})
+    if draw.chance(3):
+        axis = asked.options.get("axis", -1) % asked.y_pred.ndim
+        y_true, y_pred = asked.y_true[:0], asked.y_pred[:, :0] if axis == 0 else asked.y_pred[:0]
+        return asked._replace(y_true=y_true, y_pred=y_pred, sample_weight=None, stored={})
+    return asked
 
 
 def metric(draw: Draw) -> Question:
@@ -297,7 +188,8 @@ def metric(draw: Draw) -> Question:
     options |= {"dtype": "float64"} if draw.chance(50) else {}
     steps = asked.y_pred.shape[1 if options.get("axis", -1) in (0, -asked.y_pred.ndim) else 0]
     extra = {"name": name, "cuts": draw.cuts(steps, 4), "merged": draw.chance(40), "axis": options.get("axis", -1)}
-    return asked._replace(call="metric", y_pred=_as_numbers(asked), options=options, extra=extra)
+    asked = as_keras_takes_it(draw, asked)
+    return asked._replace(call="metric", stored={}, options=options, extra=extra)
 
 
 def misfit(draw: Draw) -> Question:
@@ -333,19 +225,6 @@ def on_a_cluster(draw: Draw) -> Question:
     return without_errors(asked)._replace(extra={"cluster": True})
 
 
-def without_errors(asked: Question) -> Question:
-    """Return a question without invalid labels and weights: where tasks race, any of them raises the error."""
-    classes, weights = asked.y_pred.shape[asked.options.get("axis", -1)], asked.sample_weight
-    if weights is not None:
-        weights = np.nan_to_num(weights) if isinstance(weights, np.ndarray) else 0.5
-    if asked.y_true.shape == asked.y_pred.shape:
-        labels = np.nan_to_num(asked.y_true)
-    else:
-        inside = (asked.y_true >= 0) & (asked.y_true < classes) | (asked.y_true == asked.options.get("ignore_class"))
-        labels = np.where(inside, asked.y_true, asked.y_true.dtype.type(0))
-    return asked._replace(y_true=labels, sample_weight=weights)
-
-
 FAMILIES: dict[Callable[[Draw], Question], int] = {
     in_memory: 38, stored: 18, lazy: 11, blocks: 7, with_gaps: 3, streamed: 2, in_two_ranges: 2, journaled: 1,
     loss: 9, metric: 5, misfit: 2, on_a_cluster: 2,
@@ -355,16 +234,6 @@ FAMILIES: dict[Callable[[Draw], Question], int] = {
 def _rows_and_classes(asked: Question) -> tuple[int, int]:
     classes = asked.y_pred.shape[asked.options.get("axis", -1)]
     return asked.y_pred.size // classes, classes
-
-
-def storable(asked: Question) -> Question:
-    """Return a question whose bfloat16 predictions, if they go to disk, go there as bits."""
-    how = asked.stored.get("y_pred", {"kind": "plain"})
-    if asked.y_pred.dtype.name != "bfloat16" or {how["kind"], how.get("of")}.isdisjoint(ON_DISK):
-        return asked
-    if asked.call in ("loss_function", "loss_class", "metric"):
-        return asked._replace(stored={name: each for name, each in asked.stored.items() if name != "y_pred"})
-    return asked._replace(y_pred=asked.y_pred.view("u2"), options=asked.options | {"view": "bfloat16"})
 
 
 def _as_numbers(asked: Question) -> NDArray[Any]:

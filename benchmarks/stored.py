@@ -105,33 +105,44 @@ def _blocks(given: NDArray[Any], how: dict[str, Any], path: Path) -> Any:
 def _zarr(given: NDArray[Any], how: dict[str, Any], path: Path) -> Any:
     import zarr
 
-    values = _bits(given)
-    two = how["kind"] == "zarr2"
-    shards = {"shards": how["shards"]} if how["kind"] == "sharded" else {}
-    compressor = _compressor(how.get("codec", "zstd"), two, values.dtype.itemsize)
+    values, two, unusual = _bits(given), how["kind"] == "zarr2", how.get("unusual", "")
+    if unusual == "swapped":
+        values = values.astype(values.dtype.newbyteorder())
+    options: dict[str, Any] = {"shards": how["shards"]} if how["kind"] == "sharded" else {}
+    if unusual == "turned" and two:
+        options["order"] = "F"
+    elif unusual == "turned":
+        options["filters"] = [zarr.codecs.TransposeCodec(order=tuple(reversed(range(values.ndim))))]
+    store = zarr.storage.MemoryStore() if unusual == "memory" else str(path)
+    compressors = _compressors(how.get("codec", "zstd"), two, values.dtype.itemsize)
     array = zarr.create_array(
-        str(path), shape=values.shape, chunks=how["chunks"], dtype=values.dtype, compressors=compressor,
-        zarr_format=2 if two else 3, **shards,
+        store, shape=values.shape, chunks=how["chunks"], dtype=values.dtype, compressors=compressors,
+        zarr_format=2 if two else 3, config={"write_empty_chunks": how.get("empty", False)}, **options,
     )  # fmt: skip
     array[...] = values
     if "gaps" in how:
         _drop(path, how["gaps"])
-    return zarr.open_array(str(path), mode="r") if how.get("opened") else str(path)
+    if how.get("opened") or unusual == "memory":
+        return zarr.open_array(store, mode="r")
+    return store
 
 
-def _compressor(codec: str, two: bool, itemsize: int) -> Any:
+def _compressors(codec: str, two: bool, itemsize: int) -> Any:
+    """Return what zarr is to compress with; what only one format has is zstd for the other."""
     if codec == "none":
         return None
     if two:
         import numcodecs
 
-        known = {"zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc("lz4", shuffle=1), "gzip": numcodecs.GZip(1)}
-        return known[codec]
-    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+        known = {"blosc": numcodecs.Blosc("lz4", shuffle=1), "gzip": numcodecs.GZip(1), "zlib": numcodecs.Zlib(1)}
+        return (known | {"lz4": numcodecs.LZ4()}).get(codec, numcodecs.Zstd())
+    from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-    if codec == "blosc":
-        return BloscCodec(cname="lz4", shuffle="shuffle", typesize=itemsize)
-    return {"zstd": ZstdCodec, "gzip": GzipCodec}[codec]()
+    if codec == "checked":
+        return [ZstdCodec(), Crc32cCodec()]
+    return {"blosc": BloscCodec(cname="lz4", shuffle="shuffle", typesize=itemsize), "gzip": GzipCodec()}.get(
+        codec, ZstdCodec()
+    )
 
 
 def _drop(path: Path, count: int) -> None:
