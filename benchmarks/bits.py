@@ -64,7 +64,7 @@ def ask(side: Side, seed: int, questions: int) -> Answers:
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             ) as process:
                 assert process.stdout is not None
-                for line in process.stdout:
+                for line in filter(_whole, process.stdout):
                     found.append(json.loads(line))
                     if len(found) % 500 == 0:
                         print(f"{side.name}: {len(found):,} of {questions:,} questions", file=sys.stderr)
@@ -79,6 +79,10 @@ def ask(side: Side, seed: int, questions: int) -> Answers:
         last = said.splitlines()[-1] if said else ""
         found.append({"number": len(found), "answer": {"crash": f"status {process.returncode}: {last}"}})
     return found
+
+
+def _whole(line: str) -> bool:
+    return line.endswith("\n")
 
 
 def differences(one: Any, other: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:

@@ -192,8 +192,8 @@ def lazy(data: Path, scale: float) -> Case:
 
     def rows(found: Found) -> Iterator[Row]:
         ours, what = size / found("dask arrays"), "dask arrays of zarr, zstd"
-        yield Row.faster(what, ours, "our own read of it", size / found("paths"), 0.3)
-        yield Row.faster(what, ours, "dask.array", size / found("dask.array"), 1)
+        yield Row.faster(what, ours, "our own read of it", size / found("paths"), 0.5)
+        yield Row.faster(what, ours, "dask.array", size / found("dask.array"), 2)
 
     steps = {
         "dask arrays": Step("reads.evaluate", dump | {"lazy": True}),
