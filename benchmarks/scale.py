@@ -24,8 +24,8 @@ from invented import Invented, chunk
 
 import daskxent as dx
 from daskxent import engine, planning
+from daskxent.numbers.state import Question
 from daskxent.sources import align
-from daskxent.state import Question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,17 +32,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent import planning
+from daskxent.numbers.state import merge_all
 from daskxent.parts import Work
 from daskxent.report import ClusterLost, Poisoned, Stalled
 from daskxent.runners import IN_FLIGHT, Attempt, Done, Graph
-from daskxent.state import merge_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from daskxent.numbers.state import Question
     from daskxent.planning import Part, Plan
     from daskxent.sources import Inputs
-    from daskxent.state import Question
 
 LOOK_AROUND = 1.0  # seconds between looks at the workers
 WORKER_TIMEOUT = 300.0

@@ -20,12 +20,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from daskxent import planning
+from daskxent.numbers.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
 from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
-from daskxent.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,8 +16,8 @@ import zlib
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from daskxent.numbers.state import State, merge_all
 from daskxent.report import differences
-from daskxent.state import State, merge_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

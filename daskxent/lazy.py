@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent import parts
-from daskxent import rows as scanning
+from daskxent.numbers import records as scanning
+from daskxent.numbers.state import Question, State, merge_all, tally
 from daskxent.planning import Plan
 from daskxent.sources import Along, Inputs, is_dask
 from daskxent.sources.arrays import Memory, plain
-from daskxent.state import Question, State, merge_all, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from daskxent.rows import Rows
+    from daskxent.numbers.records import Rows
     from daskxent.sources.arrays import Box
 
 

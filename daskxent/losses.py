@@ -20,22 +20,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent import elementary, engine, lazy, parts, planning
-from daskxent.exact import ExactSum, ratio
+from daskxent import engine, lazy, parts, planning
 from daskxent.lazy import Chunk
+from daskxent.numbers import elementary
+from daskxent.numbers.exact import ExactSum, ratio
+from daskxent.numbers.records import EPSILON, clip_target, dtype_of, total_probability
+from daskxent.numbers.state import Question, State, complain
+from daskxent.numbers.statistics import LOSS
 from daskxent.options import flag, ignored
-from daskxent.rows import EPSILON, clip_target, dtype_of, total_probability
-from daskxent.scores import LOSS
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
-from daskxent.state import Question, State, complain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from daskxent.rows import Rows
+    from daskxent.numbers.records import Rows
     from daskxent.sources.arrays import Box
 
 __all__ = [

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent.exact import ExactSum, ratio
 from daskxent.losses import ask, open_inputs, result_dtype, total
+from daskxent.numbers.exact import ExactSum, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from daskxent import scores
+from daskxent.numbers import statistics
 from daskxent.sources import whole
 
 
@@ -61,5 +61,5 @@ def metric_names(given: Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise ValueError("metrics: expected at least one name")
     for name in names:
-        scores.find(name)
+        statistics.find(name)
     return names

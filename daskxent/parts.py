@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent import rows as scanning
+from daskxent.numbers import records as scanning
+from daskxent.numbers.state import NOT_FINITE, Question, State, merge_all, tally
 from daskxent.sources.align import Along
 from daskxent.sources.arrays import class_cuts
-from daskxent.state import NOT_FINITE, Question, State, merge_all, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.kernels import Tally
-    from daskxent.rows import Rows
+    from daskxent.numbers.records import Rows
     from daskxent.sources import Inputs
     from daskxent.sources.arrays import Box
 

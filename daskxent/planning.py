@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from daskxent.numbers.state import Question
     from daskxent.sources import Inputs
-    from daskxent.state import Question
 
 Part = tuple[int, int]  # start and stop along the lead axis
 

@@ -8,9 +8,9 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from daskxent import scores
-from daskxent.exact import ratio
-from daskxent.state import AUDIT, Question, State
+from daskxent.numbers import statistics
+from daskxent.numbers.exact import ratio
+from daskxent.numbers.state import AUDIT, Question, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ class Report:
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
         if name not in self.question.metrics:
             raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
-        score = scores.find(name)
+        score = statistics.find(name)
         total = self.state.totals.get(score.statistic)
         return score.finish(ratio(total, self.state.weight)) if total is not None else math.nan
 
@@ -160,7 +160,7 @@ class Report:
     @property
     def clipped_share(self) -> float:
         """Share of the summed loss that comes from rows whose label's probability was clipped."""
-        total = self.state.totals.get(scores.LOSS)
+        total = self.state.totals.get(statistics.LOSS)
         return ratio(self.state.clipped_loss, total) if total and total.units else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
-        shown = [(name, _with_unit(value, scores.find(name).unit)) for name, value in self.metrics.items()]
+        shown = [(name, _with_unit(value, statistics.find(name).unit)) for name, value in self.metrics.items()]
         done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
         shown += [("rows", done), ("weight", f"{self.weight:,.10g}")]
         if self.elapsed:

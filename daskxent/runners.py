@@ -15,17 +15,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daskxent import planning
+from daskxent.numbers.state import merge_all
 from daskxent.parts import Work
 from daskxent.report import Unreadable
 from daskxent.sources import tiny, whole
-from daskxent.state import merge_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from daskxent.numbers.state import Question, State
     from daskxent.planning import Part, Plan
     from daskxent.sources import Inputs
-    from daskxent.state import Question, State
 
 IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
 RETRIES = 4

@@ -10,8 +10,8 @@ from strategies import stored
 
 import daskxent as dx
 from daskxent import parts
+from daskxent.numbers.state import AUDIT
 from daskxent.report import Report
-from daskxent.state import AUDIT
 
 ROWS, CLASSES = 40, 5
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")

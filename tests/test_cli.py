@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from daskxent import cli, engine
+from daskxent.numbers.state import Question, State
 from daskxent.report import IncompleteResult, Report
-from daskxent.state import Question, State
 
 SCRIPTS = Path(sys.executable).parent
 ENTRY_POINTS = [[str(SCRIPTS / "daskxent")], [sys.executable, "-m", "daskxent"], [str(SCRIPTS / "dask"), "xent"]]

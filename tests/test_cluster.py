@@ -8,8 +8,8 @@ from distributed import Client, LocalCluster
 
 import daskxent as dx
 from daskxent import cluster, planning
-from daskxent.exact import ExactSum
-from daskxent.state import AUDIT, FIRST, Finding, State
+from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.state import AUDIT, FIRST, Finding, State
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 OPTIONS = {"from_logits": True, "metrics": METRICS, "on_invalid": "skip"}

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from daskxent import elementary
+from daskxent.numbers import elementary
 
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
 PIECES = [(F4, elementary.LN2_F4), (F8, elementary.LN2_F8)]

@@ -24,11 +24,11 @@ from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
 from daskxent import parts, planning
+from daskxent.numbers.state import State
 from daskxent.report import Report
 from daskxent.sources import arrays
 from daskxent.sources.arrays import Npy, Zarr
 from daskxent.sources.chunks import Chunks
-from daskxent.state import State
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 

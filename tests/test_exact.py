@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import MANY
 
-from daskxent.exact import ExactSum, ratio
+from daskxent.numbers.exact import ExactSum, ratio
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HARD = st.sampled_from([5e-324, -5e-324, 2.2e-308, 1e-300, 1e300, -1e300, 1.7e308, 0.1, -0.0, 1.0, 2.0**53, 1e16])

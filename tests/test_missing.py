@@ -8,7 +8,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 import daskxent as dx
-from daskxent.state import AUDIT
+from daskxent.numbers.state import AUDIT
 
 ROWS, CLASSES = 48, 6
 LAYOUTS = ("v2", "v3", "sharded")

@@ -16,55 +16,27 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "daskxent"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# DESIGN.md: a module imports from lower levels only.
-LEVELS = {
-    "rows": 0,
-    "elementary": 0,
-    "exact": 0,
-    "state": 1,
-    "scores": 1,
-    "kernels": 1,
-    "report": 2,
-    "sources": 2,
-    "planning": 2,
-    "options": 2,
-    "parts": 2,
-    "journal": 2,
-    "engine": 3,
-    "lazy": 3,
-    "runners": 3,
-    "cluster": 3,
-    "metrics": 4,
-    "losses": 4,
-    "cli": 4,
-    "demo": 4,
-    "__init__": 4,
-    "__main__": 5,
-}
-# Modules that may import others of their own level, and which.
-SAME_LEVEL = {
-    "rows": {"elementary"},
-    "state": {"scores"},
-    "kernels": {"state", "scores"},
-    "parts": {"sources"},
-    "journal": {"report"},
-    "planning": {"sources"},
-    "options": {"sources"},
-    "runners": {"lazy"},
-    "cluster": {"lazy", "runners"},
-    "engine": {"lazy", "runners", "cluster"},
-    "metrics": {"losses"},
-    "__init__": {"metrics", "losses"},
-    "cli": {"demo"},
-}
+# DESIGN.md: every module imports from earlier ones only.
+ORDER = re.findall(
+    r"\S+",
+    """
+numbers numbers.elementary numbers.exact numbers.records numbers.statistics numbers.state
+sources.encoded sources.chunks sources.arrays sources.align sources sources.fingerprint
+kernels.compiling kernels.instructions kernels.arithmetic kernels.vectors kernels.along kernels.blocks kernels.across
+kernels.records kernels.scan_long kernels.scan_lanes kernels.scans kernels.crossentropy kernels.sums
+kernels.tally_block kernels.tally_lanes kernels.tally_long kernels.tallies kernels
+report journal options planning parts lazy runners cluster engine
+demo losses metrics cli __init__ __main__
+""",
+)
 
 
-def unit(path: Path) -> str:
-    """Name the module, or the subpackage, that a file belongs to."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def module_of(path: Path) -> str:
+    """Name a module as `ORDER` does."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".").replace(".__init__", "")
 
 
-def imported_units(path: Path) -> Iterator[str]:
+def imported_modules(path: Path) -> Iterator[str]:
     """Name our modules that a file imports, at its top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -75,9 +47,10 @@ def imported_units(path: Path) -> Iterator[str]:
             continue
         for name in names:
             package, _, rest = name.partition(".")
+            while rest and rest not in ORDER:
+                rest = rest.rpartition(".")[0]
             if package == "daskxent":
-                first = rest.partition(".")[0]
-                yield first if first in LEVELS else "__init__"
+                yield rest or "__init__"
 
 
 def public_objects() -> Iterator[tuple[str, object]]:
@@ -89,16 +62,14 @@ def public_objects() -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downwards(path):
-    here = unit(path)
-    allowed = {name for name, level in LEVELS.items() if level < LEVELS[here]}
-    allowed |= SAME_LEVEL.get(here, set()) | {here}
-    assert set(imported_units(path)) <= allowed
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_a_module_imports_from_earlier_ones_only(path):
+    here = module_of(path)
+    assert set(imported_modules(path)) <= {here, *ORDER[: ORDER.index(here)]}
 
 
-def test_every_level_is_of_a_module():
-    assert {unit(path) for path in MODULES} == set(LEVELS)
+def test_the_order_names_every_module_once():
+    assert sorted(map(module_of, MODULES)) == sorted(ORDER)
 
 
 def test_no_file_is_named_for_nothing_in_particular():
@@ -127,7 +98,9 @@ def test_import_is_light():
 
 def test_design_names_every_module():
     design = (ROOT / "DESIGN.md").read_text()
-    names = {f"{name}/" if (PACKAGE / name).is_dir() else f"{name}.py" for name in LEVELS}
+    names = {
+        f"{top}/" if (PACKAGE / top).is_dir() else f"{top}.py" for top in (name.partition(".")[0] for name in ORDER)
+    }
     assert sorted(name for name in names if name not in design) == []
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from strategies import MANY, SOME, labels, logits, partitions, probabilities, weights
 
 import daskxent as dx
-from daskxent import scores
-from daskxent.exact import ExactSum
-from daskxent.rows import losses, scan
-from daskxent.state import AUDIT, FIRST, Finding, Question, State, complain, tally
+from daskxent.numbers import statistics
+from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.records import losses, scan
+from daskxent.numbers.state import AUDIT, FIRST, Finding, Question, State, complain, tally
 
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy", "perplexity", "bits")
 ROUNDING = 2.0**-52  # one product and one quotient are rounded, each to half a unit in the last place
@@ -377,9 +377,9 @@ def test_a_question_asks_each_statistic_once():
 
 @pytest.mark.parametrize("mean", [0.0, 1e-12, 0.5, 5.0, 700.0, math.nan, math.inf])
 def test_perplexity_and_bits_are_made_of_the_mean(mean):
-    assert np.array_equal(scores.find("bits").finish(mean), mean / math.log(2), equal_nan=True)
-    assert np.array_equal(scores.find("perplexity").finish(mean), np.exp(mean), equal_nan=True)
-    assert scores.find("perplexity").finish(1e4) == math.inf
+    assert np.array_equal(statistics.find("bits").finish(mean), mean / math.log(2), equal_nan=True)
+    assert np.array_equal(statistics.find("perplexity").finish(mean), np.exp(mean), equal_nan=True)
+    assert statistics.find("perplexity").finish(1e4) == math.inf
 
 
 def test_ties_at_the_boundary_are_in_the_top_and_the_lowest_class_is_best():

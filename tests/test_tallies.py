@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daskxent import rows
 from daskxent.kernels import Tally
 from daskxent.kernels.blocks import LONG, plain
-from daskxent.state import Question, State, tally
+from daskxent.numbers import records as rows
+from daskxent.numbers.state import Question, State, tally
 from tests.test_kernels import DTYPES, predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from daskxent import elementary
 from daskxent.kernels import instructions
 from daskxent.kernels.compiling import bits_of, from_bits, inner, intrinsic, overload
 from daskxent.kernels.instructions import INT64
-from daskxent.rows import GRIDS, HUGE, HUGE_BASE, MAGIC, MAGIC_BITS, NO_BASE, REACH, REST_BITS
+from daskxent.numbers import elementary
+from daskxent.numbers.records import GRIDS, HUGE, HUGE_BASE, MAGIC, MAGIC_BITS, NO_BASE, REACH, REST_BITS
 
 G4, G8 = GRIDS[np.dtype(np.float32)], GRIDS[np.dtype(np.float64)]
 SUMS = max(grid.levels * grid.integers for grid in GRIDS.values())

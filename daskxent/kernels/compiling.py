@@ -25,7 +25,7 @@ overload: Any = extending.overload
 _PACKAGE = files("daskxent")
 # Everything that ends up in compiled code: these modules, and those whose numbers they take.
 SOURCES = (
-    *("elementary.py", "exact.py", "rows.py", "state.py"),
+    *(f"numbers/{name}.py" for name in ("elementary", "exact", "records", "state", "statistics")),
     *sorted(f"kernels/{file.name}" for file in _PACKAGE.joinpath("kernels").iterdir() if file.name.endswith(".py")),
 )
 _DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import types
 
-from daskxent import elementary
 from daskxent.kernels.arithmetic import clip, exp, grid_of, scaled, units
 from daskxent.kernels.blocks import LANES, PROBABILITIES, mode_of, plain
 from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload
 from daskxent.kernels.records import borrowed_rows
-from daskxent.rows import GRIDS, HAS_NAN, HUGE_BASE, MAGIC_BITS, PROBABILITY_BITS, REST_BITS, Rows
+from daskxent.numbers import elementary
+from daskxent.numbers.records import GRIDS, HAS_NAN, HUGE_BASE, MAGIC_BITS, PROBABILITY_BITS, REST_BITS, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

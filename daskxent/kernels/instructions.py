@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from daskxent import elementary
 from daskxent.kernels.compiling import has
-from daskxent.rows import EPSILON, MAGIC, MAGIC_BITS, PROBABILITY_BITS, REST_BITS
+from daskxent.numbers import elementary
+from daskxent.numbers.records import EPSILON, MAGIC, MAGIC_BITS, PROBABILITY_BITS, REST_BITS
 
 _BITS = {"float": (32, 23), "double": (64, 52)}  # of a number, and of its fraction
 INT64 = ir.IntType(64)

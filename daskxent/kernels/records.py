@@ -9,7 +9,7 @@ import numpy as np
 from daskxent.kernels.arithmetic import SUMS, add_term, base_of, grid_of
 from daskxent.kernels.blocks import CHUNK, LANES, PIECE, PITCH
 from daskxent.kernels.compiling import borrowed, inner, like
-from daskxent.rows import HAS_NAN, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, PROBABILITY_BASE, Rows
+from daskxent.numbers.records import HAS_NAN, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, PROBABILITY_BASE, Rows
 
 
 class Work(NamedTuple):

@@ -23,7 +23,7 @@ from daskxent.kernels.arithmetic import (
 from daskxent.kernels.blocks import CHUNK, LANES, LOGITS, PITCH, PROBABILITIES
 from daskxent.kernels.compiling import inner, overload, widen
 from daskxent.kernels.records import join, keep, outside, sum_odd, zero
-from daskxent.rows import HAS_NAN, MAGIC_BITS, NO_BASE, PROBABILITY_BASE
+from daskxent.numbers.records import HAS_NAN, MAGIC_BITS, NO_BASE, PROBABILITY_BASE
 
 
 def _load_lanes(values: Any, start: int, at: int, classes: int, n: int, tile: Any) -> None:

@@ -20,7 +20,7 @@ from daskxent.kernels.arithmetic import (
 from daskxent.kernels.blocks import CHUNK, GROUP, GROUP_BITS, NO_MASS, PIECE, PROBABILITIES
 from daskxent.kernels.compiling import inner, like, widen
 from daskxent.kernels.records import join, keep, outside, sum_odd, zero
-from daskxent.rows import MAGIC_BITS, NO_BASE, PROBABILITY_BASE
+from daskxent.numbers.records import MAGIC_BITS, NO_BASE, PROBABILITY_BASE
 
 
 @inner

@@ -11,7 +11,7 @@ from daskxent.kernels.compiling import borrowed, compiled, overload
 from daskxent.kernels.records import borrowed_rows, borrowed_work, work_for
 from daskxent.kernels.scan_lanes import scan_lanes
 from daskxent.kernels.scan_long import scan_long
-from daskxent.rows import Rows, empty
+from daskxent.numbers.records import Rows, empty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daskxent.exact import UNIT_BITS, ExactSum
 from daskxent.kernels.blocks import LANES, plain
 from daskxent.kernels.compiling import bits_of, compiled, inner
+from daskxent.numbers.exact import UNIT_BITS, ExactSum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent import scores
-from daskxent.exact import ExactSum
 from daskxent.kernels.blocks import LANES, LONG, arrange, mode_of, plain
 from daskxent.kernels.sums import LIMBS, exact
 from daskxent.kernels.tally_block import (
@@ -31,7 +29,9 @@ from daskxent.kernels.tally_block import (
 )
 from daskxent.kernels.tally_lanes import tally_lanes
 from daskxent.kernels.tally_long import tally_long
-from daskxent.state import FIRST, SUM_TOLERANCE, Finding, Question, State
+from daskxent.numbers import statistics
+from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.state import FIRST, SUM_TOLERANCE, Finding, Question, State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Tally:
 
     def __init__(self, question: Question) -> None:
         self.question = question
-        tops = [scores.depth(statistic) for statistic in question.statistics if scores.depth(statistic)]
+        tops = [statistics.depth(statistic) for statistic in question.statistics if statistics.depth(statistic)]
         self.rules = Rules(
             mode_of(not question.from_logits, question.needs_loss),
             question.classes,
@@ -129,8 +129,8 @@ class Tally:
     def state(self) -> State:
         """Return the sums so far, without audit and coverage."""
         question, used = self.question, int(self.counts[USED])
-        names = [scores.HIT, *(f"{scores.HIT_IN_TOP}{k}" for k in self.rules.tops.tolist())]
-        sums = {scores.LOSS: exact(self.limbs[LOSS])}
+        names = [statistics.HIT, *(f"{statistics.HIT_IN_TOP}{k}" for k in self.rules.tops.tolist())]
+        sums = {statistics.LOSS: exact(self.limbs[LOSS])}
         for at, name in enumerate(names):
             sums[name] = exact(self.limbs[HIT + at]) if self.weighted else ExactSum.whole(int(self.counts[SEEN + at]))
         weight = exact(self.limbs[WEIGHT]) if self.weighted else ExactSum.whole(used)

@@ -11,7 +11,7 @@ from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
 from daskxent.kernels.compiling import borrowed, inlined, inner, widen
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
 from daskxent.kernels.sums import add_block, carry
-from daskxent.rows import EPSILON, PROBABILITY_BITS
+from daskxent.numbers.records import EPSILON, PROBABILITY_BITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent import scores
-from daskxent.exact import ExactSum
-from daskxent.rows import EPSILON, HAS_NAN, MOST_CLASSES, OUTSIDE_UNIT, Rows, total_probability
+from daskxent.numbers import statistics
+from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.records import EPSILON, HAS_NAN, MOST_CLASSES, OUTSIDE_UNIT, Rows, total_probability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +54,7 @@ class Question:
     Parameters
     ----------
     metrics : tuple of str
-        Names known to `scores.find`.
+        Names known to `statistics.find`.
     classes : int
         Number of classes.
     from_logits : bool
@@ -90,12 +90,12 @@ class Question:
     @property
     def statistics(self) -> tuple[str, ...]:
         """The statistics of a row that the metrics need, each once."""
-        return tuple(dict.fromkeys(scores.find(name).statistic for name in self.metrics))
+        return tuple(dict.fromkeys(statistics.find(name).statistic for name in self.metrics))
 
     @property
     def needs_loss(self) -> bool:
         """Whether any metric is made of the loss."""
-        return scores.LOSS in self.statistics
+        return statistics.LOSS in self.statistics
 
     @property
     def whole_rows(self) -> bool:
@@ -105,7 +105,7 @@ class Question:
     @property
     def top(self) -> int:
         """How many of a row's largest values are needed."""
-        return max(map(scores.depth, self.statistics), default=0)
+        return max(map(statistics.depth, self.statistics), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +281,12 @@ def tally(
     nan = (rows.flags & HAS_NAN).astype(bool)
     totals = {}
     for statistic in question.statistics:
-        if statistic == scores.LOSS:
+        if statistic == statistics.LOSS:
             assert losses is not None
             known = np.where(sort["invalid"], np.nan, losses)
             totals[statistic] = _loss_total(known, weights, used)
         else:
-            k = scores.depth(statistic)
+            k = statistics.depth(statistic)
             hit = (rows.target >= rows.top[:, k - 1]) if k else (rows.best == labels)
             hit &= used & ~nan & ~sort["invalid"]
             totals[statistic] = ExactSum.whole(int(hit.sum())) if weights is None else ExactSum.of(weights[hit])

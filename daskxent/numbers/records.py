@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent import elementary
+from daskxent.numbers import elementary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

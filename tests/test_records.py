@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from strategies import ANY, DTYPES, FINITE, MANY, SOME, logits, partitions, probabilities
 
 from daskxent import kernels
-from daskxent import rows as scanning
-from daskxent.rows import Rows, dense_losses, empty, losses, merge, scan
+from daskxent.numbers import records as scanning
+from daskxent.numbers.records import Rows, dense_losses, empty, losses, merge, scan
 
 TOP = 4
 WIDE = (np.dtype(np.float32), np.dtype(np.float64))

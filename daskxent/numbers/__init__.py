@@ -1,0 +1,1 @@
+"""The definition of the numbers, in NumPy and the standard library alone."""
