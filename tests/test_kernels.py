@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import daskxent
 from daskxent import kernels
-from daskxent.kernels import compiling, crossentropy, sums
+from daskxent.kernels import crossentropy, sums
+from daskxent.kernels.llvm import compiling
 from daskxent.numbers import records as rows
 from daskxent.numbers.exact import ExactSum
 

@@ -9,10 +9,10 @@ still in the cache when the next one wants it. There are two ways through a bloc
 
 Both cut the class axis into pieces that fit the cache and join the pieces as `rows.merge` does, to the same bits.
 
-The modules, in the order in which they are read: `compiling`, `instructions`, `arithmetic`, `vectors` with `along` and
-`across`, and `blocks`, which all others use; `records`, `scan_long`, `scan_lanes` and `scans`, from predictions to
-records; `crossentropy`, from records to losses; `sums`; and `tally_block`, `tally_long`, `tally_lanes` and `tallies`,
-all of that in one call, for rows without anything odd. Nothing is compiled before it is first called.
+The modules, in the order in which they are read: `blocks`, `llvm` (the instructions and loops that numba lacks) and
+`arithmetic`, which all others use; `records`, `scan_long`, `scan_lanes` and `scans`, from predictions to records;
+`crossentropy`, from records to losses; `sums`; and `tally_block`, `tally_long`, `tally_lanes` and `tallies`, all of
+that in one call, for rows without anything odd. Nothing is compiled before it is first called.
 """
 
 from daskxent.kernels.crossentropy import losses

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from daskxent.kernels import instructions
-from daskxent.kernels.compiling import bits_of, from_bits, inner, intrinsic, overload
-from daskxent.kernels.instructions import INT64
+from daskxent.kernels.llvm import instructions
+from daskxent.kernels.llvm.compiling import bits_of, from_bits, inner, intrinsic, overload
+from daskxent.kernels.llvm.instructions import INT64
 from daskxent.numbers import elementary
 from daskxent.numbers.records import GRIDS, HUGE, HUGE_BASE, MAGIC, MAGIC_BITS, NO_BASE, REACH, REST_BITS
 

@@ -9,7 +9,7 @@ from numba import types
 
 from daskxent.kernels.arithmetic import clip, exp, grid_of, scaled, units
 from daskxent.kernels.blocks import LANES, PROBABILITIES, mode_of, plain
-from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload
+from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload
 from daskxent.kernels.records import borrowed_rows
 from daskxent.numbers import elementary
 from daskxent.numbers.records import GRIDS, HAS_NAN, HUGE_BASE, MAGIC_BITS, PROBABILITY_BITS, REST_BITS, Rows

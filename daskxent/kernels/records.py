@@ -8,7 +8,7 @@ import numpy as np
 
 from daskxent.kernels.arithmetic import SUMS, add_term, base_of, grid_of
 from daskxent.kernels.blocks import CHUNK, LANES, PIECE, PITCH
-from daskxent.kernels.compiling import borrowed, inner, like
+from daskxent.kernels.llvm.compiling import borrowed, inner, like
 from daskxent.numbers.records import HAS_NAN, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, PROBABILITY_BASE, Rows
 
 

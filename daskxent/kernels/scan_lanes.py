@@ -21,7 +21,7 @@ from daskxent.kernels.arithmetic import (
     usual_base,
 )
 from daskxent.kernels.blocks import CHUNK, LANES, LOGITS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import inner, overload, widen
+from daskxent.kernels.llvm.compiling import inner, overload, widen
 from daskxent.kernels.records import join, keep, outside, sum_odd, zero
 from daskxent.numbers.records import HAS_NAN, MAGIC_BITS, NO_BASE, PROBABILITY_BASE
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from daskxent.kernels.along import two_largest
 from daskxent.kernels.arithmetic import (
     add_term,
     base_of,
@@ -18,7 +17,8 @@ from daskxent.kernels.arithmetic import (
     units_by_level,
 )
 from daskxent.kernels.blocks import CHUNK, GROUP, GROUP_BITS, NO_MASS, PIECE, PROBABILITIES
-from daskxent.kernels.compiling import inner, like, widen
+from daskxent.kernels.llvm.along import two_largest
+from daskxent.kernels.llvm.compiling import inner, like, widen
 from daskxent.kernels.records import join, keep, outside, sum_odd, zero
 from daskxent.numbers.records import MAGIC_BITS, NO_BASE, PROBABILITY_BASE
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, LONG_RECORDS, arrange, mode_of, plain
-from daskxent.kernels.compiling import borrowed, compiled, overload
+from daskxent.kernels.llvm.compiling import borrowed, compiled, overload
 from daskxent.kernels.records import borrowed_rows, borrowed_work, work_for
 from daskxent.kernels.scan_lanes import scan_lanes
 from daskxent.kernels.scan_long import scan_long

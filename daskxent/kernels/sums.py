@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, plain
-from daskxent.kernels.compiling import bits_of, compiled, inner
+from daskxent.kernels.llvm.compiling import bits_of, compiled, inner
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
 
 if TYPE_CHECKING:

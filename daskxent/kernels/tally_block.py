@@ -8,8 +8,8 @@ import numpy as np
 
 from daskxent.kernels.arithmetic import counts, grid, term, usual_base
 from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, inlined, inner, widen
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
+from daskxent.kernels.llvm.compiling import borrowed, inlined, inner, widen
 from daskxent.kernels.sums import add_block, carry
 from daskxent.numbers.records import EPSILON, PROBABILITY_BITS
 

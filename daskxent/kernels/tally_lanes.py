@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
 
-from daskxent.kernels.across import lane_logits, lane_peaks, lane_probabilities
 from daskxent.kernels.arithmetic import is_usual
 from daskxent.kernels.blocks import CHUNK, LANES, LOGITS, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.compiling import borrowed, compiled, inlined, intrinsic, like, overload, widen, widened
+from daskxent.kernels.llvm.across import lane_logits, lane_peaks, lane_probabilities
+from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, like, overload, widen
+from daskxent.kernels.llvm.transpose import SQUARE, transpose
+from daskxent.kernels.llvm.vectors import VECTOR
 from daskxent.kernels.scan_lanes import load_maps
 from daskxent.kernels.tally_block import (
     LOSS,
@@ -25,41 +25,6 @@ from daskxent.kernels.tally_block import (
     settle,
     take_own,
 )
-from daskxent.kernels.vectors import VECTOR
-
-_SQUARE = 16  # rows and classes that are transposed in registers at a time
-
-
-@intrinsic
-def _transpose(context, values, row, column, tile, at):
-    """Widen 16 rows of 16 classes of a contiguous array into ``tile[at + class * PITCH + row]``."""
-
-    def code(ctx, builder, sig, args):
-        source, target = (ctx.make_array(sig.args[k])(ctx, builder, args[k]) for k in (0, 3))
-        pitch = builder.extract_value(source.shape, 1)
-        begin = builder.add(builder.mul(args[1], pitch), args[2])
-        rows = []
-        for k in range(_SQUARE):
-            place = builder.gep(source.data, [builder.add(begin, builder.mul(pitch, pitch.type(k)))])
-            number = source.data.type.pointee
-            place = builder.bitcast(place, ir.PointerType(ir.VectorType(number, _SQUARE)))
-            vector = builder.load(place, align=sig.args[0].dtype.bitwidth // 8)
-            rows.append(widened(builder, sig.args[0].dtype, vector, _SQUARE))
-        for by in (8, 4, 2, 1):
-            low = [lane if not lane & by else _SQUARE + lane - by for lane in range(_SQUARE)]
-            high = [lane + by if not lane & by else _SQUARE + lane for lane in range(_SQUARE)]
-            masks = [ir.Constant(ir.VectorType(ir.IntType(32), _SQUARE), mask) for mask in (low, high)]
-            for k in range(_SQUARE):
-                if not k & by:
-                    pair = rows[k], rows[k + by]
-                    rows[k], rows[k + by] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-        for k, vector in enumerate(rows):
-            place = builder.gep(target.data, [builder.add(args[4], args[4].type(k * PITCH))])
-            place = builder.bitcast(place, ir.PointerType(vector.type))
-            builder.store(vector, place, align=sig.args[3].dtype.bitwidth // 8)
-        return ctx.get_dummy_value()
-
-    return types.void(values, types.int64, types.int64, tile, types.int64), code
 
 
 def _load(values: Any, start: Any, at: Any, classes: Any, n: Any, tile: Any) -> Any:
@@ -75,13 +40,13 @@ def _load_typed(values, start, at, classes, n, tile):
 
     def transposed(values, start, at, classes, n, tile):
         # The last rows of few classes are left to the slow loop: a square of them would reach beyond the array.
-        room = values.size - at - max(_SQUARE, classes)
-        squares = min(n, room // values.shape[1] - start + 1) // _SQUARE * _SQUARE if room >= 0 else 0
+        room = values.size - at - max(SQUARE, classes)
+        squares = min(n, room // values.shape[1] - start + 1) // SQUARE * SQUARE if room >= 0 else 0
         squares = max(squares, 0)
-        for i in range(0, squares, _SQUARE):
-            for c in range(0, classes, _SQUARE):
-                c = max(0, min(c, classes - _SQUARE))
-                _transpose(values, start + i, at + c, tile, c * PITCH + i)
+        for i in range(0, squares, SQUARE):
+            for c in range(0, classes, SQUARE):
+                c = max(0, min(c, classes - SQUARE))
+                transpose(values, start + i, at + c, tile, c * PITCH + i)
         for i in range(squares, n):
             for c in range(classes):
                 tile[c * PITCH + i] = widen(values[start + i, at + c])

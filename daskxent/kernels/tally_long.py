@@ -6,10 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from daskxent.kernels.along import sum_logits, sum_probabilities, two_largest
 from daskxent.kernels.arithmetic import is_usual
 from daskxent.kernels.blocks import LANES, LOGITS, NO_MASS, PROBABILITIES
-from daskxent.kernels.compiling import bits_of, borrowed, compiled, from_bits, inlined, inner, like, overload, widen
+from daskxent.kernels.llvm.along import sum_logits, sum_probabilities, two_largest
+from daskxent.kernels.llvm.compiling import (
+    bits_of,
+    borrowed,
+    compiled,
+    from_bits,
+    inlined,
+    inner,
+    like,
+    overload,
+    widen,
+)
 from daskxent.kernels.tally_block import (
     LOSS,
     ODD,

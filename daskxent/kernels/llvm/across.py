@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 from numba import types
 
-from daskxent.kernels import instructions
 from daskxent.kernels.blocks import PITCH
-from daskxent.kernels.compiling import intrinsic
-from daskxent.kernels.instructions import INT64, constant
-from daskxent.kernels.vectors import VECTOR, Numbers, higher
+from daskxent.kernels.llvm import instructions
+from daskxent.kernels.llvm.compiling import intrinsic
+from daskxent.kernels.llvm.instructions import INT64, constant
+from daskxent.kernels.llvm.vectors import VECTOR, Numbers, higher
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,10 +23,12 @@ intrinsic: Any = extending.intrinsic
 overload: Any = extending.overload
 
 _PACKAGE = files("daskxent")
-# Everything that ends up in compiled code: these modules, and those whose numbers they take.
-SOURCES = (
-    *(f"numbers/{name}.py" for name in ("elementary", "exact", "records", "state", "statistics")),
-    *sorted(f"kernels/{file.name}" for file in _PACKAGE.joinpath("kernels").iterdir() if file.name.endswith(".py")),
+# Everything that ends up in compiled code: the kernels, and the modules whose numbers they take.
+SOURCES = tuple(
+    f"{folder}/{name}"
+    for folder in ("numbers", "kernels", "kernels/llvm")
+    for name in sorted(file.name for file in _PACKAGE.joinpath(folder).iterdir())
+    if name.endswith(".py")
 )
 _DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
 

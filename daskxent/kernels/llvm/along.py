@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 from numba import types
 
-from daskxent.kernels import instructions
 from daskxent.kernels.arithmetic import counts, scaled
-from daskxent.kernels.compiling import inner, intrinsic, like, widen
-from daskxent.kernels.instructions import INT64, constant, splat
-from daskxent.kernels.vectors import VECTOR, Numbers, fold, higher, wide
+from daskxent.kernels.llvm import instructions
+from daskxent.kernels.llvm.compiling import inner, intrinsic, like, widen
+from daskxent.kernels.llvm.instructions import INT64, constant, splat
+from daskxent.kernels.llvm.vectors import VECTOR, Numbers, fold, higher, wide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from llvmlite import ir
 from numba import types
 
-from daskxent.kernels import instructions
-from daskxent.kernels.compiling import widened
-from daskxent.kernels.instructions import INT64, constant, splat
+from daskxent.kernels.llvm import instructions
+from daskxent.kernels.llvm.compiling import widened
+from daskxent.kernels.llvm.instructions import INT64, constant, splat
 
 if TYPE_CHECKING:
     from collections.abc import Callable

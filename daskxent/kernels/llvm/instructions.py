@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from daskxent.kernels.compiling import has
+from daskxent.kernels.llvm.compiling import has
 from daskxent.numbers import elementary
 from daskxent.numbers.records import EPSILON, MAGIC, MAGIC_BITS, PROBABILITY_BITS, REST_BITS
 
