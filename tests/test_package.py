@@ -22,8 +22,8 @@ ORDER = re.findall(
     """
 numbers numbers.elementary numbers.exact numbers.records numbers.statistics numbers.state
 sources.encoded sources.chunks sources.arrays sources.align sources sources.fingerprint
-kernels.llvm kernels.blocks kernels.llvm.compiling kernels.llvm.instructions kernels.arithmetic kernels.llvm.vectors
-kernels.llvm.along kernels.llvm.across kernels.llvm.transpose
+kernels.blocks kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.llvm.along
+kernels.llvm.across kernels.arithmetic
 kernels.records kernels.scan_long kernels.scan_lanes kernels.scans kernels.crossentropy kernels.sums
 kernels.tally_block kernels.tally_lanes kernels.tally_long kernels.tallies kernels
 report journal options planning parts lazy runners cluster engine

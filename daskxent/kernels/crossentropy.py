@@ -10,7 +10,6 @@ from numba import types
 from daskxent.kernels.arithmetic import clip, exp, grid_of, scaled, units
 from daskxent.kernels.blocks import LANES, PROBABILITIES, mode_of, plain
 from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, from_bits, inner, like, overload
-from daskxent.kernels.records import borrowed_rows
 from daskxent.numbers import elementary
 from daskxent.numbers.records import GRIDS, HAS_NAN, HUGE_BASE, MAGIC_BITS, PROBABILITY_BITS, REST_BITS, Rows
 
@@ -106,7 +105,7 @@ def _losses_block(rows, at, n, mode, model, out):
 
 @compiled
 def _losses(rows, mode, model, out):
-    rows, out = borrowed_rows(rows), borrowed(out)
+    rows, out = borrowed((rows, out))
     for at in range(0, out.size, LANES):
         n = min(LANES, out.size - at)
         _losses_block(rows, at, n, mode, model, out[at : at + n])

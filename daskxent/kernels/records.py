@@ -8,8 +8,8 @@ import numpy as np
 
 from daskxent.kernels.arithmetic import SUMS, add_term, base_of, grid_of
 from daskxent.kernels.blocks import CHUNK, LANES, PIECE, PITCH
-from daskxent.kernels.llvm.compiling import borrowed, inner, like
-from daskxent.numbers.records import HAS_NAN, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, PROBABILITY_BASE, Rows
+from daskxent.kernels.llvm.compiling import inner, like
+from daskxent.numbers.records import HAS_NAN, HUGE_BASE, NO_BASE, OUTSIDE_UNIT, PROBABILITY_BASE
 
 
 class Work(NamedTuple):
@@ -43,39 +43,6 @@ def work_for(wide: np.dtype[Any]) -> Work:
         base=np.zeros(LANES, np.int64),
         mass=np.zeros((SUMS, LANES), np.int64),
         sums=np.zeros(SUMS, np.int64),
-    )
-
-
-@inner
-def borrowed_work(w):
-    """Return the work without the owners of its arrays."""
-    return Work(
-        borrowed(w.tile),
-        borrowed(w.peak),
-        borrowed(w.second),
-        borrowed(w.low),
-        borrowed(w.floor),
-        borrowed(w.around),
-        borrowed(w.best),
-        borrowed(w.nan),
-        borrowed(w.base),
-        borrowed(w.mass),
-        borrowed(w.sums),
-    )
-
-
-@inner
-def borrowed_rows(r):
-    """Return records without the owners of their arrays."""
-    return Rows(
-        borrowed(r.peak),
-        borrowed(r.best),
-        borrowed(r.second),
-        borrowed(r.base),
-        borrowed(r.mass),
-        borrowed(r.target),
-        borrowed(r.top),
-        borrowed(r.flags),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from daskxent.kernels.blocks import LANES, LONG_RECORDS, arrange, mode_of, plain
 from daskxent.kernels.llvm.compiling import borrowed, compiled, overload
-from daskxent.kernels.records import borrowed_rows, borrowed_work, work_for
+from daskxent.kernels.records import work_for
 from daskxent.kernels.scan_lanes import scan_lanes
 from daskxent.kernels.scan_long import scan_long
 from daskxent.numbers.records import Rows, empty
@@ -37,7 +37,7 @@ def _scan_block_typed(values, start, labels, first, mode, rows, offset, work):
 
 @compiled
 def _scan(values, labels, first, mode, rows, work):
-    values, labels, rows, work = borrowed(values), borrowed(labels), borrowed_rows(rows), borrowed_work(work)
+    values, labels, rows, work = borrowed((values, labels, rows, work))
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
         _scan_block(values, start, here, first, mode, rows, start, work)

@@ -9,7 +9,7 @@ import numpy as np
 from daskxent.kernels.arithmetic import counts, grid, term, usual_base
 from daskxent.kernels.blocks import CHUNK, LANES, NO_MASS, PITCH, PROBABILITIES
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
-from daskxent.kernels.llvm.compiling import borrowed, inlined, inner, widen
+from daskxent.kernels.llvm.compiling import inlined, inner, widen
 from daskxent.kernels.sums import add_block, carry
 from daskxent.numbers.records import EPSILON, PROBABILITY_BITS
 
@@ -65,25 +65,6 @@ def work_for(wide: np.dtype[Any], classes: int) -> Work:
         around=np.zeros(LANES, number),
         high=np.zeros(LANES, np.int64),
         low=np.zeros(LANES, np.int64),
-    )
-
-
-@inlined
-def borrowed_work(w):
-    """Return the work without the owners of its arrays."""
-    return Work(
-        borrowed(w.tile),
-        borrowed(w.peak),
-        borrowed(w.second),
-        borrowed(w.target),
-        borrowed(w.best),
-        borrowed(w.above),
-        borrowed(w.fate),
-        borrowed(w.base),
-        borrowed(w.floor),
-        borrowed(w.around),
-        borrowed(w.high),
-        borrowed(w.low),
     )
 
 

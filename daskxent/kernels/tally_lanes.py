@@ -8,16 +8,14 @@ import numpy as np
 
 from daskxent.kernels.arithmetic import is_usual
 from daskxent.kernels.blocks import CHUNK, LANES, LOGITS, NO_MASS, PITCH, PROBABILITIES
-from daskxent.kernels.llvm.across import lane_logits, lane_peaks, lane_probabilities
+from daskxent.kernels.llvm.across import lane_logits, lane_peaks, lane_probabilities, transpose
 from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, like, overload, widen
-from daskxent.kernels.llvm.transpose import SQUARE, transpose
 from daskxent.kernels.llvm.vectors import VECTOR
 from daskxent.kernels.scan_lanes import load_maps
 from daskxent.kernels.tally_block import (
     LOSS,
     ODD,
     block_losses,
-    borrowed_work,
     carry_all,
     fates,
     holds,
@@ -40,12 +38,12 @@ def _load_typed(values, start, at, classes, n, tile):
 
     def transposed(values, start, at, classes, n, tile):
         # The last rows of few classes are left to the slow loop: a square of them would reach beyond the array.
-        room = values.size - at - max(SQUARE, classes)
-        squares = min(n, room // values.shape[1] - start + 1) // SQUARE * SQUARE if room >= 0 else 0
+        room = values.size - at - max(VECTOR, classes)
+        squares = min(n, room // values.shape[1] - start + 1) // VECTOR * VECTOR if room >= 0 else 0
         squares = max(squares, 0)
-        for i in range(0, squares, SQUARE):
-            for c in range(0, classes, SQUARE):
-                c = max(0, min(c, classes - SQUARE))
+        for i in range(0, squares, VECTOR):
+            for c in range(0, classes, VECTOR):
+                c = max(0, min(c, classes - VECTOR))
                 transpose(values, start + i, at + c, tile, c * PITCH + i)
         for i in range(squares, n):
             for c in range(classes):
@@ -163,8 +161,8 @@ def _scan_lanes(values, start, labels, rules, work):
 @compiled
 def tally_lanes(values, labels, weights, rules, work, model, terms, limbs, counts, odd, told):
     """Tally rows of few classes, or whose class axis is not last."""
-    values, labels, weights, work = borrowed(values), borrowed(labels), borrowed(weights), borrowed_work(work)
-    terms, limbs, counts = borrowed(terms), borrowed(limbs), borrowed(counts)
+    values, labels, weights, work = borrowed((values, labels, weights, work))
+    terms, limbs, counts = borrowed((terms, limbs, counts))
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
         if fates(here, weights, start, rules, work, counts, told):

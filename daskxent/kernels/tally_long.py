@@ -24,7 +24,6 @@ from daskxent.kernels.tally_block import (
     LOSS,
     ODD,
     block_losses,
-    borrowed_work,
     carry_all,
     fates,
     holds,
@@ -133,8 +132,8 @@ def _scan_rows(values, start, labels, rules, work):
 @compiled
 def tally_long(values, labels, weights, rules, work, model, terms, limbs, counts, odd, told):
     """Tally long rows."""
-    values, labels, weights, work = borrowed(values), borrowed(labels), borrowed(weights), borrowed_work(work)
-    terms, limbs, counts = borrowed(terms), borrowed(limbs), borrowed(counts)
+    values, labels, weights, work = borrowed((values, labels, weights, work))
+    terms, limbs, counts = borrowed((terms, limbs, counts))
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
         if fates(here, weights, start, rules, work, counts, told):

@@ -3,99 +3,77 @@
 A tile holds class after class of some rows, PITCH apart. What a lane has found stays in registers from class to class.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 from llvmlite import ir
 from numba import types
 
 from daskxent.kernels.blocks import PITCH
-from daskxent.kernels.llvm import instructions
-from daskxent.kernels.llvm.compiling import intrinsic
-from daskxent.kernels.llvm.instructions import INT64, constant
-from daskxent.kernels.llvm.vectors import VECTOR, Numbers, higher
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from daskxent.kernels.llvm.compiling import instruction
+from daskxent.kernels.llvm.instructions import INT64, SUMS, constant, counts, scaled, term
+from daskxent.kernels.llvm.vectors import VECTOR, added, higher, lanes_of, splat
 
 
-class _Lanes:
-    """VECTOR lanes of a tile, and arrays with one place for each lane, while code for them is made."""
-
-    def __init__(self, builder: Any, ctx: Any, sig: Any, args: Any) -> None:
-        arrays = [Numbers(builder, ctx, *each) for each in zip(sig.args[2:], args[2:], strict=True)]
-        self.tile, self.beside = arrays[0], arrays[1:]
-        self.at = args[0]
-        self.end = builder.add(self.at, builder.mul(args[1], INT64(PITCH)))
-
-    def kept(self) -> list[Any]:
-        """Return what the arrays beside the tile hold for these lanes."""
-        return [array.load(self.at) for array in self.beside]
-
-    def keep(self, found: list[Any]) -> None:
-        """Put results into the last of the arrays beside the tile."""
-        for array, numbers in zip(self.beside[len(self.beside) - len(found) :], found, strict=True):
-            array.store(self.at, numbers)
-
-    def loop(self, start: list[Any], step: Callable[[list[Any], Any], list[Any]]) -> list[Any]:
-        """Take class after class into results."""
-        return self.tile.loop(self.at, self.end, start, lambda found, vectors, at: step(found, *vectors), apart=PITCH)
+@instruction(types.void)
+def transpose(builder, values, row, column, tile, at):
+    """Widen VECTOR rows of VECTOR classes of a contiguous array into ``tile[at + class * PITCH + row]``."""
+    pitch = values.shape[1]
+    begin = builder.add(builder.mul(row, pitch), column)
+    rows = [values.load(builder.add(begin, builder.mul(pitch, INT64(k)))) for k in range(VECTOR)]
+    for by in (8, 4, 2, 1):
+        low = lanes_of([lane if not lane & by else VECTOR + lane - by for lane in range(VECTOR)])
+        high = lanes_of([lane + by if not lane & by else VECTOR + lane for lane in range(VECTOR)])
+        for k in (k for k in range(VECTOR) if not k & by):
+            pair = rows[k], rows[k + by]
+            rows[k], rows[k + by] = builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)
+    for k, vector in enumerate(rows):
+        tile.store(builder.add(at, INT64(k * PITCH)), vector)
 
 
-@intrinsic
-def lane_peaks(context, least, at, classes, tile, peaks, seconds):
-    """Raise the two largest numbers of the lanes from `at` on.
+@instruction(types.int64)
+def lane_peaks(builder, least, at, classes, tile, peaks, seconds):
+    """Raise the two largest numbers of the lanes from `at` on; return a bit for each with NaN or less than `least`."""
+    lowest, never = constant(tile.vector, float("-inf")), constant(ir.VectorType(ir.IntType(1), VECTOR), 0)
+    bound = splat(builder, least)
 
-    Return a bit for each lane that has NaN, or less than `least`.
-    """
+    def step(found, vectors):
+        (*pair, exceptional), [x] = found, vectors
+        return [*higher(builder, pair, [x, lowest]), builder.or_(exceptional, builder.fcmp_unordered("<", x, bound))]
 
-    def code(ctx, builder, sig, args):
-        lanes = _Lanes(builder, ctx, sig.return_type(*sig.args[1:]), args[1:])
-        bound = instructions.splat(builder, args[0], VECTOR)
-        never = constant(ir.VectorType(ir.IntType(1), VECTOR), 0)
-
-        def step(found, x):
-            peak, second, odd = found
-            lowest = constant(x.type, float("-inf"))
-            odd = builder.or_(odd, builder.fcmp_unordered("<", x, bound))
-            return [*higher(builder, [peak, second], [x, lowest]), odd]
-
-        *pair, odd = lanes.loop([*lanes.kept(), never], step)
-        lanes.keep(pair)
-        return builder.zext(builder.bitcast(odd, ir.IntType(VECTOR)), INT64)
-
-    return types.int64(least, types.int64, types.int64, tile, peaks, seconds), code
+    start = [peaks.load(at), seconds.load(at), never]
+    peak, second, exceptional = tile.loop(at, classes, start, step, lambda x: x, apart=PITCH)
+    peaks.store(at, peak)
+    seconds.store(at, second)
+    return builder.zext(builder.bitcast(exceptional, ir.IntType(VECTOR)), INT64)
 
 
-def _sums(ctx: Any, builder: Any, sig: Any, args: Any, of: Callable[..., Any]) -> Any:
-    """Make the code that adds units to the last two arrays; `of` makes a term of a vector and what is beside it."""
-    lanes = _Lanes(builder, ctx, sig, args)
-    *beside, high, low = lanes.kept()
-    single = lanes.tile.kind.dtype == types.float32
-    bits = instructions.count_bits(single)
+def _add(builder, at, classes, tile, of, sums, by_level=False):
+    """Add the units of the terms of some lanes to sums, pairs of an array and a place; `of` makes terms of numbers."""
+    zero = counts(builder, constant(tile.number, 0.0), by_level)
 
-    def step(found, x):
-        return [builder.add(a, b) for a, b in zip(found, instructions.counts(builder, of(x, *beside)), strict=True)]
+    def step(found, terms):
+        return added(builder, found, counts(builder, terms[0], by_level))
 
-    found = lanes.loop([high, low][: len(bits)], step)
-    on_top = [instructions.splat(builder, builder.mul(args[1], INT64(each)), VECTOR) for each in bits]
-    found = [builder.sub(each, top) for each, top in zip(found, on_top, strict=True)]
-    lanes.keep([*found, low][:2])
-    return ctx.get_dummy_value()
+    start = [array.load(place) for array, place in sums[: len(zero)]]
+    found = tile.loop(at, classes, start, step, of, apart=PITCH)
+    for (array, place), each, top in zip(sums, found, zero, strict=False):
+        array.store(place, builder.sub(each, splat(builder, builder.mul(classes, top))))
 
 
-@intrinsic
-def lane_logits(context, at, classes, tile, floor, around, high, low):
+@instruction(types.void)
+def lane_logits(builder, at, classes, tile, floor, around, high, low):
     """Add the terms of some logits of the lanes from `at` on to their sums."""
-    return types.void(types.int64, types.int64, tile, floor, around, high, low), lambda ctx, builder, sig, args: _sums(
-        ctx, builder, sig, args, lambda x, *beside: instructions.term(builder, x, *beside)
-    )
+    grid = floor.load(at), around.load(at)
+    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), [(high, at), (low, at)])
 
 
-@intrinsic
-def lane_probabilities(context, at, classes, tile, high, low):
+@instruction(types.void)
+def lane_logits_by_level(builder, at, classes, tile, floor, around, mass):
+    """Add them at every level to the first rows of `mass`, as in `Rows.mass`."""
+    grid = floor.load(at), around.load(at)
+    sums = [(mass, builder.add(at, builder.mul(mass.shape[1], INT64(k)))) for k in range(SUMS)]
+    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), sums, by_level=True)
+
+
+@instruction(types.void)
+def lane_probabilities(builder, at, classes, tile, high, low):
     """Add some clipped probabilities of the lanes from `at` on to their sums."""
-    return types.void(types.int64, types.int64, tile, high, low), lambda ctx, builder, sig, args: _sums(
-        ctx, builder, sig, args, lambda x: instructions.scaled(builder, x)
-    )
+    _add(builder, at, classes, tile, lambda x: scaled(builder, x), [(high, at), (low, at)])

@@ -1,109 +1,68 @@
-"""Vectors along a long row: its two largest numbers, and the sum of its terms.
+"""Vectors along a long row of at least VECTOR numbers: its two largest, and the sum of its terms."""
 
-The last vector overlaps the one before it; what was seen already is replaced by -inf (0 among probabilities).
-"""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from itertools import chain
 
 from llvmlite import ir
 from numba import types
 
-from daskxent.kernels.arithmetic import counts, scaled
-from daskxent.kernels.llvm import instructions
-from daskxent.kernels.llvm.compiling import inner, intrinsic, like, widen
-from daskxent.kernels.llvm.instructions import INT64, constant, splat
-from daskxent.kernels.llvm.vectors import VECTOR, Numbers, fold, higher, wide
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from daskxent.kernels.llvm.compiling import instruction
+from daskxent.kernels.llvm.instructions import INT64, constant, counts, scaled, term, wide
+from daskxent.kernels.llvm.vectors import VECTOR, added, fold, higher, splat
 
 _WAYS = 2  # vectors at a time, each with results of its own
 
 
-@intrinsic
-def two_largest(context, row):
-    """Return the largest number, the second largest (the same on a tie) and whether there is NaN.
+@instruction(lambda row: types.Tuple((wide(row.dtype), wide(row.dtype), types.boolean))(row))
+def two_largest(builder, row):
+    """Return the largest number, the second largest (the same on a tie) and whether there is NaN."""
+    lowest, never = constant(row.vector, float("-inf")), constant(ir.VectorType(ir.IntType(1), VECTOR), 0)
 
-    A row has at least VECTOR numbers.
-    """
+    def step(found, vectors):
+        *pairs, nan = found
+        raised = [higher(builder, pairs[2 * way : 2 * way + 2], [x, lowest]) for way, x in enumerate(vectors)]
+        nan = builder.or_(nan, builder.fcmp_unordered("uno", vectors[0], vectors[-1]))
+        return [*chain(*raised), *pairs[2 * len(vectors) :], nan]
 
-    def code(ctx, builder, sig, args):
-        source = Numbers(builder, ctx, row, args[0])
-        lowest = constant(source.vector, float("-inf"))
-        never = constant(ir.VectorType(ir.IntType(1), VECTOR), 0)
-
-        def step(found, vectors, at):
-            stepped = list(found)
-            for way, x in enumerate(vectors):
-                pair = slice(2 * way, 2 * way + 2)
-                stepped[pair] = higher(builder, found[pair], [x, lowest])
-            stepped[-1] = builder.or_(found[-1], builder.fcmp_unordered("uno", vectors[0], vectors[-1]))
-            return stepped
-
-        middle = source.whole(_WAYS)
-        found = source.loop(INT64(0), middle, [lowest] * (2 * _WAYS) + [never], step, vectors=_WAYS)
-        *found, nan = source.last(source.loop(middle, source.whole(1), found, step), step, float("-inf"))
-        pair = fold(builder, higher(builder, found[:2], found[2:]), lambda a, b: higher(builder, a, b))
-        flags = builder.bitcast(nan, ir.IntType(VECTOR))
-        return ctx.make_tuple(builder, sig.return_type, [*pair, builder.icmp_unsigned("!=", flags, flags.type(0))])
-
-    return types.Tuple((wide(row), wide(row), types.boolean))(row), code
+    *found, nan = row.through([lowest] * (2 * _WAYS) + [never], step, _WAYS, of=lambda x: x, fill=float("-inf"))
+    pair = fold(builder, higher(builder, found[:2], found[2:]), higher)
+    flags = ir.IntType(VECTOR)
+    return [*pair, builder.icmp_unsigned("!=", builder.bitcast(nan, flags), flags(0))]
 
 
-def _sum(ctx: Any, builder: Any, sig: Any, args: list[Any], of: Callable[[Any], Any], fill: float) -> Any:
-    """Make the code that sums the units of terms; `of` makes a term of a vector."""
-    source = Numbers(builder, ctx, sig.args[0], args[0])
-    bits = instructions.count_bits(sig.args[0].dtype != types.float64)
+def _sums(builder, row, ahead, of, by_level=False):
+    """Sum the units of a row's terms, at every level or the lowest; `of` makes terms of numbers."""
+    zero, ways = counts(builder, constant(row.number, 0.0), by_level), 1 if by_level else _WAYS
 
-    def step(found, vectors, at):
-        stepped = list(found)
-        for way, numbers in enumerate(vectors):
-            source.fetch(builder.add(builder.add(at, INT64(VECTOR * way)), args[1]))
-            for k, more in enumerate(instructions.counts(builder, of(numbers)), len(bits) * way):
-                stepped[k] = builder.add(found[k], more)
-        return stepped
+    def step(found, terms):
+        more = [*chain(*(counts(builder, t, by_level) for t in terms))]
+        return added(builder, found[: len(more)], more) + found[len(more) :]
 
-    def join(a, b):
-        return [builder.add(x, y) for x, y in zip(a, b, strict=True)]
-
-    nothing, middle = constant(ir.VectorType(INT64, VECTOR), 0), source.whole(_WAYS)
-    found = source.loop(INT64(0), middle, [nothing] * (_WAYS * len(bits)), step, vectors=_WAYS)
-    found = source.last(source.loop(middle, source.whole(1), found, step), step, fill)
-    sums = fold(builder, join(found[: len(bits)], found[len(bits) :]), join)
-    vectors = builder.udiv(builder.add(source.size, INT64(VECTOR - 1)), INT64(VECTOR))
-    on_top = [builder.mul(vectors, INT64(VECTOR * each % 2**64)) for each in bits]
-    sums = [builder.sub(each, top) for each, top in zip(sums, on_top, strict=True)]
-    return ctx.make_tuple(builder, sig.return_type, [*sums, INT64(0)][:2])
+    found = row.through([constant(ir.VectorType(INT64, VECTOR), 0)] * (ways * len(zero)), step, ways, of, 0.0, ahead)
+    sums = fold(builder, [reduce(builder.add, found[k :: len(zero)]) for k in range(len(zero))], added)
+    terms = builder.and_(builder.add(row.shape[0], INT64(VECTOR - 1)), INT64(-VECTOR))
+    return [builder.sub(each, builder.mul(terms, top)) for each, top in zip(sums, zero, strict=True)]
 
 
-@intrinsic
-def sum_logits(context, row, ahead, floor, around):
-    """Return the sum of the terms of a row of logits in units, and in finer ones what those leave.
-
-    What lies so many numbers `ahead` is fetched meanwhile.
-    """
-
-    def code(ctx, builder, sig, args):
-        beside = [splat(builder, arg, VECTOR) for arg in args[2:]]
-        return _sum(ctx, builder, sig, args, lambda x: instructions.term(builder, x, *beside), float("-inf"))
-
-    return types.UniTuple(types.int64, 2)(row, types.int64, floor, around), code
+def _sum_logits(builder, row, ahead, floor, around, by_level=False):
+    grid = [splat(builder, each) for each in (floor, around)]
+    return _sums(builder, row, ahead, lambda x: term(builder, x, *grid), by_level)
 
 
-@intrinsic
-def _sum_padded(context, row, ahead):
-    def code(ctx, builder, sig, args):
-        return _sum(ctx, builder, sig, args, lambda x: instructions.scaled(builder, x), 0.0)
-
-    return types.UniTuple(types.int64, 2)(row, types.int64), code
+@instruction(types.UniTuple(types.int64, 2))
+def sum_logits(builder, row, ahead, floor, around):
+    """Return the sum of a row's terms in units, and in finer ones what those leave; fetch what lies so far `ahead`."""
+    return [*_sum_logits(builder, row, ahead, floor, around), INT64(0)][:2]
 
 
-@inner
-def sum_probabilities(row, ahead):
+@instruction(types.void)
+def sum_logits_by_level(builder, row, ahead, floor, around, sums):
+    """Put the sums of the terms of a row at every level into the first places of `sums`, as in `Rows.mass`."""
+    for k, each in enumerate(_sum_logits(builder, row, ahead, floor, around, by_level=True)):
+        sums.store(INT64(k), each)
+
+
+@instruction(types.UniTuple(types.int64, 2))
+def sum_probabilities(builder, row, ahead):
     """Return the sum of the clipped probabilities of a row, likewise."""
-    high, low = _sum_padded(row, ahead)
-    a, b = counts(scaled(like(0.0, widen(row[0]))))
-    padded = -row.size % VECTOR
-    return high - padded * a, low - padded * b
+    return [*_sums(builder, row, ahead, lambda x: scaled(builder, x)), INT64(0)][:2]

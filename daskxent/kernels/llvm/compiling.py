@@ -7,20 +7,22 @@ the processor has an instruction for it, and sums are sums of integers.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import platform
 from importlib.resources import files
 from typing import Any
 
-import llvmlite.binding
 import numba
-from llvmlite import ir
 from numba import extending, types
+
+from daskxent.kernels.llvm.instructions import wide, widened
+from daskxent.kernels.llvm.vectors import Numbers
 
 # numba types these in a way that does not fit their use inside kernels.
 _njit: Any = numba.njit
-intrinsic: Any = extending.intrinsic
+_intrinsic: Any = extending.intrinsic
 overload: Any = extending.overload
+_TUPLE: Any = types.BaseTuple
 
 _PACKAGE = files("daskxent")
 # Everything that ends up in compiled code: the kernels, and the modules whose numbers they take.
@@ -48,89 +50,76 @@ inner = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc
 # For functions of a whole block: its arrays are a hundred words, which take 50 ns to hand over.
 inlined = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
-_INTEGER: dict[Any, Any] = {types.float32: types.int32, types.float64: types.int64}
-_FLOAT: dict[Any, Any] = {bits: number for number, bits in _INTEGER.items()}
+
+def instruction(signature):
+    """Let compiled code call a function that writes LLVM's instructions.
+
+    The function takes the builder and the arguments, arrays as `Numbers`, and returns a value, several, or None.
+    `signature` makes a signature of the types of the arguments; a type of numba's does.
+    """
+
+    def decorate(write):
+        def code(ctx, builder, sig, args):
+            pairs = zip(sig.args, args, strict=True)
+            given = [Numbers(builder, ctx, *pair) if isinstance(pair[0], types.Array) else pair[1] for pair in pairs]
+            found = write(builder, *given)
+            if isinstance(found, (list, tuple)):
+                return ctx.make_tuple(builder, sig.return_type, found)
+            return ctx.get_dummy_value() if found is None else found
+
+        # numba takes the names of the arguments from what is wrapped.
+        return _intrinsic(functools.wraps(write)(lambda context, *kinds: (signature(*kinds), code)))
+
+    return decorate
 
 
-@intrinsic
-def bits_of(context: Any, number: Any) -> Any:
+_INTEGER: Any = {types.float32: types.int32, types.float64: types.int64}
+_FLOAT: Any = {bits: number for number, bits in _INTEGER.items()}
+
+
+def _cast(ctx, builder, sig, args):
+    return builder.bitcast(args[0], ctx.get_value_type(sig.return_type))
+
+
+@_intrinsic
+def bits_of(context, number):
     """Return the bits of a float as an integer."""
-    return _INTEGER[number](number), lambda ctx, builder, sig, args: builder.bitcast(
-        args[0], ctx.get_value_type(sig.return_type)
-    )
+    return _INTEGER[number](number), _cast
 
 
-@intrinsic
-def from_bits(context: Any, bits: Any) -> Any:
+@_intrinsic
+def from_bits(context, bits):
     """Return the float that has these bits."""
-    return _FLOAT[bits](bits), lambda ctx, builder, sig, args: builder.bitcast(
-        args[0], ctx.get_value_type(sig.return_type)
-    )
+    return _FLOAT[bits](bits), _cast
 
 
-@intrinsic
-def like(context: Any, number: Any, model: Any) -> Any:
+@_intrinsic
+def like(context, number, model):
     """Return `number` in the type of `model`."""
     return model(number, model), lambda ctx, builder, sig, args: ctx.cast(builder, args[0], sig.args[0], sig.args[1])
 
 
-def has(feature: str) -> bool:
-    """Tell whether the processor that is compiled for is an x86 with some instructions."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    config: Any = numba.config
-    if config.CPU_NAME is not None:
-        return f"+{feature}" in (config.CPU_FEATURES or "")
-    return bool(llvmlite.binding.get_host_cpu_features().get(feature))
-
-
-def _converts_half() -> bool:
-    """Tell whether the processor that is compiled for widens float16 itself: without F16C, x86 would call a library."""
-    return has("f16c") or platform.machine().lower() not in ("x86_64", "amd64")
-
-
-def widened(builder: Any, stored: Any, value: Any, lanes: int | None = None) -> Any:
-    """Widen a prediction, or a vector of `lanes` of them: uint16 holds the bits of float16, int16 those of bfloat16."""
-    if stored not in (types.uint16, types.int16):
-        return value
-
-    def of(kind: Any) -> Any:
-        return ir.VectorType(kind, lanes) if lanes else kind
-
-    def all_of(kind: Any, number: Any) -> Any:
-        return ir.Constant(of(kind), [number] * lanes if lanes else number)
-
-    integer, number = ir.IntType(32), ir.FloatType()
-    if stored == types.uint16 and _converts_half():
-        return builder.fpext(builder.bitcast(value, of(ir.HalfType())), of(number))
-    wide = builder.zext(value, of(integer))
-    if stored == types.int16:
-        return builder.bitcast(builder.shl(wide, all_of(integer, 16)), of(number))
-    # The exponent and the fraction of a float16, moved into place, count in units of 2**-112.
-    moved = builder.shl(builder.and_(wide, all_of(integer, 0x7FFF)), all_of(integer, 13))
-    counted = builder.fmul(builder.bitcast(moved, of(number)), all_of(number, 2.0**112))
-    special = builder.icmp_unsigned(">=", moved, all_of(integer, 0x7C00 << 13))  # infinity and NaN
-    bits = builder.select(
-        special, builder.or_(moved, all_of(integer, 0x7F800000)), builder.bitcast(counted, of(integer))
-    )
-    sign = builder.shl(builder.and_(wide, all_of(integer, 0x8000)), all_of(integer, 16))
-    return builder.bitcast(builder.or_(bits, sign), of(number))
-
-
-@intrinsic
-def widen(context: Any, number: Any) -> Any:
+@_intrinsic
+def widen(context, number):
     """Widen a prediction."""
-    wide = number if number in _INTEGER else types.float32
-    return wide(number), lambda ctx, builder, sig, args: widened(builder, sig.args[0], args[0])
+    return wide(number)(number), lambda ctx, builder, sig, args: widened(builder, sig.args[0], args[0])
 
 
-@intrinsic
-def borrowed(context: Any, array: Any) -> Any:
-    """Return an array without its owner, so that handing it to functions counts no references (a tenth of the time)."""
+@_intrinsic
+def borrowed(context, arrays):
+    """Return an array, or a tuple of whatever holds arrays, without owners.
 
-    def code(ctx: Any, builder: Any, sig: Any, args: Any) -> Any:
-        view = ctx.make_array(sig.args[0])(ctx, builder, args[0])
-        view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
-        return view._getvalue()
+    Handing them to functions then counts no references, which takes a tenth of the time.
+    """
+    return arrays(arrays), lambda ctx, builder, sig, args: _unowned(ctx, builder, sig.args[0], args[0])
 
-    return array(array), code
+
+def _unowned(ctx, builder, kind, value):
+    if isinstance(kind, _TUPLE):
+        parts = [_unowned(ctx, builder, part, builder.extract_value(value, k)) for k, part in enumerate(kind)]
+        return ctx.make_tuple(builder, kind, parts)
+    if not isinstance(kind, types.Array):
+        return value
+    view = ctx.make_array(kind)(ctx, builder, value)
+    view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
+    return view._getvalue()

@@ -1,138 +1,155 @@
 """The arithmetic of one class as LLVM instructions, for a single number or a vector of them.
 
-numba's loops and the vectors of `along` are both made from these, so that there is one sequence of operations. Each
-function takes the builder first; types are those of what it is given.
+numba's loops and the vectors of `along` and `across` are both made from these, so that there is one sequence of
+operations. Each function takes LLVM's builder first; types are those of what it is given.
 """
 
 from __future__ import annotations
 
+import platform
+from itertools import chain
 from typing import Any
 
+import llvmlite.binding
+import numba
 import numpy as np
 from llvmlite import ir
+from numba import types
 
-from daskxent.kernels.llvm.compiling import has
-from daskxent.numbers import elementary
-from daskxent.numbers.records import EPSILON, MAGIC, MAGIC_BITS, PROBABILITY_BITS, REST_BITS
+from daskxent.numbers.elementary import EXP_F4, EXP_F8, LN2_F4, LN2_F8, LOG2E_F4, LOG2E_F8
+from daskxent.numbers.records import EPSILON, GRIDS, MAGIC, PROBABILITY_BITS, REST_BITS
 
-_BITS = {"float": (32, 23), "double": (64, 52)}  # of a number, and of its fraction
 INT64 = ir.IntType(64)
-_DIRECT = has("avx512dq")  # rounds a vector of float32 to int64
+SUMS = max(grid.levels * grid.integers for grid in GRIDS.values())
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def constant(kind: Any, value: float) -> Any:
+def _has(feature: str) -> bool:
+    """Report whether the processor that is compiled for is an x86 with some instructions."""
+    config: Any = numba.config
+    asked = (config.CPU_FEATURES or "").split(",")
+    if f"+{feature}" in asked or f"-{feature}" in asked:
+        return _X86 and f"+{feature}" in asked
+    return _X86 and config.CPU_NAME is None and bool(llvmlite.binding.get_host_cpu_features().get(feature))
+
+
+DIRECT = _has("avx512dq")  # rounds a vector of float32 to int64
+WIDENS_HALF = _has("f16c") or not _X86  # without, x86 would call a library
+
+
+def constant(kind, value):
     """Return a constant of a type; of a vector type, the same in every lane."""
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
-def splat(builder: Any, value: Any, lanes: int) -> Any:
-    """Return a vector of one number."""
-    kind, place = ir.VectorType(value.type, lanes), ir.IntType(32)
-    alone = builder.insert_element(ir.Constant(kind, ir.Undefined), value, place(0))
-    return builder.shuffle_vector(alone, alone, ir.Constant(ir.VectorType(place, lanes), [0] * lanes))
-
-
-def _lanewise(kind: Any, element: Any) -> Any:
+def _lanewise(kind, element):
     """Return the type of `element` that has as many lanes as another type."""
     return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
-def _element(x: Any) -> str:
-    return str(x.type.element if isinstance(x.type, ir.VectorType) else x.type)
-
-
-def is_float(x: Any) -> bool:
+def _is_single(kind):
     """Tell float32 from float64."""
-    return _element(x) == "float"
+    return getattr(kind, "element", kind) == ir.FloatType()
 
 
-def _integer(x: Any) -> Any:
-    return _lanewise(x.type, ir.IntType(_BITS[_element(x)][0]))
+def wide(stored):
+    """Return the numba type that predictions are widened to: uint16 holds the bits of float16, int16 of bfloat16."""
+    return types.float32 if stored in (types.uint16, types.int16) else stored
 
 
-def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return a * b + c, rounded once."""
-    lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
-    name = f"llvm.fma.{lanes}f{_BITS[_element(a)][0]}"
-    return builder.call(builder.module.declare_intrinsic(name, (), ir.FunctionType(a.type, [a.type] * 3)), [a, b, c])
+def widened(builder, stored, value):
+    """Widen predictions that are stored in some numba type."""
+    if wide(stored) == stored:
+        return value
+    number, bits = _lanewise(value.type, ir.FloatType()), _lanewise(value.type, ir.IntType(32))
+    if stored == types.uint16 and WIDENS_HALF:
+        return builder.fpext(builder.bitcast(value, _lanewise(value.type, ir.HalfType())), number)
+    above = builder.shl(builder.zext(value, bits), constant(bits, 16))
+    if stored == types.int16:
+        return builder.bitcast(above, number)
+    # The exponent of a float32 is 3 bits longer. Moved into place, exponent and fraction count in units of 2**-112.
+    moved = builder.and_(builder.ashr(above, constant(bits, 3)), constant(bits, 0x8FFFFFFF))
+    counted = builder.fmul(builder.bitcast(moved, number), constant(number, 2.0**112))
+    highest = constant(bits, 0x1F << 23)  # of infinity and NaN
+    special = builder.icmp_signed("==", builder.and_(moved, highest), highest)
+    return builder.select(special, builder.bitcast(builder.or_(moved, constant(bits, 0xFF << 23)), number), counted)
 
 
-def largest(builder: Any, a: Any, b: Any) -> Any:
+def call(builder, name, returns, *values):
+    """Call one of LLVM's functions, whose name has the lanes of the values in it."""
+    lanes = f"v{returns.count}" if isinstance(returns, ir.VectorType) else ""
+    kind = ir.FunctionType(returns, [value.type for value in values])
+    return builder.call(builder.module.declare_intrinsic(name.format(lanes), (), kind), values)
+
+
+def _multiply_add(builder, a, b, c):
+    """Return a * b + c: of float32 rounded once, of float64 twice."""
+    if _is_single(a.type):
+        return call(builder, "llvm.fma.{0}f32", a.type, a, b, c)
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+def largest(builder, a, b):
     """Return the larger of two numbers; b if one is NaN."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def reduced(builder: Any, x: Any, around: Any) -> tuple[Any, Any]:
+def reduced(builder, x, around):
     """Split x as n * log(2) + r: n, still on the constant that rounds it, and r."""
-    if is_float(x):
-        log2e, *ln2 = (constant(x.type, c) for c in (elementary.LOG2E_F4, *(-p for p in elementary.LN2_F4)))
-        shifted = fma(builder, x, log2e, around)
-        n = builder.fsub(shifted, around)
-        return shifted, fma(builder, n, ln2[1], fma(builder, n, ln2[0], x))
-    shifted = builder.fadd(builder.fmul(x, constant(x.type, elementary.LOG2E_F8)), around)
+    log2e, ln2 = (LOG2E_F4, LN2_F4) if _is_single(x.type) else (LOG2E_F8, LN2_F8)
+    shifted = _multiply_add(builder, x, constant(x.type, log2e), around)
     n = builder.fsub(shifted, around)
-    for piece in elementary.LN2_F8:
-        x = builder.fsub(x, builder.fmul(n, constant(x.type, piece)))
+    for piece in ln2:
+        x = _multiply_add(builder, n, constant(x.type, -piece), x)
     return shifted, x
 
 
-def exponential(builder: Any, r: Any) -> Any:
+def exponential(builder, r):
     """Return exp of a number that is reduced."""
-    coefficients = elementary.EXP_F4 if is_float(r) else elementary.EXP_F8
-    result = constant(r.type, coefficients[-1])
-    for c in reversed(coefficients[:-1]):
-        c = constant(r.type, c)
-        result = fma(builder, result, r, c) if is_float(r) else builder.fadd(builder.fmul(result, r), c)
+    result, *rest = (constant(r.type, each) for each in reversed(EXP_F4 if _is_single(r.type) else EXP_F8))
+    for each in rest:
+        result = _multiply_add(builder, result, r, each)
     return result
 
 
-def term(builder: Any, x: Any, floor: Any, around: Any) -> Any:
+def term(builder, x, floor, around):
     """Return exp(x) in units; see `arithmetic.grid`."""
     shifted, r = reduced(builder, largest(builder, x, floor), around)
-    integer = _integer(x)
+    width, fraction = (32, 23) if _is_single(x.type) else (64, 52)
+    bits = _lanewise(x.type, ir.IntType(width))
     # Added to the exponent, not multiplied: it is the multiplications that the loops wait for.
-    power = builder.shl(builder.bitcast(shifted, integer), constant(integer, _BITS[_element(x)][1]))
-    return builder.bitcast(builder.add(builder.bitcast(exponential(builder, r), integer), power), x.type)
+    power = builder.shl(builder.bitcast(shifted, bits), constant(bits, fraction))
+    return builder.bitcast(builder.add(builder.bitcast(exponential(builder, r), bits), power), x.type)
 
 
-def clipped(builder: Any, x: Any, bits: int = 0) -> Any:
-    """Return a clipped probability times 2**bits; NaN counts as the lowest."""
-    kind = np.float32 if is_float(x) else np.float64
-    low, high = (constant(x.type, float(kind(bound)) * 2.0**bits) for bound in (EPSILON, 1 - EPSILON))
-    x = largest(builder, builder.fmul(x, constant(x.type, 2.0**bits)), low)
+def scaled(builder, x):
+    """Return a clipped probability in units; NaN counts as the lowest."""
+    number, scale = np.float32 if _is_single(x.type) else np.float64, 2.0**PROBABILITY_BITS
+    low, high = (constant(x.type, float(number(bound)) * scale) for bound in (EPSILON, 1 - EPSILON))
+    x = largest(builder, builder.fmul(x, constant(x.type, scale)), low)
     return builder.select(builder.fcmp_ordered("<", x, high), x, high)
 
 
-def scaled(builder: Any, x: Any) -> Any:
-    """Return a clipped probability in units."""
-    return clipped(builder, x, PROBABILITY_BITS)
-
-
-def units(builder: Any, t: Any, magic: float = MAGIC) -> tuple[Any, Any]:
-    """Round a term to whole units, and of float64 what that leaves to finer ones; both on top of bits."""
-    double = _lanewise(t.type, ir.DoubleType())
-    integer, on_top = _lanewise(t.type, INT64), constant(double, magic)
-    wide = builder.fpext(t, double) if is_float(t) else t
-    rounded = builder.fadd(wide, on_top)
-    high = builder.bitcast(rounded, integer)
-    if is_float(t):
-        return high, constant(integer, MAGIC_BITS)
+def units(builder, t, magic=MAGIC):
+    """Round a term to whole units, and of float64 what that leaves to finer ones, on top of the bits of a constant."""
+    double, bits = _lanewise(t.type, ir.DoubleType()), _lanewise(t.type, INT64)
+    on_top = constant(double, magic)
+    rounded = builder.fadd(builder.fpext(t, double), on_top)
+    if _is_single(t.type):
+        return [builder.bitcast(rounded, bits)]
     rest = builder.fmul(builder.fsub(t, builder.fsub(rounded, on_top)), constant(double, 2.0**REST_BITS))
-    return high, builder.bitcast(builder.fadd(rest, on_top), integer)
+    return [builder.bitcast(each, bits) for each in (rounded, builder.fadd(rest, on_top))]
 
 
-def counts(builder: Any, t: Any) -> list[Any]:
-    """Return the one or two integers of `units`, on top of `count_bits`, at half the price where the processor can.
+def counts(builder, t, by_level=False):
+    """Return a term in units, at every level or the lowest, then, of float64, what those leave; on top of those of 0.
 
-    Too large a term (the peak's own, which is taken away again) gives what has nothing to do with `units`.
+    The lowest alone is half the price where the processor can. Too large a term (the peak's own, which is taken away
+    again) then gives what has nothing to do with `units`.
     """
-    if not (is_float(t) and _DIRECT):
-        return [*units(builder, t)][: len(count_bits(is_float(t)))]
-    lanes = f"v{t.type.count}" if isinstance(t.type, ir.VectorType) else ""
-    kind = ir.FunctionType(_lanewise(t.type, INT64), [t.type])
-    return [builder.call(builder.module.declare_intrinsic(f"llvm.llrint.{lanes}i64.{lanes}f32", (), kind), [t])]
-
-
-def count_bits(single: bool) -> list[int]:
-    """Return what `counts` are put on top of."""
-    return [0 if _DIRECT else MAGIC_BITS] if single else [MAGIC_BITS, MAGIC_BITS]
+    single = _is_single(t.type)
+    if DIRECT and single and not by_level:
+        return [call(builder, "llvm.llrint.{0}i64.{0}f32", _lanewise(t.type, INT64), t)]
+    grid = GRIDS[np.dtype(np.float32 if single else np.float64)]
+    levels = range(grid.levels if by_level else 1)
+    return [*chain(*zip(*(units(builder, t, MAGIC * 2.0 ** (grid.step * level)) for level in levels), strict=True))]
