@@ -1,10 +1,12 @@
 """The same bits on processors of other kinds: with the instructions of this one taken away, nothing changes."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 PROGRAM = """
 import numpy as np
@@ -29,7 +31,12 @@ def states(**environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
 
 
-def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(tmp_path):
+@pytest.fixture(scope="module")
+def usual():
+    return states()
+
+
+def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(usual, tmp_path):
     # "generic" is any x86-64 (or any ARM) processor: no AVX, no FMA, no half precision in hardware. NumPy's names of
     # what it can do without are those of its version; it does not mind others.
     bare = {
@@ -38,4 +45,10 @@ def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bi
         "NPY_DISABLE_CPU_FEATURES": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
-    assert states(**bare) == states()
+    assert states(**bare) == usual
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="names of x86")
+@pytest.mark.parametrize("without", ["avx512dq", "f16c"])
+def test_an_x86_without_an_instruction_that_kernels_ask_for_gives_the_same_bits(usual, without, tmp_path):
+    assert states(NUMBA_CPU_FEATURES=f"-{without}", NUMBA_CACHE_DIR=str(tmp_path)) == usual
