@@ -26,7 +26,7 @@ STAGES = {
     "read": "daskxent.sources.encoded.Files.fetch",
     "decode": "daskxent.sources.chunks.Chunks._decoded",
     "scan and tally": "daskxent.kernels.Tally.add",
-    "labels and weights": "daskxent.parts._read_beside",
+    "labels and weights": "daskxent.boxes._read",
 }
 
 

@@ -25,10 +25,10 @@ from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
-from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
+from daskxent.sources import Further, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from daskxent.journal import Journal
     from daskxent.planning import Part, Plan
@@ -346,9 +346,10 @@ def _prepare(
     on_invalid: str = "raise",
     allow_negative_weights: bool = False,
     on_missing: str | None = None,
+    along: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Inputs, Question, dict[str, Any]]:
-    """Open, check and align everything that `evaluate` takes."""
+    """Open, check and align everything that `evaluate` takes, and further arrays `along` the rows, by name."""
     known = {"rows": None, "client": None, "threads": None, "worker_timeout": None, "journal": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
@@ -363,9 +364,12 @@ def _prepare(
     }
     options = known | options
     options["worker_timeout"] = seconds(options["worker_timeout"], "worker_timeout")
-    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
+    along = along or {}
+    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight, **along)
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis)
+    further = {name: Further(open_array(array, name), name) for name, array in along.items()}
+    labels, predictions = open_array(y_true, "y_true"), open_predictions(y_pred, axis, view)
+    inputs = align(labels, predictions, weights, axis, further=further)
     inputs = meet(inputs, fill=on_missing == "fill")
     if ignore_class is not None and inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
@@ -375,16 +379,27 @@ def _prepare(
 def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
     call = {key: value for key, value in call.items() if key not in ("client", "threads", "worker_timeout", "journal")}
-    for name in ("y_true", "y_pred", "sample_weight"):
-        given = call.get(name)
-        if isinstance(given, (str, os.PathLike)):
-            call[name] = place(given)
-        elif isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
-            call[name] = list(map(place, given))
-        elif given is not None and not isinstance(given, (int, float)):
-            return None
+    arrays = {name: call.get(name) for name in ("y_true", "y_pred", "sample_weight")}
+    along = call.get("along") or {}
+    if not all(map(_is_stored, (*arrays.values(), *along.values()))):
+        return None
+    call |= {name: _placed(given) for name, given in arrays.items()}
+    call["along"] = {name: _placed(given) for name, given in along.items()}
     made: dict[str, Any] = json.loads(json.dumps(call, default=_as_json))
     return made
+
+
+def _is_stored(given: Any) -> bool:
+    """Tell whether an argument is a path, a list of paths, or a number or None, which are as good."""
+    several = given if isinstance(given, (list, tuple)) else [given]
+    return all(isinstance(each, (str, os.PathLike)) for each in several) or isinstance(given, (int, float, type(None)))
+
+
+def _placed(given: Any) -> Any:
+    """Return paths as they read from any directory."""
+    if isinstance(given, (list, tuple)):
+        return list(map(place, given))
+    return place(given) if isinstance(given, (str, os.PathLike)) else given
 
 
 def _as_json(value: Any) -> Any:
@@ -484,10 +499,9 @@ def _open_journal(
 
 
 def meet(inputs: Inputs, fill: bool = False) -> Inputs:
-    """Turn stored predictions into a dask array of their own chunks where labels or weights are dask arrays."""
-    others = [inputs.labels, inputs.weights]
-    sources = [other.source if isinstance(other, Along) else other for other in others]
-    return _in_dask(inputs, fill) if any(map(is_dask, sources)) and not is_dask(inputs.predictions) else inputs
+    """Turn stored predictions into a dask array of their own chunks where anything along them is a dask array."""
+    predictions, *others = inputs.sources()
+    return _in_dask(inputs, fill) if any(map(is_dask, others)) and not is_dask(predictions) else inputs
 
 
 def _in_dask(inputs: Inputs, fill: bool) -> Inputs:

@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent import parts
+from daskxent.boxes import PIECE_BYTES
 from daskxent.numbers import records as scanning
 from daskxent.numbers.state import Question, State, merge_all, tally
 from daskxent.planning import Plan
-from daskxent.sources import Along, Inputs, is_dask
+from daskxent.sources import Along, Column, Inputs, is_dask
+from daskxent.sources.align import marked
 from daskxent.sources.arrays import Memory, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from daskxent.numbers.records import Rows
     from daskxent.sources.arrays import Box
+
+
+MISSING = {"label_missing": "labels", "weight_missing": "weights"}  # findings, and the columns they are about
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,10 @@ class Chunk:
     labels : (n,) int64
     losses : (n,) float64 or None
         None unless the question needs them.
-    weights : (n,) float64 or None
-    label_missing, weight_missing, prediction_missing : (n,) bool or None
-        Rows of which something is not stored and was read as the fill value.
-    beyond : (n,) uint64 or None
-        The labels as they are stored, if some of them do not fit int64.
+    columns : mapping of str to Column
+        What lies along the rows, by name, flattened; of dense labels, which rows are not stored.
+    prediction_missing : (n,) bool or None
+        Rows of which some prediction is not stored and was read as the fill value.
     """
 
     question: Question
@@ -65,20 +69,24 @@ class Chunk:
     records: Rows
     labels: NDArray[np.int64]
     losses: NDArray[np.float64] | None
-    weights: NDArray[np.float64] | None
-    label_missing: NDArray[np.bool_] | None = None
-    weight_missing: NDArray[np.bool_] | None = None
+    columns: Mapping[str, Column]
     prediction_missing: NDArray[np.bool_] | None = None
-    beyond: NDArray[np.uint64] | None = None
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """The weights, if there are any."""
+        column = self.columns.get("weights")
+        return None if column is None else column.values
 
     def state(self) -> State:
         """Tally the chunk: rows are numbered, and covered, as in the whole array."""
         found = tally(self.question, self.records, self.labels, self.weights, self.losses)
-        for kind in ("label_missing", "weight_missing", "prediction_missing"):
-            rows = getattr(self, kind)
+        gone = {"prediction_missing": self.prediction_missing}
+        gone |= {kind: self.columns[name].missing for kind, name in MISSING.items() if name in self.columns}
+        for kind, rows in gone.items():
             found = found if rows is None else found.with_missing(kind, rows)
-        if self.beyond is not None:
-            found = found.with_values("label_out_of_range", self.beyond)
+        if "labels" in self.columns and (beyond := self.columns["labels"].beyond) is not None:
+            found = found.with_values("label_out_of_range", beyond)
         return found.placed(self.place, self.covered())
 
     def place(self, row: int) -> int:
@@ -104,7 +112,7 @@ def states(inputs: Inputs, question: Question, run: str = "") -> Any:
     Parameters
     ----------
     inputs : Inputs
-        With dask predictions; labels and weights may be dask arrays or sources.
+        With dask predictions; what lies along them may be dask arrays or sources.
     question : Question
     run : str
         Tasks of different runs have different keys: a cluster would answer with what it remembers.
@@ -240,23 +248,24 @@ def per_chunk(
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
     strict = question.on_missing == "raise"
-    labels, label_axes = _beside(inputs.labels, x, axes if inputs.dense else at, strict)
-    weights, weight_axes = _beside(inputs.weights, x, at, strict)
-    offsets = [arg for axis in at for arg in (_starts(x, axis), (axis,))]
-    task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish, run)
+    dense = _cut(inputs.dense_labels, axes, x, axes, strict) if inputs.dense else (None, None)
+    columns = {name: _cut(along.source, along.follows, x, at, strict) for name, along in inputs.along.items()}
+    beside = [arg for column in columns.values() for arg in column]
+    beside += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
+    along = {name: along.without_source() for name, along in inputs.along.items()}
+    task = Task(question, inputs.axis, inputs.positions, along, finish, run)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
     blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False, token="daskxent")
     empty = np.empty((0,) * x.ndim, dtype)
-    beside = (labels, label_axes, weights, weight_axes, *offsets)
     if x.numblocks[inputs.axis] == 1:
         sizes[inputs.axis] = _one
-        whole = blockwise(task.evaluate, axes, x, axes, *beside, adjust_chunks=sizes, meta=empty)
+        whole = blockwise(task.evaluate, axes, x, axes, *dense, *beside, adjust_chunks=sizes, meta=empty)
         return whole[tuple(0 if axis == inputs.axis else slice(None) for axis in axes)]
     widths = da.from_array(np.array(x.chunks[inputs.axis]), chunks=1)
     first = (_starts(x, inputs.axis), (inputs.axis,), widths, (inputs.axis,))
     each = dict.fromkeys(axes, _one)
     records = da.blockwise(
-        task.scan, axes, x, axes, labels, label_axes, *first, dtype=object, adjust_chunks=each,
+        task.scan, axes, x, axes, *columns["labels"], *first, dtype=object, adjust_chunks=each,
         meta=empty.astype(object), align_arrays=False, token="daskxent-scan",
     )  # fmt: skip
     return blockwise(task.merge, at, records, axes, *beside, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
@@ -264,48 +273,49 @@ def per_chunk(
 
 @dataclass(frozen=True)
 class Task:
-    """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them."""
+    """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them.
+
+    The methods take, after what is scanned, a chunk of each array along the rows and where the chunk begins.
+    """
 
     question: Question
     axis: int
     positions: tuple[int, ...]
-    weight_axes: tuple[int, ...] | None
+    along: Mapping[str, Along]
     finish: Callable[[Chunk], NDArray[Any]]
     run: str = ""
 
-    def evaluate(self, x: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
+    def evaluate(self, x: Any, dense: Any, *beside: Any) -> NDArray[Any]:
         """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
         values, shape, absent = self._rows(x, self.question.classes)
-        labels, gone = _apart(labels, "y_true", x.shape if self.question.dense else shape)
-        beyond = parts.beyond_int64(labels)
+        columns = self._columns(shape, beside)
         if self.question.dense:
-            labels = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
-            gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
+            dense, gone = _apart(dense, "y_true", x.shape)
+            labels = np.moveaxis(dense, self.axis, -1).reshape(-1, self.question.classes)
+            gone = None if gone is None else gone.any(axis=self.axis).reshape(-1)
         else:
-            labels = parts.as_labels(labels).reshape(-1)
+            labels, gone = columns["labels"].values, None
         records, sparse, losses = parts.scan_whole(self.question, values, labels)
-        told = self._finished(shape, offsets, records, sparse, losses, weights, gone, absent, beyond)
-        return np.expand_dims(told, self.axis)
+        if self.question.dense:
+            columns["labels"] = Column(sparse, gone)
+        return np.expand_dims(self._finished(shape, beside, records, losses, columns, absent), self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
         """Scan a block of some classes of a chunk of positions: records, and rows that are not stored."""
         out = np.empty((1,) * x.ndim, object)
         values, shape, absent = self._rows(x, int(classes[0]))
-        sparse = parts.as_labels(_apart(labels, "y_true", shape)[0]).reshape(-1)
+        sparse = self._column("labels", labels, shape).values
         out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0])), absent
         return out
 
-    def merge(self, blocks: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
+    def merge(self, blocks: Any, *beside: Any) -> NDArray[Any]:
         """Merge the records of all blocks of classes and finish the chunk."""
         scanned, gaps = zip(*(block.item() for block in blocks), strict=True)
         records, absent = reduce(scanning.merge, scanned), [rows for rows in gaps if rows is not None]
         missing = np.logical_or.reduce(absent) if absent else None
-        labels, gone = _apart(labels, "y_true", labels.shape)
+        shape = beside[list(self.along).index("labels")].shape
         losses = parts.losses(self.question, records)
-        sparse = parts.as_labels(labels).reshape(-1)
-        return self._finished(
-            labels.shape, offsets, records, sparse, losses, weights, gone, missing, parts.beyond_int64(labels)
-        )
+        return self._finished(shape, beside, records, losses, self._columns(shape, beside), missing)
 
     def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
@@ -314,36 +324,28 @@ class Task:
         missing = None if gone is None else np.asarray(gone.any(axis=self.axis))
         return parts.as_rows(values, self.axis), before + after, missing
 
+    def _columns(self, shape: tuple[int, ...], beside: tuple[Any, ...]) -> dict[str, Column]:
+        """Make the columns of a chunk of positions."""
+        return {name: self._column(name, given, shape) for name, given in zip(self.along, beside, strict=False)}
+
+    def _column(self, name: str, given: Any, shape: tuple[int, ...]) -> Column:
+        along = self.along[name]
+        part, missing = _apart(given, along.title, tuple(shape[axis] for axis in along.follows if axis is not None))
+        return along.column(part, missing, shape)
+
     def _finished(
         self,
         shape: tuple[int, ...],
-        offsets: tuple[Any, ...],
+        beside: tuple[Any, ...],
         records: Rows,
-        labels: NDArray[np.int64],
         losses: NDArray[np.float64] | None,
-        weights: Any,
-        label_missing: NDArray[np.bool_] | None,
-        prediction_missing: NDArray[np.bool_] | None,
-        beyond: NDArray[np.uint64] | None,
+        columns: dict[str, Column],
+        missing: NDArray[np.bool_] | None,
     ) -> NDArray[Any]:
-        weight_missing = None
-        if weights is not None:
-            along = tuple(shape[axis] for axis in self.weight_axes or ())
-            weights, gone = _apart(weights, "sample_weight", along)
-            weights = self._spread(weights.astype(np.float64), shape)
-            weight_missing = None if gone is None else self._spread(gone, shape)
-        origin = tuple(int(offset[0]) for offset in offsets)
+        origin = tuple(int(offset[0]) for offset in beside[len(self.along) :])
         where = self.question, shape, origin, self.positions
-        told = (label_missing, weight_missing, prediction_missing, beyond)
-        flat: Any = (None if rows is None else rows.reshape(-1) for rows in told)
-        return self.finish(Chunk(*where, records, labels, losses, weights, *flat))
-
-    def _spread(self, along: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Repeat what lies along the axes of the weights over positions of the given shape and flatten it."""
-        aligned = [1] * len(shape)
-        for axis, length in zip(self.weight_axes or (), along.shape, strict=True):
-            aligned[axis] = length
-        return np.broadcast_to(along.reshape(aligned), shape).reshape(-1)
+        missing = None if missing is None else missing.reshape(-1)
+        return self.finish(Chunk(*where, records, columns["labels"].values, losses, columns, missing))
 
 
 def from_source(source: Any, lead: int, fill: bool = False) -> Any:
@@ -356,7 +358,7 @@ def from_source(source: Any, lead: int, fill: bool = False) -> Any:
     if source.blocks:
         chunks = source.blocks
     else:
-        step = max(1, parts.PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
+        step = max(1, PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
         chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
     if isinstance(source, Memory):
         return da.from_array(source.array, chunks=chunks, name=False)
@@ -416,7 +418,8 @@ class _Told(_Sliceable):
 
     def __init__(self, source: Any) -> None:
         super().__init__(source)
-        self.dtype = np.dtype([("value", source.dtype), ("missing", bool)])
+        value = object if source.dtype.kind == "T" else source.dtype  # which have no place in a structure
+        self.dtype = np.dtype([("value", value), ("missing", bool)])
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read values, and whether they are missing."""
@@ -424,9 +427,8 @@ class _Told(_Sliceable):
         values = self.source.read(box, gaps)
         told = np.zeros(values.shape, self.dtype)
         told["value"] = values
-        for gap in gaps:
-            at = tuple(slice(g.start - b.start, g.stop - b.start) for g, b in zip(gap, box, strict=True))
-            told["missing"][at] = True
+        if gaps:
+            told["missing"] = marked(gaps, box)
         return told
 
 
@@ -445,14 +447,15 @@ def _apart(chunk: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any],
     return np.asarray(array["value"], order="C"), array["missing"] if array["missing"].any() else None
 
 
-def _beside(along: Any, x: Any, axes: tuple[int, ...], strict: bool) -> tuple[Any, tuple[int, ...] | None]:
-    """Return labels or weights cut to the chunks of `x`, and the axes of `x` they lie along."""
+def _cut(source: Any, follows: tuple[int | None, ...], x: Any, axes: tuple[int, ...], strict: bool) -> tuple[Any, Any]:
+    """Return a source cut to the chunks of `x`, and the axes of `x` that it lies along, as `blockwise` takes them.
+
+    `follows` says which of `axes` each axis of the source follows.
+    """
     import dask.array as da
 
-    if along is None or isinstance(along, float):
-        return along, None
-    source = along.source if isinstance(along, Along) else along
-    follows = along.follows if isinstance(along, Along) else tuple(range(len(axes)))
+    if isinstance(source, Memory) and not follows:
+        return source.array, None  # a number
     chunks = tuple((1,) if axis is None else x.chunks[axes[axis]] for axis in follows)
     if is_dask(source):
         array = source if source.chunks == chunks else source.rechunk(chunks, method="tasks")

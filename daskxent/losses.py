@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from daskxent import engine, lazy, parts, planning
+from daskxent.boxes import Aligned, boxes
 from daskxent.lazy import Chunk
 from daskxent.numbers import elementary
 from daskxent.numbers.exact import ExactSum, ratio
@@ -349,7 +350,7 @@ def open_inputs(
     if weights is not None and is_dask(weights) and weights.ndim == 0:
         weights = weights.reshape(1)  # a number is read at once, an array when it is needed
     if 0 in predictions.shape and 0 in labels.shape:
-        return Inputs(labels, predictions, None, axis % len(predictions.shape), dense)
+        return Inputs(predictions, axis % len(predictions.shape), dense_labels=labels if dense else None)
     return engine.meet(align(labels, predictions, weights, axis, dense))
 
 
@@ -437,7 +438,7 @@ def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
     out = np.zeros(inputs.positions, dtype)
 
     def fill(part: tuple[int, int]) -> None:
-        for beside in parts.boxes(inputs, asked, *part):
+        for beside in boxes(inputs, asked, *part):
             found = parts.scan_box(inputs, asked, beside)
             out[beside.box] = finish(_chunk(asked, inputs.positions, beside, *found))
 
@@ -450,13 +451,13 @@ def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
 def _chunk(
     asked: Question,
     positions: tuple[int, ...],
-    beside: parts.Beside,
+    beside: Aligned,
     records: Rows,
     labels: NDArray[np.int64],
     losses: NDArray[np.float64] | None,
 ) -> Chunk:
-    shape, origin = (tuple(numbers) for numbers in zip(*((s.stop - s.start, s.start) for s in beside.box), strict=True))
-    return Chunk(asked, shape, origin, positions, records, labels, losses, beside.weights, beyond=beside.beyond)
+    origin = tuple(s.start for s in beside.box)
+    return Chunk(asked, beside.shape, origin, positions, records, labels, losses, beside.columns)
 
 
 def _finish_rows(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -467,8 +468,9 @@ def _finish_rows(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:
         losses = np.where(np.isnan(losses), np.nan, _normalised_in_float32(chunk))
     if asked.ignore_class is not None:
         losses = np.where(chunk.labels == asked.ignore_class, 0.0, losses)
-    if chunk.weights is not None:
-        losses = np.where(chunk.weights == 0, 0.0, losses) * chunk.weights
+    weights = chunk.weights
+    if weights is not None:
+        losses = np.where(weights == 0, 0.0, losses) * weights
     with np.errstate(over="ignore"):
         return losses.reshape(chunk.shape).astype(dtype)
 

@@ -1,22 +1,21 @@
 """Evaluate one part: read it, scan it, tally it.
 
-A part is a range of steps along the lead axis. It is read in boxes of positions that follow the chunks of the
-predictions, and each box in blocks of classes where the class axis is split too, so that memory holds one block
-and one small record per row. Labels and weights are read once for many boxes.
+A part is a range of steps along the lead axis. It is read in boxes of positions, and each box in blocks of classes
+where the class axis is split, so that memory holds one block and one small record per row.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.boxes import Aligned, boxes
 from daskxent.numbers import records as scanning
 from daskxent.numbers.state import NOT_FINITE, Question, State, merge_all, tally
-from daskxent.sources.align import Along
+from daskxent.sources.align import marked
 from daskxent.sources.arrays import class_cuts
 
 if TYPE_CHECKING:
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
     from daskxent.sources import Inputs
     from daskxent.sources.arrays import Box
 
-# Labels and weights of up to this many rows are read at once.
-RUN_ROWS = 1 << 19
-# In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
-PIECE_BYTES = 64 << 20
 # Odd rows, and rows with dense or smoothed labels, are copied out this many bytes at a time.
 ODD_BYTES = 4 << 20
 # Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
@@ -82,57 +77,7 @@ class _Place:
         return int(np.ravel_multi_index(whole, self.positions))
 
 
-@dataclass(frozen=True)
-class Beside:
-    """Labels and weights over a box of positions, and which of them are not stored, all of the shape of the box.
-
-    `beyond` are the labels as they are stored, if some of them do not fit int64.
-    """
-
-    box: Box
-    labels: NDArray[np.int64] | None
-    weights: NDArray[np.float64] | None
-    label_missing: NDArray[np.bool_] | None
-    weight_missing: NDArray[np.bool_] | None
-    beyond: NDArray[np.uint64] | None
-
-    def over(self, box: Box) -> Beside:
-        """Return what lies along a box inside this one, flattened."""
-        inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True))
-        arrays: tuple[Any, ...] = (self.labels, self.weights, self.label_missing, self.weight_missing, self.beyond)
-        return Beside(box, *(None if array is None else array[inside].reshape(-1) for array in arrays))
-
-
-def boxes(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Beside]:
-    """Cut a part into boxes, with labels and weights of each; they are good until the next box is asked for."""
-    for run in _runs(inputs, start, stop):
-        beside = _read_beside(inputs, question, run)
-        yield from map(beside.over, _boxes(inputs, run))
-
-
-def _read_beside(inputs: Inputs, question: Question, run: Box) -> Beside:
-    """Read sparse labels and weights over a run of positions."""
-    shape = _lengths(run)
-    label_missing, weight_missing = (
-        np.zeros(shape, bool) if _may_miss(along, question) else None for along in (inputs.labels, inputs.weights)
-    )
-    stored = None if inputs.dense else inputs.labels.read(run, label_missing).reshape(shape)
-    labels, beyond = (None, None) if stored is None else (as_labels(stored), beyond_int64(stored))
-    weights: Any = inputs.weights
-    if isinstance(weights, float):
-        weights = np.full(shape, weights)
-    elif weights is not None:
-        weights = weights.read(run, weight_missing).astype(np.float64).reshape(shape)
-    gone = [None if missing is None or not missing.any() else missing for missing in (label_missing, weight_missing)]
-    return Beside(run, labels, weights, gone[0], gone[1], beyond)
-
-
-def _may_miss(along: Any, question: Question) -> bool:
-    """Tell whether labels or weights are in chunks of which some may count as filled."""
-    return question.on_missing != "raise" and isinstance(along, Along) and bool(along.source.blocks)
-
-
-def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
+def _tally_box(inputs: Inputs, sums: Tally, beside: Aligned) -> State | None:
     """Add a box of whole rows to the running sums; return what they leave out: the audit and the odd rows, if any."""
     question = sums.question
     absent: list[Box] | None = [] if question.on_missing == "fill" else None
@@ -140,17 +85,17 @@ def _tally_box(inputs: Inputs, sums: Tally, beside: Beside) -> State | None:
     values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
     assert beside.labels is not None
     audit, odd = sums.add(values, beside.labels, beside.weights)
-    if not (audit or odd.size or absent or beside.label_missing is not None or beside.weight_missing is not None):
+    if not (audit or odd.size or absent or beside.any_missing):
         return None
     state = State(audit=audit)
     some = max(1, ODD_BYTES // (inputs.classes * values.itemsize))
     for at in range(0, odd.size, some):
         state = state.merge(_judge(question, values, beside, odd[at : at + some]))
-    state = _told(inputs, beside, state, absent, beside.label_missing)
+    state = _told(inputs, beside, state, absent, beside.missing("labels"))
     return None if state == State.zero() else state  # an odd row may count without being told of
 
 
-def _judge(question: Question, values: NDArray[Any], beside: Beside, odd: NDArray[np.int64]) -> State:
+def _judge(question: Question, values: NDArray[Any], beside: Aligned, odd: NDArray[np.int64]) -> State:
     """Return the state of some rows of a box, copied out and tallied by the general rules."""
     assert beside.labels is not None
     picked = values[odd // values.shape[2], :, odd % values.shape[2]][:, :, None]
@@ -160,48 +105,47 @@ def _judge(question: Question, values: NDArray[Any], beside: Beside, odd: NDArra
     return judged.placed(lambda row: int(odd[row]), ())
 
 
-def _evaluate_box(inputs: Inputs, question: Question, beside: Beside) -> State:
+def _evaluate_box(inputs: Inputs, question: Question, beside: Aligned) -> State:
     """Return the state of a box, whatever its classes and labels look like."""
     absent: list[Box] | None = [] if question.on_missing == "fill" else None
     gone: list[Box] | None = None if question.on_missing == "raise" else []
     records, labels, losses = scan_box(inputs, question, beside, absent, gone)
     state = tally(question, records, labels, beside.weights, losses)
-    return _told(inputs, beside, state, absent, _rows_in(gone, inputs, beside.box) if gone else beside.label_missing)
+    return _told(
+        inputs, beside, state, absent, _rows_in(gone, inputs, beside.box) if gone else beside.missing("labels")
+    )
 
 
 def _told(
-    inputs: Inputs, beside: Beside, state: State, absent: list[Box] | None, label_missing: NDArray[np.bool_] | None
+    inputs: Inputs, beside: Aligned, state: State, absent: list[Box] | None, label_missing: NDArray[np.bool_] | None
 ) -> State:
     """Note in the state of a box what was stored, and what was not, and number its rows as in the whole array."""
     if absent:
         state = state.with_missing("prediction_missing", _rows_in(absent, inputs, beside.box))
-    for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.weight_missing)):
+    for kind, rows in (("label_missing", label_missing), ("weight_missing", beside.missing("weights"))):
         state = state if rows is None else state.with_missing(kind, rows)
-    if beside.beyond is not None:
-        state = state.with_values("label_out_of_range", beside.beyond)
+    labels = beside.columns.get("labels")
+    if labels is not None and labels.beyond is not None:
+        state = state.with_values("label_out_of_range", labels.beyond)
     if not state.audit:
         return state
-    return state.placed(_Place(_lengths(beside.box), beside.box, inputs.positions), ())
+    return state.placed(_Place(beside.shape, beside.box, inputs.positions), ())
 
 
 def _rows_in(gaps: list[Box], inputs: Inputs, box: Box) -> NDArray[np.bool_]:
     """Say which rows of a box have any class in boxes of predictions or dense labels."""
-    found = np.zeros(_lengths(box), bool)
-    for gap in gaps:
-        positions = gap[: inputs.axis] + gap[inputs.axis + 1 :]
-        found[tuple(slice(g.start - b.start, g.stop - b.start) for g, b in zip(positions, box, strict=True))] = True
-    return found.reshape(-1)
+    return marked([gap[: inputs.axis] + gap[inputs.axis + 1 :] for gap in gaps], box).reshape(-1)
 
 
 def scan_box(
-    inputs: Inputs, question: Question, beside: Beside, absent: list[Box] | None = None, gone: list[Box] | None = None
+    inputs: Inputs, question: Question, beside: Aligned, absent: list[Box] | None = None, gone: list[Box] | None = None
 ) -> tuple[Rows, NDArray[np.int64], NDArray[np.float64] | None]:
     """Read and scan the predictions over a box.
 
     Parameters
     ----------
     inputs, question
-    beside : Beside
+    beside : Aligned
         What lies along the box, flattened.
     absent, gone : list of boxes, optional
         Collect the boxes of predictions and of dense labels that are not stored; where None, they are an error.
@@ -216,7 +160,7 @@ def scan_box(
         whole = inputs.box(beside.box, slice(0, inputs.classes))
         values = as_rows(inputs.predictions.read(whole, absent), inputs.axis)
         if labels is None:
-            labels = np.moveaxis(as_rows(inputs.labels.read(whole, gone), inputs.axis), 1, -1)
+            labels = np.moveaxis(as_rows(inputs.dense_labels.read(whole, gone), inputs.axis), 1, -1)
             labels = labels.reshape(-1, question.classes)
         return scan_whole(question, values, labels)
     records: Rows | None = None
@@ -324,56 +268,6 @@ def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
     return values.reshape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 
-def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return integer labels as int64; what does not fit stays out of range. Compiled code needs them contiguous."""
-    if labels.dtype.kind not in "biu":
-        raise TypeError(f"y_true: expected integer labels, got a chunk of dtype {labels.dtype}")
-    labels = labels.astype(labels.dtype.newbyteorder("="), copy=False)
-    if labels.dtype == np.uint64:
-        labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
-    return np.ascontiguousarray(labels, np.int64)
-
-
-def beyond_int64(labels: NDArray[Any]) -> NDArray[np.uint64] | None:
-    """Return labels that `as_labels` cannot hold; None if it holds them all."""
-    long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
-    return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
-
-
-def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
-    """Cut a part into runs of steps that share one reading of labels and weights."""
-    blocks = inputs.predictions.blocks
-    grid = blocks[inputs.lead + (inputs.lead >= inputs.axis)] if blocks else 1
-    steps = max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
-    first = start - start % grid
-    everywhere = [slice(0, n) for n in inputs.positions]
-    for at in range(first, stop, steps):
-        everywhere[inputs.lead] = slice(max(start, at), min(stop, at + steps))
-        yield tuple(everywhere)
-
-
-def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
-    """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
-    pieces = inputs.predictions.pieces
-    if not pieces:
-        whole = run[inputs.lead]
-        step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
-        count = -(-(whole.stop - whole.start) * step_bytes // PIECE_BYTES)
-        size = -(-(whole.stop - whole.start) // count)
-        starts = range(whole.start, whole.stop, size)
-        return ((*run[: inputs.lead], slice(s, min(s + size, whole.stop)), *run[inputs.lead + 1 :]) for s in starts)
-    grid = pieces[: inputs.axis] + pieces[inputs.axis + 1 :]
-    cuts = [
-        [slice(max(s.start, at), min(s.stop, at + size)) for at in range(s.start - s.start % size, s.stop, size)]
-        for s, size in zip(run, grid, strict=True)
-    ]
-    return itertools.product(*cuts)
-
-
 def _class_blocks(inputs: Inputs) -> Iterator[slice]:
     cuts = class_cuts(inputs.predictions, inputs.axis)
     return map(slice, cuts, cuts[1:])
-
-
-def _lengths(box: Box) -> tuple[int, ...]:
-    return tuple(s.stop - s.start for s in box)

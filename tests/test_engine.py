@@ -23,7 +23,7 @@ from strategies import MANY, SOME, partitions, questions
 from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
-from daskxent import parts, planning
+from daskxent import boxes, parts, planning
 from daskxent.numbers.state import State
 from daskxent.report import Report
 from daskxent.sources import arrays
@@ -46,8 +46,8 @@ def tiny(part=1, rows=1 << 22, run=1 << 20, piece=16 << 20, few=1 << 14):
         patch.setattr(planning, "PART_BYTES", part)
         patch.setattr(planning, "SMALLEST_PART_BYTES", part)
         patch.setattr(planning, "PART_ROWS", rows)
-        patch.setattr(parts, "RUN_ROWS", run)
-        patch.setattr(parts, "PIECE_BYTES", piece)
+        patch.setattr(boxes, "RUN_ROWS", run)
+        patch.setattr(boxes, "PIECE_BYTES", piece)
         patch.setattr(parts, "FEW", few)
         yield
 

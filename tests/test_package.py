@@ -21,11 +21,11 @@ ORDER = re.findall(
     r"\S+",
     """
 numbers numbers.elementary numbers.exact numbers.records numbers.statistics numbers.state
-sources.encoded sources.chunks sources.arrays sources.align sources sources.fingerprint
+sources.encoded sources.chunks sources.arrays sources.columns sources.align sources sources.fingerprint
 kernels.compiling kernels.instructions kernels.arithmetic kernels.vectors kernels.along kernels.blocks kernels.across
 kernels.records kernels.scan_long kernels.scan_lanes kernels.scans kernels.crossentropy kernels.sums
 kernels.tally_block kernels.tally_lanes kernels.tally_long kernels.tallies kernels
-report journal options planning parts lazy runners cluster engine
+report journal options planning boxes parts lazy runners cluster engine
 demo losses metrics cli __init__ __main__
 """,
 )

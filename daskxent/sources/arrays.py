@@ -12,7 +12,7 @@ import math
 import os
 import pickle
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -252,7 +252,13 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
 
 def layout(array: Any, without: tuple[str, ...] = ("attributes",)) -> dict[str, Any]:
     """Return how a zarr array is stored, its metadata `without` some fields, as plain Python objects."""
-    kept = {key: value for key, value in array.metadata.to_dict().items() if key not in without}
+    metadata = array.metadata
+    if metadata.zarr_format == 3 and array.dtype.kind in "SU":
+        # Field by field, because the dict of the whole warns that the specification has no such type.
+        every = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
+    else:
+        every = metadata.to_dict()
+    kept = {key: value for key, value in every.items() if key not in without}
     plain_kept: dict[str, Any] = json.loads(json.dumps(kept, default=repr, sort_keys=True))
     return plain_kept
 

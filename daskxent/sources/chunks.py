@@ -107,7 +107,8 @@ class Chunks:
     def __init__(self, array: zarr.Array[Any], name: str) -> None:
         self.name = name
         self.shape: tuple[int, ...] = array.shape
-        self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+        # Strings of variable length have no byte order, and no way to ask for one.
+        self.dtype: np.dtype[Any] = array.dtype if array.dtype.kind == "T" else array.dtype.newbyteorder("=")
         self.chunks: tuple[int, ...] = array.chunks
         self.blocks: tuple[int, ...] = array.shards or array.chunks
         self._array = array
