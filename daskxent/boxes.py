@@ -71,10 +71,11 @@ class Aligned:
 
     def over(self, box: Box) -> Aligned:
         """Return what lies along a box inside this one."""
-        inside = tuple(slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True))
+        inside = tuple([slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True)])
+        shape = self.shape
 
         def cut(array: NDArray[Any]) -> NDArray[Any]:
-            return array.reshape(self.shape)[inside].reshape(-1)
+            return array.reshape(shape)[inside].reshape(-1)
 
         return Aligned(box, {name: column.map(cut) for name, column in self.columns.items()})
 

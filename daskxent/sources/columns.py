@@ -32,7 +32,12 @@ class Column(NamedTuple):
 
     def map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Column:
         """Return a column made of each of the arrays."""
-        return Column(*(None if array is None else change(array) for array in self))  # type: ignore[arg-type]
+        values, missing, beyond = self
+        if missing is None and beyond is None:
+            return Column(change(values))
+        return Column(
+            change(values), None if missing is None else change(missing), None if beyond is None else change(beyond)
+        )
 
 
 class Kind(NamedTuple):
