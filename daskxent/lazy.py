@@ -25,7 +25,7 @@ from daskxent.numbers.state import Question, State, merge_all, tally
 from daskxent.planning import Plan
 from daskxent.sources import Along, Column, Inputs, is_dask
 from daskxent.sources.align import marked
-from daskxent.sources.arrays import Memory, plain
+from daskxent.sources.arrays import Memory, Zarr, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -115,7 +115,8 @@ def states(inputs: Inputs, question: Question, run: str = "") -> Any:
         With dask predictions; what lies along them may be dask arrays or sources.
     question : Question
     run : str
-        Tasks of different runs have different keys: a cluster would answer with what it remembers.
+        The run that computes the graph, once. Tasks of different runs have different keys: a cluster would answer with
+        what it remembers. Empty for a graph of the user's, who may compute it again after something was rewritten.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def _unboxed(state: Any, finish: Callable[[State], Any]) -> Any:
 
 def groups(inputs: Inputs, question: Question, size: int) -> Iterator[Any]:
     """Yield the array of `states` in groups of about `size` chunks."""
-    every = states(inputs, question)
+    every = states(inputs, question, run="groups")
     step = max(1, size // math.prod(every.numblocks[1:]))
     for first in range(0, every.numblocks[0], step):
         yield every.blocks[first : first + step]
@@ -247,9 +248,9 @@ def per_chunk(
         x = x.rechunk({inputs.axis: -1}, method="tasks")  # such a row cannot be told class by class
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
-    strict = question.on_missing == "raise"
-    dense = _cut(inputs.dense_labels, axes, x, axes, strict) if inputs.dense else (None, None)
-    columns = {name: _cut(along.source, along.follows, x, at, strict) for name, along in inputs.along.items()}
+    cut = partial(_cut, x=x, strict=question.on_missing == "raise", once=bool(run))
+    dense = cut(inputs.dense_labels, axes, axes=axes) if inputs.dense else (None, None)
+    columns = {name: cut(along.source, along.follows, axes=at) for name, along in inputs.along.items()}
     beside = [arg for column in columns.values() for arg in column]
     beside += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
     along = {name: along.without_source() for name, along in inputs.along.items()}
@@ -362,7 +363,7 @@ def from_source(source: Any, lead: int, fill: bool = False) -> Any:
         chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
     if isinstance(source, Memory):
         return da.from_array(source.array, chunks=chunks, name=False)
-    held = _Told(source) if fill else _Sliceable(source)
+    held = _Told(source, once=False) if fill else _Sliceable(source, once=False)
     return da.from_array(held, chunks=chunks, name=False, inline_array=True)
 
 
@@ -398,14 +399,20 @@ def _starts(x: Any, axis: int) -> Any:
 
 
 class _Sliceable:
-    """A source as `dask.array.from_array` wants it; what is not stored is an error."""
+    """A source as `dask.array.from_array` wants it; what is not stored is an error.
 
-    def __init__(self, source: Any) -> None:
+    It is read `once`, or anew each time, because what is stored may have been rewritten meanwhile.
+    """
+
+    def __init__(self, source: Any, once: bool) -> None:
         self.source, self.shape, self.dtype, self.ndim = source, source.shape, source.dtype, len(source.shape)
+        self.once = once
 
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         steps = [i if isinstance(i, slice) else slice(i, i + 1) for i in index]
         box = tuple(slice(*step.indices(length)[:2]) for step, length in zip(steps, self.shape, strict=True))
+        if not self.once:
+            self.source.refresh()
         return self.read(box)[tuple(slice(None) if isinstance(i, slice) else 0 for i in index)]
 
     def read(self, box: Box) -> NDArray[Any]:
@@ -416,8 +423,8 @@ class _Sliceable:
 class _Told(_Sliceable):
     """A source that reads what is not stored as the fill value, and tells: see `_apart`."""
 
-    def __init__(self, source: Any) -> None:
-        super().__init__(source)
+    def __init__(self, source: Any, once: bool) -> None:
+        super().__init__(source, once)
         value = object if source.dtype.kind == "T" else source.dtype  # which have no place in a structure
         self.dtype = np.dtype([("value", value), ("missing", bool)])
 
@@ -447,7 +454,9 @@ def _apart(chunk: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any],
     return np.asarray(array["value"], order="C"), array["missing"] if array["missing"].any() else None
 
 
-def _cut(source: Any, follows: tuple[int | None, ...], x: Any, axes: tuple[int, ...], strict: bool) -> tuple[Any, Any]:
+def _cut(
+    source: Any, follows: tuple[int | None, ...], *, axes: tuple[int, ...], x: Any, strict: bool, once: bool
+) -> tuple[Any, Any]:
     """Return a source cut to the chunks of `x`, and the axes of `x` that it lies along, as `blockwise` takes them.
 
     `follows` says which of `axes` each axis of the source follows.
@@ -456,14 +465,18 @@ def _cut(source: Any, follows: tuple[int | None, ...], x: Any, axes: tuple[int, 
 
     if isinstance(source, Memory) and not follows:
         return source.array, None  # a number
+    lies = tuple(axes[axis] for axis in follows if axis is not None)
     chunks = tuple((1,) if axis is None else x.chunks[axes[axis]] for axis in follows)
     if is_dask(source):
         array = source if source.chunks == chunks else source.rechunk(chunks, method="tasks")
     elif isinstance(source, Memory):
         array = da.from_array(source.array, chunks=chunks, name=False)
     else:
-        held = _Sliceable(source) if strict else _Told(source)
+        several = any(count > 1 for axis, count in enumerate(x.numblocks) if axis not in lies)
+        if several and isinstance(source, Zarr):  # tasks side by side take the same
+            source = Zarr(source.array, source.name, source.opening, shared=True)
+        held = _Sliceable(source, once) if strict else _Told(source, once)
         array = da.from_array(held, chunks=chunks, name=False, inline_array=True)
     if None in follows:
         array = array[tuple(0 if axis is None else slice(None) for axis in follows)]
-    return array, tuple(axes[axis] for axis in follows if axis is not None)
+    return array, lies

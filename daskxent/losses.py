@@ -503,6 +503,9 @@ class _WholeLabels:
     def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[np.int64]:
         return _whole(self.source.read(box, absent), tuple(s.start for s in box))
 
+    def refresh(self) -> None:
+        self.source.refresh()
+
 
 def _whole_block(labels: NDArray[Any], block_info: Any = None) -> NDArray[np.int64]:
     place = block_info[0]["array-location"] if block_info else ()

@@ -133,6 +133,10 @@ class Chunks:
         """Make the error, not raised, for a chunk that `read` did not find."""
         return MissingChunk(f"{self.name}: {self._place(index)} is missing", self._stored(index))
 
+    def version(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
+        return self._bytes.version(self._stored(index))
+
     def first_bytes(self, index: tuple[int, ...], count: int) -> bytes:
         """Return up to `count` bytes, as they are stored, of the object that holds a chunk; none if there is none."""
         found = self._bytes.fetch(self._stored(index), slice(0, count), Buffer())
@@ -172,8 +176,17 @@ class Chunks:
             # The number makes it an error of the same kind.
             raise OSError(error.errno, f"{self.name}: {self._place(index)} cannot be read: {error.strerror}") from error
 
+    def read_apart(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
+        """Read one chunk as `read` does, into memory of its own; of `scratch` only the index of a shard is used."""
+        own = Scratch()
+        own.shard = scratch.shard
+        try:
+            return self.read(index, own)
+        finally:
+            scratch.shard = own.shard
+
     def _read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
-        extent = self._extent(index)
+        extent = self.extent(index)
         if not self.fast:
             return self._through_zarr(index, extent, scratch)
         found = self._find(index, scratch)
@@ -240,14 +253,12 @@ class Chunks:
             raise self._torn(index, error, "the shard's index, ") from error
         return np.frombuffer(plain, "<u8").reshape(*self._per_block, 2)
 
-    def _extent(self, index: tuple[int, ...]) -> tuple[int, ...]:
+    def extent(self, index: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a chunk within the bounds of the array."""
-        inside = len(index) == len(self.shape) and all(
-            0 <= i * c < s for i, c, s in zip(index, self.chunks, self.shape, strict=True)
-        )
-        if not inside:
+        extent = tuple([min(c, s - i * c) for i, c, s in zip(index, self.chunks, self.shape, strict=False)])
+        if len(index) != len(self.shape) or min(index, default=0) < 0 or min(extent, default=1) < 1:
             raise IndexError(f"{self.name}: no chunk {index} in shape {self.shape} of chunks {self.chunks}")
-        return tuple(min(c, s - i * c) for i, c, s in zip(index, self.chunks, self.shape, strict=True))
+        return extent
 
     def _stored(self, index: tuple[int, ...]) -> str:
         return self._key(tuple(map(floordiv, index, self._per_block)))
