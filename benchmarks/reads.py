@@ -10,6 +10,9 @@ from harness import THREADS, Case, Found, Measured, Row, Step, in_turn, unfinish
 ROWS, CLASSES, CHUNK_ROWS = 200_000, 1_000, 10_000
 SHARD = 8  # chunks
 CHUNKS, SMALL_CHUNK, DASK_CHUNKS = 20_000, (100, 10), 2_000
+MAPS, MAP_CLASSES, SIDE = 32, 4, 512
+# Maps in a chunk of labels, and chunks along each side of a map.
+REACH = {"in chunks of a map": (1, 1, 1), "in 2 chunks": (MAPS, 2, 1), "in 16 chunks": (MAPS, 4, 4)}
 
 
 # --- Steps. The arguments that say which dump it is are those of `write`. ---
@@ -107,6 +110,56 @@ def dask_array(**dump: Any) -> Measured:
     return in_turn({"dask.array": run}) | {"answer": answers[:1]}
 
 
+def write_maps(data: str, side: int) -> None:
+    """Write segmentation maps in chunks of one, with the same labels in several chunks, unless they are there."""
+    import numpy as np
+    import zarr
+
+    path = maps(data, side)
+    if not path.exists():
+        part = unfinished(path)
+        group, rng = zarr.create_group(part), np.random.default_rng(0)
+        shape = MAPS, MAP_CLASSES, side, side
+        logits = group.create_array("logits", shape=shape, chunks=(1, *shape[1:]), dtype="f4")
+        for number in range(MAPS):
+            logits[number] = 3 * rng.standard_normal(shape[1:], dtype=np.float32)
+        labels = rng.integers(MAP_CLASSES, size=(MAPS, side, side))
+        for name, (deep, high, wide) in REACH.items():
+            group.create_array(name, data=labels, chunks=(deep, side // high, side // wide))
+        part.rename(path)
+    for file in path.rglob("*"):
+        if file.is_file():
+            file.read_bytes()
+
+
+def maps(data: str, side: int) -> Path:
+    return Path(data) / f"maps-{MAPS}x{MAP_CLASSES}x{side}x{side}.zarr"
+
+
+def evaluate_maps(labels: str, **dump: Any) -> Measured:
+    """Time `evaluate` on maps, and count how often a chunk of labels is decoded, on the average."""
+    import zarr
+
+    import daskxent as dx
+    from daskxent.sources.chunks import Chunks
+
+    path, answers, decode, decoded = maps(**dump), [], Chunks._decoded, []
+
+    def counted(self: Any, *given: Any) -> Any:
+        decoded.append(self.name)
+        return decode(self, *given)
+
+    def run() -> None:
+        decoded.clear()
+        report = dx.evaluate(path / labels, path / "logits", from_logits=True, axis=1, threads=THREADS)
+        answers.append(report["crossentropy"])
+
+    Chunks._decoded = counted  # type: ignore[method-assign]
+    seconds = in_turn({"daskxent": run})
+    stored = zarr.open_array(path / labels, mode="r").nchunks
+    return seconds | {"decoded": [decoded.count("y_true") / stored], "answer": answers[:1]}
+
+
 # --- Cases. ---
 
 
@@ -120,6 +173,7 @@ def cases(data: Path, scale: float) -> Iterator[Case]:
     ):
         yield read(name, normal(data, scale, codec=codec, sharded=sharded), of_zarr, of_dask)
     yield small_chunks(data, scale)
+    yield reach(data, scale)
 
 
 def normal(data: Path, scale: float, rows: int = ROWS, **dump: Any) -> dict[str, Any]:
@@ -165,3 +219,18 @@ def small_chunks(data: Path, scale: float) -> Case:
     steps["dask.array"] = Step("reads.dask_array", dumps["dask.array"])
     # The dump that dask.array gets is a tenth, with other labels: its answer is about the same.
     return Case("chunks", [Step("reads.write", dump) for dump in dumps.values()], steps, rows, tolerance=0.2)
+
+
+def reach(data: Path, scale: float) -> Case:
+    dump = {"data": str(data), "side": max(16, int(SIDE * scale**0.5) // 4 * 4)}
+    one, *others = REACH
+
+    def rows(found: Found) -> Iterator[Row]:
+        for name in others:
+            what = f"{MAPS} maps, labels {name} over all of them"
+            share = found(name, "daskxent") / found(one, "daskxent")
+            yield Row.below(what, share, 1.25, "x", f"labels {one}: {1e3 * found(one, 'daskxent'):.0f} ms")
+            yield Row.below(what, found(name, "decoded"), 1, "decoded / stored")
+
+    steps = {name: Step("reads.evaluate_maps", dump | {"labels": name}) for name in REACH}
+    return Case("reach", [Step("reads.write_maps", dump)], steps, rows)

@@ -7,9 +7,12 @@ weights and further arrays are read once for many boxes, a run of steps, whateve
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from daskxent.sources.kept import most_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,12 +96,43 @@ def _read(inputs: Inputs, question: Question, run: Box) -> Aligned:
     return Aligned(run, {name: along.read(run, fill) for name, along in inputs.along.items()})
 
 
+def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
+    """Estimate how many bytes of what lies along the rows are held at once, over all threads.
+
+    A thread holds what it read for so many rows, and the last chunk of each array; chunks that reach over more rows, at
+    most two of them one behind the other, are kept up to a bound.
+    """
+    held, last, kept = threads * rows * len(inputs.along) * 8, 0, 0
+    at = inputs.lead + (inputs.lead >= inputs.axis)
+    dense = [(inputs.dense_labels, at)] if inputs.dense else []
+    for source, lead in (*dense, *((along.source, along.at(inputs.lead)) for along in inputs.along.values())):
+        pieces = getattr(source, "pieces", None)  # a dask array has none: its chunks are in other memory
+        if not pieces:
+            continue
+        counts = [-(-length // piece) for length, piece in zip(source.shape, pieces, strict=True)]
+        chunk = math.prod(pieces) * source.dtype.itemsize
+        across = math.prod(count for axis, count in enumerate(counts) if axis != lead) * chunk
+        behind = 1 if lead is None else counts[lead]
+        last += min(threads * chunk, across * behind)
+        kept += min(threads * min(2, behind), behind) * across
+    return held + max(last, min(kept, most_bytes(threads)))
+
+
+def run_steps(inputs: Inputs) -> int:
+    """Return how many steps a run takes: whole chunks of predictions."""
+    grid = _grid(inputs)
+    return max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
+
+
+def _grid(inputs: Inputs) -> int:
+    """Return how many steps of predictions are stored as one."""
+    blocks = inputs.predictions.blocks
+    return blocks[inputs.lead + (inputs.lead >= inputs.axis)] if blocks else 1
+
+
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
     """Cut a part into runs of steps that share one reading of what lies along them."""
-    blocks = inputs.predictions.blocks
-    grid = blocks[inputs.lead + (inputs.lead >= inputs.axis)] if blocks else 1
-    steps = max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
-    first = start - start % grid
+    steps, first = run_steps(inputs), start - start % _grid(inputs)
     everywhere = [slice(0, n) for n in inputs.positions]
     for at in range(first, stop, steps):
         everywhere[inputs.lead] = slice(max(start, at), min(stop, at + steps))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent import parts
-from daskxent.boxes import PIECE_BYTES
+from daskxent.boxes import PIECE_BYTES, held_bytes
 from daskxent.numbers import records as scanning
 from daskxent.numbers.state import Question, State, merge_all, tally
 from daskxent.planning import Plan
@@ -195,6 +195,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
     dtype = x.dtype["value"] if x.dtype.names else x.dtype
     block = math.prod(max(sizes) for sizes in x.chunks) * dtype.itemsize
     length = inputs.positions[inputs.lead]
+    rows = math.prod(max(sizes) for axis, sizes in enumerate(x.chunks) if axis != inputs.axis)
     return Plan(
         question=question,
         shape=tuple(x.shape),
@@ -208,7 +209,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         threads=threads,
         nbytes=math.prod(x.shape) * dtype.itemsize,
         chunks=math.prod(x.numblocks),
-        memory=2 * threads * block,
+        memory=2 * threads * block + held_bytes(inputs, threads, rows),
     )
 
 

@@ -25,6 +25,7 @@ TARGETS = {
     "read-none": 2,
     "read-zstd-sharded": 2,
     "chunks": 4,
+    "reach": 4,
     "plan": 2,
     "memory-0.8-GB": 1,
     "memory-2.4-GB": 1,
@@ -83,7 +84,9 @@ def test_steps_exist(programs):
             json.dumps(step.arguments)
 
 
-@pytest.mark.parametrize("case", ["scan-100", "scan-half", "read-none", "chunks", "plan", "memory-0*", "growth"])
+@pytest.mark.parametrize(
+    "case", ["scan-100", "scan-half", "read-none", "chunks", "reach", "plan", "memory-0*", "growth"]
+)
 def test_small(case, data):
     text = run("bench.py", "--small", "--rounds", 1, "--without-torch", "--data", data, "--only", case)
     rows = rows_of(text)

@@ -354,6 +354,24 @@ def test_a_chunk_that_is_torn_is_an_error_each_time(tmp_path):
             source.read((slice(0, 5),))
 
 
+@pytest.mark.parametrize("predictions", ["stored", "dask"])
+@pytest.mark.parametrize(
+    ("chunks", "wanted"),
+    [
+        ((10**6, 64), 512_000_000),  # a chunk that reaches over all rows: once, however large
+        ((10**6, 1), 256 << 20),  # the same in 64 chunks, of which a box touches all: as much as is kept
+        ((1000, 64), 4 * 512_000),  # two for each thread: one ends in a box, the next begins in it
+    ],
+)
+def test_a_plan_tells_what_is_kept(chunks, wanted, predictions):
+    labels = zarr.create_array({}, shape=(10**6, 64), dtype="int64", chunks=chunks)
+    x = zarr.create_array({}, shape=(10**6, 64, CLASSES), dtype="f4", chunks=(100, 64, CLASSES))
+    x = x if predictions == "stored" else da.zeros(x.shape, dtype="f4", chunks=(10**4, 64, CLASSES))
+    held = labels, np.broadcast_to(np.int64(0), labels.shape)
+    stored, in_memory = (dx.plan(y_true, x, from_logits=True, threads=2).memory for y_true in held)
+    assert stored - in_memory == wanted
+
+
 @pytest.mark.parametrize("where", ["files", "memory", "shards"])
 @pytest.mark.parametrize("chunk", [5, 20])
 def test_a_graph_that_is_computed_again_reads_what_was_rewritten(tmp_path, where, chunk):
