@@ -22,7 +22,7 @@ from daskxent.report import differences
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FORMAT = 1
+FORMAT = 2
 SYNC_SECONDS = 1.0  # how much work a crash of the machine, not just of the process, may cost
 
 

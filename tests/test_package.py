@@ -21,7 +21,7 @@ ORDER = re.findall(
     r"\S+",
     """
 numbers numbers.elementary numbers.exact numbers.records numbers.statistics numbers.state
-sources.encoded sources.chunks sources.arrays sources.align sources sources.fingerprint
+sources.encoded sources.chunks sources.layout sources.arrays sources.align sources sources.fingerprint
 kernels.compiling kernels.instructions kernels.arithmetic kernels.vectors kernels.along kernels.blocks kernels.across
 kernels.records kernels.scan_long kernels.scan_lanes kernels.scans kernels.crossentropy kernels.sums
 kernels.tally_block kernels.tally_lanes kernels.tally_long kernels.tallies kernels

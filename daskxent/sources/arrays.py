@@ -5,9 +5,7 @@ Nothing here loads data: a path becomes an open zarr array or a memory map, whic
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import os
 import pickle
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from daskxent.sources.chunks import Chunks, Scratch
+from daskxent.sources.layout import layout_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -248,18 +247,6 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
     if layout_digest(array) != digest:
         raise ValueError(f"{name}: the shape or the storage of {array.store_path} has changed since it was opened")
     return array
-
-
-def layout(array: Any, without: tuple[str, ...] = ("attributes",)) -> dict[str, Any]:
-    """Return how a zarr array is stored, its metadata `without` some fields, as plain Python objects."""
-    kept = {key: value for key, value in array.metadata.to_dict().items() if key not in without}
-    plain_kept: dict[str, Any] = json.loads(json.dumps(kept, default=repr, sort_keys=True))
-    return plain_kept
-
-
-def layout_digest(array: Any) -> str:
-    """Digest how a zarr array is stored."""
-    return hashlib.sha256(json.dumps(layout(array)).encode()).hexdigest()[:16]
 
 
 class Joined:

@@ -115,9 +115,9 @@ class Chunks:
         self.local = isinstance(self._bytes, Files)
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
         self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
-        chain = _chain(array.metadata)
-        self._decode = _decoder(_inner(chain), array.dtype, self.chunks)
-        self._shards = _shards(chain, self._per_block)
+        codecs = chain(array.metadata)
+        self._decode = _decoder(_inner(codecs), array.dtype, self.chunks)
+        self._shards = _shards(codecs, self._per_block)
         self.fast = self._decode is not None and (self._shards is not None or self.blocks == self.chunks)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -125,8 +125,7 @@ class Chunks:
 
     def fill(self) -> np.generic:
         """Return what zarr reads where no chunk is stored, as a scalar of `dtype`."""
-        value = self._array.fill_value
-        return np.full(1, 0 if value is None else value, self.dtype)[0]  # type: ignore[no-any-return]
+        return filled(self._array)
 
     def missing(self, index: tuple[int, ...]) -> MissingChunk:
         """Make the error, not raised, for a chunk that `read` did not find."""
@@ -260,16 +259,26 @@ class Chunks:
         return TornChunk(message, self._stored(index))
 
 
-def _chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
+def filled(array: zarr.Array[Any]) -> np.generic:
+    """Return what zarr reads where no chunk is stored, as a scalar in native byte order."""
+    value = array.fill_value
+    return np.full(1, 0 if value is None else value, array.dtype.newbyteorder("="))[0]  # type: ignore[no-any-return]
+
+
+def chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
     """List the codecs, in the order of encoding, as metadata of zarr v3 has them."""
     # Attribute by attribute, because the dict of the whole metadata warns about types without a specification.
     if metadata.zarr_format == 3:
         return [codec.to_dict() for codec in metadata.codecs]
-    names = ["transpose"] if metadata.order == "F" else []
-    names += [f"numcodecs.{codec.codec_id}" for codec in metadata.filters or ()]
-    names += ["bytes"]
-    names += [f"numcodecs.{metadata.compressor.codec_id}"] if metadata.compressor else []
-    return [{"name": name} for name in names]
+    transposed = [{"name": "transpose"}] if metadata.order == "F" else []
+    compressor = [metadata.compressor] if metadata.compressor else []
+    return [*transposed, *map(_named, metadata.filters or ()), {"name": "bytes"}, *map(_named, compressor)]
+
+
+def _named(codec: Any) -> dict[str, Any]:
+    """Return a codec of numcodecs as metadata of zarr v3 has it."""
+    configuration = dict(codec.get_config())
+    return {"name": f"numcodecs.{configuration.pop('id')}", "configuration": configuration}
 
 
 def _inner(chain: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.align import Along
-from daskxent.sources.arrays import Joined, Viewed, Zarr, layout
+from daskxent.sources.arrays import Joined, Viewed, Zarr
+from daskxent.sources.layout import address, layout
 
 if TYPE_CHECKING:
     from daskxent.sources.align import Inputs
@@ -46,8 +47,7 @@ def _of(source: Any, lead: int | None, steps: int) -> dict[str, Any]:
     shape = [steps if axis == lead else length for axis, length in enumerate(source.shape)]
     found = {"shape": shape, "dtype": source.dtype.name, "sample": _sample(source, lead, shape)}
     if isinstance(source, Zarr):
-        kept = layout(source.array, ("shape", "attributes"))
-        return {"where": str(source.array.store_path), "layout": kept, **found}
+        return {"where": address(source.array), "layout": layout(source.array), **found}
     return {"where": getattr(source, "path", "memory"), **found}
 
 
