@@ -170,14 +170,7 @@ class State:
         ValueError
             Some rows are covered by both.
         """
-        return State(
-            totals=_joined(self.totals, other.totals, ExactSum.__add__),
-            weight=self.weight + other.weight,
-            counted=self.counted + other.counted,
-            clipped_loss=self.clipped_loss + other.clipped_loss,
-            audit=_joined(self.audit, other.audit, Finding.merge),
-            covered=_union(self.covered, other.covered),
-        )
+        return merge_all((self, other))
 
     def with_missing(self, kind: str, gone: NDArray[np.bool_]) -> State:
         """Return the state with rows that were not stored, (n,) bool, noted in its audit."""
@@ -236,12 +229,27 @@ class State:
 
 
 def merge_all(states: Iterable[State]) -> State:
-    """Merge states pairwise, as a tree."""
-    level = list(states)
-    while len(level) > 1:
-        pairs = zip(level[::2], level[1::2], strict=False)
-        level = [a.merge(b) for a, b in pairs] + level[len(level) - len(level) % 2 :]
-    return level[0] if level else State.zero()
+    """Merge states one after the other, in a time that grows with what they hold and not with the square of it.
+
+    Raises
+    ------
+    ValueError
+        Some rows are covered by two of them.
+    """
+    totals: dict[str, ExactSum] = {}
+    audit: dict[str, Finding] = {}
+    weight, counted, clipped_loss = ExactSum(), 0, ExactSum()
+    covered: list[tuple[int, int]] = []
+    for state in states:
+        for name, total in state.totals.items():
+            totals[name] = totals[name] + total if name in totals else total
+        for kind, found in state.audit.items():
+            audit[kind] = audit[kind].merge(found) if kind in audit else found
+        weight += state.weight
+        counted += state.counted
+        clipped_loss += state.clipped_loss
+        covered += state.covered
+    return State(totals, weight, counted, clipped_loss, audit, _union(covered))
 
 
 def tally(
@@ -393,13 +401,9 @@ def _audit(
     return audit
 
 
-def _joined(a: Mapping[str, Any], b: Mapping[str, Any], join: Callable[[Any, Any], Any]) -> dict[str, Any]:
-    return {key: join(a[key], b[key]) if key in a and key in b else a.get(key, b.get(key)) for key in a | b}  # type: ignore[operator]
-
-
-def _union(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+def _union(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     spans: list[tuple[int, int]] = []
-    for start, stop in sorted(a + b):
+    for start, stop in sorted(ranges):
         if spans and start < spans[-1][1]:
             raise ValueError(f"rows {start} to {min(stop, spans[-1][1]) - 1} are covered twice")
         if spans and start == spans[-1][1]:
