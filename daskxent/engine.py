@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from daskxent import planning
-from daskxent.numbers.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
+from daskxent.numbers.state import ON_INVALID, ON_MISSING, Question, State, complain
 from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
@@ -240,13 +240,13 @@ def run(
     kept = None if journal is None else _open_journal(place(journal), inputs, plan, rows, call)
     begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
     if kept is None:
-        return _stream(begin, found(plan), plan, inputs)
+        return _stream(begin, found(plan), plan)
     state = kept.state
     was = "was" if state.rows == 1 else "were"
     note = (f"{amount(state.rows, 'row')} {was} in the journal already",) if state.rows else ()
     begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
     left = planning.remaining(plan, state.covered)
-    return _journaled(_stream(begin, _noted(found(left), kept), plan, inputs), kept)
+    return _journaled(_stream(begin, found(left), plan, kept), kept)
 
 
 async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) -> Report:
@@ -296,20 +296,25 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     Raises
     ------
     ValueError
-        The report has no journal, or differs from what its journal holds; a part gave other bits, in which case its
-        rows are named.
+        The report has no journal, or differs from what its journal holds; the journal holds no single parts any more,
+        because their states are large; a part gave other bits, in which case its rows are named.
     """
     if report.journal is None:
         raise ValueError("verify: the report was made without a journal, which keeps what each part gave")
     from daskxent.journal import read
 
-    header, states = read(report.journal)
-    if merge_all(states) != report.state:
+    kept = read(report.journal)
+    if kept.state != report.state:
         raise ValueError(f"verify: the report is not what the journal {report.journal} adds up to")
-    if header["call"] is None:
+    if kept.header["call"] is None:
         raise ValueError("verify: the arrays were not given as paths, so they cannot be opened again")
-    inputs, question, _ = _prepare(**header["call"])
-    chosen = random.Random(seed).sample(states, min(parts, len(states)))
+    if kept.snapshot is not None and not kept.parts:
+        raise ValueError(
+            f"verify: the states are so large that the journal {report.journal} holds only what the parts add up to, "
+            "not what each of them gave"
+        )
+    inputs, question, _ = _prepare(**kept.header["call"])
+    chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     for state in chosen:
         for start, stop in state.covered:
             again = Attempt(Work(inputs, question))(start // inputs.rows_per_step, stop // inputs.rows_per_step)
@@ -423,8 +428,11 @@ def _shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] 
             yield report
 
 
-def _stream(report: Report, found: Iterator[Done], plan: Plan, inputs: Inputs) -> Iterator[Report]:
-    """Merge states as they come; yield a report for each; check the coverage at the end."""
+def _stream(report: Report, found: Iterator[Done], plan: Plan, journal: Journal | None = None) -> Iterator[Report]:
+    """Merge states as they come, write each into the journal before it counts, yield a report for each.
+
+    At the end the coverage is checked.
+    """
     began = time.perf_counter()
     bytes_per_row = plan.nbytes // plan.rows
     known = report.rows
@@ -432,7 +440,7 @@ def _stream(report: Report, found: Iterator[Done], plan: Plan, inputs: Inputs) -
         if known:
             yield report
         for state, retries in found:
-            merged = report.state.merge(state)
+            merged = report.state.merge(state) if journal is None else journal.append(state)
             report = replace(
                 report,
                 state=merged,
@@ -453,13 +461,6 @@ def _sound(found: Iterator[Done], question: Question, inputs: Inputs) -> Iterato
     """Pass on what is sound; raise the first finding that is an error."""
     for done in found:
         complain(question, done.state, inputs.positions)
-        yield done
-
-
-def _noted(found: Iterator[Done], journal: Journal) -> Iterator[Done]:
-    """Write each part into the journal before it counts."""
-    for done in found:
-        journal.append(done.state)
         yield done
 
 

@@ -25,7 +25,7 @@ sources.encoded sources.chunks sources.layout sources.arrays sources.align sourc
 kernels.compiling kernels.instructions kernels.arithmetic kernels.vectors kernels.along kernels.blocks kernels.across
 kernels.records kernels.scan_long kernels.scan_lanes kernels.scans kernels.crossentropy kernels.sums
 kernels.tally_block kernels.tally_lanes kernels.tally_long kernels.tallies kernels
-report journal options planning parts lazy runners cluster engine
+report journal_file journal options planning parts lazy runners cluster engine
 demo losses metrics cli __init__ __main__
 """,
 )
