@@ -4,12 +4,17 @@ PYTHON ?= python3
 SIZE ?= 1GB
 BENCH ?=
 SCALE ?=
+REV ?= HEAD~1
+AGAINST ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
+
+# Tests of the numbers, the sources and the runners without clusters: what other versions of the dependencies could break.
+CORE := records scores kernels state statistics sources chunks engine journal lazy losses missing
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench faults profile scale shootout clean
+.PHONY: help demo test quick lowest newest newest-now lint format bench against faults profile scale shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
@@ -21,8 +26,17 @@ demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 test: .venv/test.stamp ## Run the tests, doctests included
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+quick: .venv/test.stamp ## Of the tests only those that take no processes and no patience, with fewer examples
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' --hypothesis-profile quick
+
 faults: .venv/test.stamp ## Of the tests only those that kill real schedulers, workers and clients
 	$(BIN)/python -m pytest tests/test_faults.py
+
+lowest: .venv/lowest/test.stamp ## Run the core of the tests with the lowest versions of the dependencies (PYTHON=python3.11)
+	.venv/lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE:%=tests/test_%.py)
+
+newest: .venv/newest/test.stamp ## Run the core of the tests with the newest versions of the dependencies (PYTHON=python3.13)
+	.venv/newest/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE:%=tests/test_%.py)
 
 lint: .venv/lint.stamp ## Check format, style and types
 	$(BIN)/ruff format --check
@@ -36,6 +50,9 @@ format: .venv/lint.stamp ## Format the code and mend what ruff can mend
 bench: .venv/bench.stamp ## Compare speed and memory with what was promised, and with zarr, Dask and torch (BENCH='--rounds 3')
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
+against: .venv/against.stamp ## Compare bits, times and memory with those of another revision (REV=HEAD~1 AGAINST='--bits')
+	$(BIN)/python benchmarks/against.py $(REV) $(AGAINST)
+
 profile: .venv/bench.stamp ## Show where the time of an evaluation goes
 	$(BIN)/python benchmarks/stages.py
 
@@ -46,14 +63,14 @@ shootout: .venv/demo.stamp ## Compare answers with those of other packages; the 
 	$(BIN)/python benchmarks/shootout.py --readme README.md
 
 clean: ## Remove the environment, caches, and the data of demo and bench
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers benchmarks/.against
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that its installation was finished for the pyproject.toml of that time.
 
-.venv/pip.stamp:
+.venv/pip.stamp .venv/lowest/pip.stamp .venv/newest/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(@D)
 	$(PIP) --upgrade 'pip>=25.1' # the first to know --group
 	@touch $@
 
@@ -65,9 +82,24 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 	$(PIP) --editable '.[bfloat16]'
 	@touch $@
 
+.venv/against.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable '.[bfloat16,distributed]'
+	@touch $@
+
 .venv/test.stamp: pyproject.toml .venv/pip.stamp
 	$(PIP) --editable . --group test
 	@touch $@
+
+.venv/lowest/test.stamp: pyproject.toml .venv/lowest/pip.stamp
+	sed -n '/^dependencies/,/^demo/s/.*"\([a-z_-]*\)[^"]*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml >$(@D)/floors.txt
+	$(PIP) --editable . --group test --constraint $(@D)/floors.txt
+	@touch $@
+
+.venv/newest/test.stamp: newest-now .venv/newest/pip.stamp
+	$(PIP) --upgrade --upgrade-strategy eager --editable . --group test
+	@touch $@
+
+newest-now: # no file: what was the newest at the last time need not be so now
 
 .venv/lint.stamp: pyproject.toml .venv/pip.stamp
 	$(PIP) --editable '.[demo]' --group lint

@@ -11,7 +11,18 @@ from typing import Any
 
 import reads
 import scans
-from harness import THREADS, Case, Found, Measured, Row, Step, in_turn, unfinished
+from harness import (
+    THREADS,
+    Case,
+    Found,
+    Measured,
+    Row,
+    Step,
+    in_turn,
+    peak_memory,
+    resident_memory,
+    unfinished,
+)
 
 CHUNKS = 1_000_000
 LARGE_CHUNK = 250_000  # rows: 1 GB
@@ -63,7 +74,6 @@ def memory(**dump: Any) -> Measured:
 
     import daskxent as dx
     from daskxent import engine, kernels  # noqa: F401
-    from daskxent.cli import peak_memory
 
     # numba puts off most of its own imports, 60 MB, until it meets the first function.
     numba.njit("int64(int64)", cache=True)(nothing)
@@ -82,17 +92,6 @@ def nothing(number: int) -> int:
     return number
 
 
-def resident_memory() -> int:
-    """Return what this process holds, in bytes; where that cannot be known, the most it has held."""
-    from daskxent.cli import peak_memory
-
-    try:
-        with open("/proc/self/statm") as numbers:
-            return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return peak_memory()
-
-
 IMPORT = """
 import time, numpy
 start = time.perf_counter()
@@ -101,18 +100,31 @@ print(time.perf_counter() - start)
 """
 
 
-def start_up(**dump: Any) -> Measured:
-    """Time the import, the help, and evaluations by a new process: as always, and as the first one ever."""
+def start_up(first: bool = True, **dump: Any) -> Measured:
+    """Time the import, the help, and evaluations by a new process: as always, and `first` as the first one ever."""
     path = reads.place(**dump)
-    command = [sys.executable, "-m", "daskxent"]
+    python = [sys.executable, "-P"]  # not the package that is in this directory, but the one that is installed
+    command = [*python, "-m", "daskxent"]
     evaluation = [*command, "evaluate", "--from-logits", path / "labels", path / "logits"]
-    loaded = subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
+    loaded = subprocess.run([*python, "-c", IMPORT], check=True, capture_output=True, text=True).stdout
     found = {"import": [float(loaded)]}
     for name, arguments in (("help", [*command, "--help"]), ("evaluate", evaluation)):
+        before = of_children()
         found[name] = [run_program(arguments)[0]]
+        found[f"{name}, cpu"] = [of_children() - before]
+    if not first:
+        return found
     with tempfile.TemporaryDirectory() as empty:
         seconds, said = run_program(evaluation, NUMBA_CACHE_DIR=empty)
     return found | {"first": [seconds], "said": [float("Compiling" in said)]}
+
+
+def of_children() -> float:
+    """Return the seconds that the cores have spent on the programs that were run."""
+    import resource
+
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def run_program(arguments: list[Any], **environment: str) -> tuple[float, str]:

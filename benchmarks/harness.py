@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 THREADS = 2  # what the targets are stated for
 
 Measured = dict[str, list[float]]  # by what was measured: seconds, megabytes, an answer
+BESIDE = {"answer", "peak", "cpu"}  # what are not seconds on the clock
 
 
 class Step(NamedTuple):
@@ -27,6 +29,7 @@ class Step(NamedTuple):
     function: str
     arguments: dict[str, Any]
     python: str = sys.executable
+    environment: dict[str, str] | None = None  # variables of that process, beside those of this one
 
 
 class Found:
@@ -39,7 +42,7 @@ class Found:
         """Return the median of one measure, the least median of several; NaN where the step was not taken."""
         samples: dict[str, list[float]] = {}
         for result in self.results.get(step, []):
-            for key in keys or result.keys() - {"answer"}:
+            for key in keys or result.keys() - BESIDE:
                 samples.setdefault(key, []).extend(result[key])
         return min(map(median, samples.values()), default=math.nan)
 
@@ -97,7 +100,7 @@ def shown(value: float) -> str:
 
 
 def measure(case: Case, rounds: int) -> Found:
-    """Take the steps of a case, in turn.
+    """Take the steps of a case, in turn, every second time the other way round.
 
     Raises
     ------
@@ -108,7 +111,7 @@ def measure(case: Case, rounds: int) -> Found:
         take(step)
     results: dict[str, list[Measured]] = {name: [] for name in case.steps}
     for number in range(rounds):
-        for name, step in case.steps.items():
+        for name, step in list(case.steps.items())[:: -1 if number % 2 else 1]:
             print(f"{case.name}, round {number + 1} of {rounds}: {name}", file=sys.stderr)
             results[name].append(take(step))
     found = Found(results)
@@ -121,19 +124,28 @@ def measure(case: Case, rounds: int) -> Found:
 def take(step: Step) -> Any:
     """Call the function of a step in a new process and return what it returns."""
     command = [step.python, __file__, step.function, json.dumps(step.arguments)]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = os.environ | (step.environment or {})
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return json.loads(output.splitlines()[-1])
 
 
 def in_turn(ways: dict[str, Callable[[], Any]], repeats: int = 1) -> Measured:
-    """Time ways of doing something, one after the other, after a run of each to load and compile what it needs."""
+    """Time ways of doing something, one after the other, after a run of each to load and compile what it needs.
+
+    How much memory that run takes at its peak, beyond what is held before, is measured as well, in MB; of all others
+    the seconds that the cores spent on them, which other programs disturb less than those on the clock.
+    """
+    forget_peak()
+    before = resident_memory()
     for run in ways.values():
         run()
-    seconds: Measured = {name: [] for name in ways}
+    found: Measured = {name: [] for name in ways} | {"peak": [(peak_memory() - before) / 1e6], "cpu": []}
     for _ in range(repeats):
         for name, run in ways.items():
-            seconds[name].append(timed(run))
-    return seconds
+            spent = time.process_time()
+            found[name].append(timed(run))
+            found["cpu"].append(time.process_time() - spent)
+    return found
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -141,6 +153,34 @@ def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held so far, in bytes."""
+    try:
+        # On Linux getrusage starts from what the process held that started this one.
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1 << 10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin again at what is held now, where that is possible."""
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as order:
+        order.write("5")
+
+
+def resident_memory() -> int:
+    """Return what this process holds, in bytes; where that cannot be known, the most it has held."""
+    try:
+        with open("/proc/self/statm") as numbers:
+            return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_memory()
 
 
 def unfinished(path: Path) -> Path:

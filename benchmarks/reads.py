@@ -5,24 +5,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import scans
 from harness import THREADS, Case, Found, Measured, Row, Step, in_turn, unfinished
 
 ROWS, CLASSES, CHUNK_ROWS = 200_000, 1_000, 10_000
 SHARD = 8  # chunks
+BLOCKS = 4  # of classes, where they are split
 CHUNKS, SMALL_CHUNK, DASK_CHUNKS = 20_000, (100, 10), 2_000
+MAPS, MAP_CLASSES, SIDE = 32, 4, 512
+# Maps in a chunk of labels, and chunks along each side of a map.
+REACH = {"in chunks of a map": (1, 1, 1), "in 2 chunks": (MAPS, 2, 1), "in 16 chunks": (MAPS, 4, 4)}
 
 
 # --- Steps. The arguments that say which dump it is are those of `write`. ---
 
 
-def write(
-    data: str, rows: int, classes: int = CLASSES, chunk: int = CHUNK_ROWS, codec: str = "zstd", sharded: bool = False
-) -> None:
+def write(**dump: Any) -> None:
     """Write a dump of random normal logits, unless it is there, and read its files, so that they are in memory."""
-    path = place(data, rows, classes, chunk, codec, sharded)
+    path = place(**dump)
     if not path.exists():
         part = unfinished(path)
-        _write(part, rows, classes, chunk, codec, sharded)
+        _write(part, **{name: value for name, value in dump.items() if name != "data"})
         part.rename(path)
     for file in path.rglob("*"):
         if file.is_file():
@@ -30,12 +33,27 @@ def write(
 
 
 def place(
-    data: str, rows: int, classes: int = CLASSES, chunk: int = CHUNK_ROWS, codec: str = "zstd", sharded: bool = False
+    data: str,
+    rows: int,
+    classes: int = CLASSES,
+    chunk: int = CHUNK_ROWS,
+    codec: str = "zstd",
+    sharded: bool = False,
+    blocks: int = 1,
 ) -> Path:
-    return Path(data) / f"normal-{rows}x{classes}-by{chunk}-{codec}{'-sharded' if sharded else ''}.zarr"
+    split = f"-in{blocks}" if blocks > 1 else ""
+    return Path(data) / f"normal-{rows}x{classes}-by{chunk}{split}-{codec}{'-sharded' if sharded else ''}.zarr"
 
 
-def _write(path: Path, rows: int, classes: int, chunk: int, codec: str, sharded: bool) -> None:
+def _write(
+    path: Path,
+    rows: int,
+    classes: int = CLASSES,
+    chunk: int = CHUNK_ROWS,
+    codec: str = "zstd",
+    sharded: bool = False,
+    blocks: int = 1,
+) -> None:
     import numpy as np
     import zarr
     from zarr.codecs import BloscCodec
@@ -46,7 +64,9 @@ def _write(path: Path, rows: int, classes: int, chunk: int, codec: str, sharded:
     labels = group.create_array("labels", shape=(rows,), chunks=(chunk,), dtype="i8", **create)
     single = group.create_array("labels_in_one", shape=(rows,), chunks=(rows,), dtype="i8", **create)
     create |= {"shards": (SHARD * chunk, classes)} if sharded else {}
-    logits = group.create_array("logits", shape=(rows, classes), chunks=(chunk, classes), dtype="f4", **create)
+    logits = group.create_array(
+        "logits", shape=(rows, classes), chunks=(chunk, classes // blocks), dtype="f4", **create
+    )
     single[:] = np.random.default_rng(0).integers(classes, size=rows)
     labels[:] = single[:]
     step = chunk * SHARD if sharded else chunk * max(1, (1 << 22) // (chunk * classes))
@@ -55,15 +75,25 @@ def _write(path: Path, rows: int, classes: int, chunk: int, codec: str, sharded:
         logits[start : start + step] = 3 * np.random.default_rng(start).standard_normal(shape, dtype=np.float32)
 
 
-def evaluate(labels: str = "labels", ways: dict[str, dict[str, Any]] | None = None, **dump: Any) -> Measured:
-    """Time `evaluate`, with some options in turn."""
+def evaluate(
+    labels: str = "labels", ways: dict[str, dict[str, Any]] | None = None, lazy: bool = False, **dump: Any
+) -> Measured:
+    """Time `evaluate`, with some options in turn; `lazy` gives it dask arrays."""
     import daskxent as dx
 
+    scans.load_all()
     path, answers = place(**dump), []
+
+    def arrays() -> tuple[Any, Any]:
+        if not lazy:
+            return path / labels, path / "logits"
+        import dask.array as da
+
+        return da.from_zarr(str(path), component=labels), da.from_zarr(str(path), component="logits")
 
     def evaluation(options: dict[str, Any]) -> Callable[[], Any]:
         given = {"from_logits": True, "threads": THREADS} | options
-        return lambda: answers.append(dx.evaluate(path / labels, path / "logits", **given)["crossentropy"])
+        return lambda: answers.append(dx.evaluate(*arrays(), **given)["crossentropy"])
 
     seconds = in_turn({name: evaluation(options) for name, options in (ways or {"daskxent": {}}).items()})
     return seconds if ways else seconds | {"answer": answers[:1]}
@@ -107,6 +137,56 @@ def dask_array(**dump: Any) -> Measured:
     return in_turn({"dask.array": run}) | {"answer": answers[:1]}
 
 
+def write_maps(data: str, side: int) -> None:
+    """Write segmentation maps in chunks of one, with the same labels in several chunks, unless they are there."""
+    import numpy as np
+    import zarr
+
+    path = maps(data, side)
+    if not path.exists():
+        part = unfinished(path)
+        group, rng = zarr.create_group(part), np.random.default_rng(0)
+        shape = MAPS, MAP_CLASSES, side, side
+        logits = group.create_array("logits", shape=shape, chunks=(1, *shape[1:]), dtype="f4")
+        for number in range(MAPS):
+            logits[number] = 3 * rng.standard_normal(shape[1:], dtype=np.float32)
+        labels = rng.integers(MAP_CLASSES, size=(MAPS, side, side))
+        for name, (deep, high, wide) in REACH.items():
+            group.create_array(name, data=labels, chunks=(deep, side // high, side // wide))
+        part.rename(path)
+    for file in path.rglob("*"):
+        if file.is_file():
+            file.read_bytes()
+
+
+def maps(data: str, side: int) -> Path:
+    return Path(data) / f"maps-{MAPS}x{MAP_CLASSES}x{side}x{side}.zarr"
+
+
+def evaluate_maps(labels: str, **dump: Any) -> Measured:
+    """Time `evaluate` on maps, and count how often a chunk of labels is decoded, on the average."""
+    import zarr
+
+    import daskxent as dx
+    from daskxent.sources.chunks import Chunks
+
+    path, answers, decode, decoded = maps(**dump), [], Chunks._decoded, []
+
+    def counted(self: Any, *given: Any) -> Any:
+        decoded.append(self.name)
+        return decode(self, *given)
+
+    def run() -> None:
+        decoded.clear()
+        report = dx.evaluate(path / labels, path / "logits", from_logits=True, axis=1, threads=THREADS)
+        answers.append(report["crossentropy"])
+
+    Chunks._decoded = counted  # type: ignore[method-assign]
+    seconds = in_turn({"daskxent": run})
+    stored = zarr.open_array(path / labels, mode="r").nchunks
+    return seconds | {"decoded": [decoded.count("y_true") / stored], "answer": answers[:1]}
+
+
 # --- Cases. ---
 
 
@@ -119,7 +199,10 @@ def cases(data: Path, scale: float) -> Iterator[Case]:
         ("zstd, sharded", "zstd", True, 2.5, 3),
     ):
         yield read(name, normal(data, scale, codec=codec, sharded=sharded), of_zarr, of_dask)
+    yield split(data, scale)
+    yield lazy(data, scale)
     yield small_chunks(data, scale)
+    yield reach(data, scale)
 
 
 def normal(data: Path, scale: float, rows: int = ROWS, **dump: Any) -> dict[str, Any]:
@@ -144,6 +227,36 @@ def read(name: str, dump: dict[str, Any], of_zarr: float, of_dask: float) -> Cas
     return Case(case, [Step("reads.write", dump)], steps, rows)
 
 
+def split(data: Path, scale: float) -> Case:
+    whole = normal(data, scale, codec="zstd", sharded=False)
+    dump = whole | {"blocks": BLOCKS}
+    size = dump["rows"] * CLASSES * 4 / 1e9
+
+    def rows(found: Found) -> Iterator[Row]:
+        what, theirs = f"zarr, zstd, chunks of {CLASSES // BLOCKS} of the classes", size / found("whole rows")
+        yield Row.faster(what, size / found("split"), "chunks of whole rows", theirs, 0.8)
+
+    steps = {"split": Step("reads.evaluate", dump), "whole rows": Step("reads.evaluate", whole)}
+    return Case("read-split", [Step("reads.write", each) for each in (dump, whole)], steps, rows)
+
+
+def lazy(data: Path, scale: float) -> Case:
+    dump = normal(data, scale, codec="zstd", sharded=False)
+    size = dump["rows"] * CLASSES * 4 / 1e9
+
+    def rows(found: Found) -> Iterator[Row]:
+        ours, what = size / found("dask arrays"), "dask arrays of zarr, zstd"
+        yield Row.faster(what, ours, "our own read of it", size / found("paths"), 0.5)
+        yield Row.faster(what, ours, "dask.array", size / found("dask.array"), 2)
+
+    steps = {
+        "dask arrays": Step("reads.evaluate", dump | {"lazy": True}),
+        "paths": Step("reads.evaluate", dump),
+        "dask.array": Step("reads.dask_array", dump),
+    }
+    return Case("read-dask", [Step("reads.write", dump)], steps, rows)
+
+
 def small_chunks(data: Path, scale: float) -> Case:
     chunk, classes = SMALL_CHUNK
     counts = {"daskxent": max(10, int(CHUNKS * scale)), "dask.array": max(10, int(DASK_CHUNKS * scale))}
@@ -165,3 +278,18 @@ def small_chunks(data: Path, scale: float) -> Case:
     steps["dask.array"] = Step("reads.dask_array", dumps["dask.array"])
     # The dump that dask.array gets is a tenth, with other labels: its answer is about the same.
     return Case("chunks", [Step("reads.write", dump) for dump in dumps.values()], steps, rows, tolerance=0.2)
+
+
+def reach(data: Path, scale: float) -> Case:
+    dump = {"data": str(data), "side": max(16, int(SIDE * scale**0.5) // 4 * 4)}
+    one, *others = REACH
+
+    def rows(found: Found) -> Iterator[Row]:
+        for name in others:
+            what = f"{MAPS} maps, labels {name} over all of them"
+            share = found(name, "daskxent") / found(one, "daskxent")
+            yield Row.below(what, share, 1.25, "x", f"labels {one}: {1e3 * found(one, 'daskxent'):.0f} ms")
+            yield Row.below(what, found(name, "decoded"), 1, "decoded / stored")
+
+    steps = {name: Step("reads.evaluate_maps", dump | {"labels": name}) for name in REACH}
+    return Case("reach", [Step("reads.write_maps", dump)], steps, rows)

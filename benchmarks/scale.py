@@ -24,7 +24,7 @@ from invented import Invented, chunk
 
 import daskxent as dx
 from daskxent import engine, planning
-from daskxent.numbers.state import Question
+from daskxent.numbers.question import Question
 from daskxent.sources import align
 
 if TYPE_CHECKING:

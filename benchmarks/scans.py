@@ -56,25 +56,103 @@ def scan(
     probabilities: bool = False,
     sums: bool = False,
     ways: dict[str, dict[str, Any]] | None = None,
+    options: dict[str, Any] | None = None,
+    form: str = "plain",
 ) -> Measured:
-    """Time `evaluate`, with some options in turn, and sums of the same array."""
-    import numpy as np
+    """Time `evaluate`, in some ways in turn, and sums of the same array.
 
+    `options` go with all ways; `form` is one of `FORMS`: what the arrays are made into before.
+    """
     import daskxent as dx
 
+    load_all()
     path = place(data, shape, dtype, axis, probabilities)
-    values, labels = np.load(path), np.load(labels_of(path))
-    given = {"from_logits": not probabilities, "axis": axis, "threads": THREADS}
+    labels, values = formed(path, form)
+    given = {"from_logits": not probabilities, "axis": axis, "threads": THREADS} | (options or {})
     if dtype == "bfloat16":
         given["view"] = dtype
     answers = []
 
-    def evaluation(options: dict[str, Any]) -> Callable[[], Any]:
-        return lambda: answers.append(dx.evaluate(labels, values, **given | options)["crossentropy"])
+    def evaluation(way: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: answers.append(dx.evaluate(labels, values, **given | way)["crossentropy"])
 
     timed = {name: evaluation(options) for name, options in (ways or {"daskxent": {}}).items()}
     seconds = in_turn(timed | (streaming_sums(values) if sums else {}), REPEATS)
     return seconds if ways else seconds | {"answer": answers[:1]}
+
+
+def losses(form: str = "plain", **array: Any) -> Measured:
+    """Time the losses per row of logits."""
+    import daskxent as dx
+
+    load_all()
+    labels, values = formed(place(axis=-1, probabilities=False, **array), form)
+    found = []
+
+    def run() -> None:
+        found.append(dx.losses.sparse_categorical_crossentropy(labels, values, from_logits=True))
+
+    seconds = in_turn({"daskxent": run}, REPEATS)
+    return seconds | {"answer": [float(found[0].mean(dtype=float))]}
+
+
+def load_all() -> None:
+    """Have all imported, and kernels loaded, that an evaluation needs: their memory is not that of an evaluation."""
+    import numpy as np
+
+    import daskxent as dx
+
+    rows = np.zeros((1 << 10, 1 << 6), np.float32)
+    dx.evaluate(np.zeros(len(rows), np.int64), rows, from_logits=True, threads=THREADS)
+
+
+def formed(path: Path, form: str) -> tuple[Any, Any]:
+    """Return labels and predictions of the last axis, made into something else."""
+    import numpy as np
+
+    return FORMS[form](np.load(labels_of(path)), np.load(path))
+
+
+def one_hot(labels: Any, values: Any) -> tuple[Any, Any]:
+    import numpy as np
+
+    dense = np.zeros(values.shape, np.float32)
+    dense[np.arange(len(labels)), labels] = 1
+    return dense, values
+
+
+def blocks(labels: Any, values: Any) -> tuple[Any, Any]:
+    """Return four blocks of classes."""
+    import either
+    import numpy as np
+
+    return labels, either.joined(list(map(np.ascontiguousarray, np.array_split(values, 4, axis=-1))), -1)
+
+
+def dask_arrays(labels: Any, values: Any) -> tuple[Any, Any]:
+    """Return dask arrays of 16 chunks of whole rows."""
+    import dask.array as da
+
+    chunk = -(-len(labels) // 16)
+    return da.from_array(labels, chunks=chunk), da.from_array(values, chunks=(chunk, -1))
+
+
+def doubled(labels: Any, values: Any) -> tuple[Any, Any]:
+    """Make every row of probabilities exceptional: it sums to 2."""
+    values *= 2
+    return labels, values
+
+
+def not_numbers(labels: Any, values: Any) -> tuple[Any, Any]:
+    """Make every row exceptional: it has a NaN."""
+    values[:, -1] = float("nan")
+    return labels, values
+
+
+FORMS: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
+    "plain": lambda labels, values: (labels, values),
+    **{form.__name__: form for form in (one_hot, blocks, dask_arrays, doubled, not_numbers)},
+}
 
 
 def streaming_sums(values: Any) -> dict[str, Callable[[], Any]]:
@@ -135,6 +213,7 @@ def cases(data: Path, scale: float, torch: str | None) -> Iterator[Case]:
     yield halves(data, scale, torch)
     yield probabilities(data, scale)
     yield maps(data, scale)
+    yield from special(data, scale)
 
 
 def logits(data: Path, scale: float, classes: int = 1_000, dtype: str = "f4") -> dict[str, Any]:
@@ -222,3 +301,40 @@ def maps(data: Path, scale: float) -> Case:
 
     steps = {"maps": Step("scans.scan", array), "last axis": Step("scans.scan", flat)}
     return Case("scan-maps", [Step("scans.write", each) for each in (array, flat)], steps, rows, tolerance=0.2)
+
+
+TOP_5 = {"metrics": ["crossentropy", "accuracy", "top_5_accuracy"]}
+
+
+def special(data: Path, scale: float) -> Iterator[Case]:
+    """Yield what goes other ways than whole rows of usual numbers with integer labels, compared with those."""
+    array, small = logits(data, scale), logits(data, scale / 4)
+    unit = array | {"probabilities": True}
+    yield beside("dense", "one-hot float32 labels", small, {"form": "one_hot"}, "integer labels", 0.25)
+    yield beside("smoothed", "label_smoothing=0.1", small, {"options": {"label_smoothing": 0.1}}, "without", 0.5)
+    yield beside("losses", "losses per row", array, {}, "evaluate", 0.5, "scans.losses")
+    yield beside("unnormalised", "probabilities that sum to 2", unit, {"form": "doubled"}, "that sum to 1", 0.3)
+    yield beside("nan", "logits with a NaN in each row", array, {"form": "not_numbers"}, "without", 0.3)
+    yield beside("top-5", "top_5_accuracy", logits(data, scale, 10), {"options": TOP_5}, "without", 0.5)
+    yield beside("blocks", "a list of four blocks of classes", array, {"form": "blocks"}, "one array", 0.5)
+    yield beside("dask", "dask arrays in memory, 16 chunks", array, {"form": "dask_arrays"}, "NumPy arrays", 0.5)
+
+
+def beside(
+    name: str,
+    what: str,
+    array: dict[str, Any],
+    differently: dict[str, Any],
+    against: str,
+    least: float,
+    function: str = "scans.scan",
+) -> Case:
+    """Compare with an evaluation of the same array, which may have another answer."""
+
+    def rows(found: Found) -> Iterator[Row]:
+        text = f"{what}, {array['shape'][1]:,} classes"
+        speeds = (elements(array) / found(step) for step in ("special", "usual"))
+        yield Row.faster(text, next(speeds), against, next(speeds), least, "G elements/s")
+
+    steps = {"special": Step(function, array | differently), "usual": Step("scans.scan", array)}
+    return Case(name, [Step("scans.write", array)], steps, rows, tolerance=math.inf)

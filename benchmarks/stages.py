@@ -25,8 +25,8 @@ from shootout import laid_out
 STAGES = {
     "read": "daskxent.sources.encoded.Files.fetch",
     "decode": "daskxent.sources.chunks.Chunks._decoded",
-    "scan and tally": "daskxent.kernels.Tally.add",
-    "labels and weights": "daskxent.parts._read_beside",
+    "score and add up": "daskxent.scoring.Block.state",
+    "labels and weights": "daskxent.boxes._read",
 }
 
 

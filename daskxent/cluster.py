@@ -40,7 +40,7 @@ from daskxent.runners import IN_FLIGHT, Attempt, Done, Graph
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from daskxent.numbers.state import Question
+    from daskxent.numbers.question import Question
     from daskxent.planning import Part, Plan
     from daskxent.sources import Inputs
 

@@ -9,24 +9,34 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from daskxent import demo_network
+
 MARKER = "daskxent_demo"
-VERSION = 1  # raised whenever the same size and seed would give other digits
+VERSION = 2  # raised whenever the same size and seed would give other digits
 CLASSES = 10
 ROW_BYTES = CLASSES * 4 + 1 + 4  # logits, label, weight
 BLOCK_ROWS = 2**13  # drawn from one random stream; small enough that its images stay in the cache
 CHUNK_ROWS = 2**18
 THREADS = min(4, os.cpu_count() or 1)  # each holds one chunk, so more would cost memory
 
-MAX_NOISE = np.float32(3)  # grey levels of 16, at full strength
-MAX_BRIGHTENING = np.float32(0.4)
+# Images and all that is done to them are integers, of 16 bits, so that they are the same on every machine.
+STRENGTHS = 128
+GREY = 256  # units of a grey level, of which there are 16
+MOST_BRIGHTENING = 102  # units, for every grey level of a pixel: 0.4
+NOISE_SHIFT = 4  # differences of two bytes, times less than 128, become noise of 3 grey levels at full strength
+IMAGE_SHIFT = 4  # the network takes images in sixteenths of a grey level
+
+# The digits of some writers trained the network, those of others fill the dump.
+TRAINING, OTHERS = slice(898), slice(898, None)
 
 Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int16]
 
 
 class Digits(NamedTuple):
     """Handwritten digits: every image moved by at most one pixel in nine ways, and what it shows."""
 
-    shifted: Floats  # (9, images, 64)
+    shifted: Integers  # (9, images, 64), grey levels
     labels: npt.NDArray[np.uint8]
 
 
@@ -38,20 +48,6 @@ class Rows(NamedTuple):
     weights: Floats
 
 
-class Network(NamedTuple):
-    """The weights and biases of a trained classifier with one hidden layer."""
-
-    coefs: list[Floats]
-    intercepts: list[Floats]
-
-    def logits(self, images: Floats) -> Floats:
-        """Score images, one row of ten logits each."""
-        hidden: Floats = images @ self.coefs[0]
-        hidden += self.intercepts[0]
-        np.maximum(hidden, 0, out=hidden)
-        return hidden @ self.coefs[1] + self.intercepts[1]
-
-
 def write_dump(
     path: str | os.PathLike[str],
     size_bytes: int = 10**9,
@@ -61,7 +57,7 @@ def write_dump(
     """Write logits over augmented handwritten digits, or find the dump already written.
 
     The group holds ``labels`` (uint8), ``logits`` (float32, ten classes) and ``weights`` (float32, smaller
-    for images that were disturbed more). Memory stays bounded whatever the size.
+    for images that were disturbed more). Every machine writes the same rows. Memory stays bounded whatever the size.
 
     Parameters
     ----------
@@ -70,7 +66,7 @@ def write_dump(
     size_bytes : int
         Size of the three arrays in memory; on disk they take a little less.
     seed : int
-        Seed of the augmentation and the training.
+        Seed of the augmentation.
     progress : bool
         Show a progress bar.
 
@@ -139,7 +135,6 @@ def _read_marker(path: Path) -> object:
 
 def _write_rows(group: Any, source: "_RowSource", count: int, progress: bool) -> None:
     """Fill the group's arrays chunk by chunk, a chunk on each thread."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
     from tqdm import tqdm
 
     arrays = (  # in the order of Rows
@@ -155,8 +150,7 @@ def _write_rows(group: Any, source: "_RowSource", count: int, progress: bool) ->
         return stop - start
 
     bar = tqdm(total=count, unit="row", unit_scale=True, desc="writing", disable=not progress)
-    # The threads of BLAS would spin and take half of the time away from ours.
-    with bar, threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
+    with bar, ThreadPoolExecutor(THREADS) as pool:
         for written in pool.map(write, range(0, count, CHUNK_ROWS)):
             bar.update(written)
 
@@ -170,9 +164,8 @@ class _RowSource:
     """The endless dump of one seed, of which any range of rows can be made on its own."""
 
     def __init__(self, seed: int) -> None:
-        train, self._test = _load_digits()
+        self._digits = load_digits(OTHERS)
         self._seed = seed
-        self._network = _train(train, seed)
 
     def read(self, start: int, stop: int) -> Rows:
         """Make the rows from start to stop; the same ones however the whole is cut."""
@@ -186,45 +179,34 @@ class _RowSource:
             yield Rows(rows.labels[wanted], rows.logits[wanted], rows.weights[wanted])
 
     def _block(self, block: int) -> Rows:
-        """Make a block, always a whole one: products of other shapes may round differently."""
+        """Make a block, always a whole one, since its rows are drawn together."""
         rng = np.random.default_rng([self._seed, block])
-        images, labels, strength = _augment(self._test, rng, BLOCK_ROWS)
-        return Rows(labels, self._network.logits(images), 1 - strength * np.float32(0.5))
+        images, labels, strength = augment(self._digits, rng, BLOCK_ROWS)
+        weights = 1 - strength.astype(np.float32) * np.float32(0.5 / STRENGTHS)
+        return Rows(labels, demo_network.logits(images), weights)
 
 
-def _load_digits() -> tuple[Digits, Digits]:
-    """Load the digits, one half to train on and one, of other writers, to evaluate on."""
+def load_digits(chosen: slice) -> Digits:
+    """Load some of scikit-learn's handwritten digits."""
     try:
-        from sklearn.datasets import load_digits
+        from sklearn import datasets
     except ImportError as error:
         raise ImportError("the demo needs scikit-learn: pip install 'daskxent[demo]'") from error
 
-    images, labels = load_digits(return_X_y=True)
-    padded = np.pad(images.astype(np.float32).reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    images, labels = datasets.load_digits(return_X_y=True)
+    padded = np.pad(images[chosen].astype(np.int16).reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
     shifted = np.stack([padded[:, y : y + 8, x : x + 8].reshape(-1, 64) for y in range(3) for x in range(3)])
-    labels = labels.astype(np.uint8)
-    half = len(labels) // 2
-    return Digits(shifted[:, :half], labels[:half]), Digits(shifted[:, half:], labels[half:])
+    return Digits(shifted, labels[chosen].astype(np.uint8))
 
 
-def _augment(digits: Digits, rng: np.random.Generator, rows: int) -> tuple[Floats, npt.NDArray[np.uint8], Floats]:
-    """Draw images, their labels, and how strongly (0 to 1) each was brightened or darkened and made noisy."""
+def augment(digits: Digits, rng: np.random.Generator, rows: int) -> tuple[Integers, npt.NDArray[np.uint8], Integers]:
+    """Draw images, their labels, and how strongly each was brightened or darkened and made noisy."""
     which = rng.integers(len(digits.labels), size=rows)
-    strength = rng.random((rows, 1), dtype=np.float32)
+    strength = rng.integers(STRENGTHS, size=(rows, 1), dtype=np.int16)
+    brightening = rng.integers(-MOST_BRIGHTENING, MOST_BRIGHTENING + 1, (rows, 1), np.int16)
     images = digits.shifted[rng.integers(len(digits.shifted), size=rows), which]
-    images *= 1 + strength * rng.uniform(-MAX_BRIGHTENING, MAX_BRIGHTENING, (rows, 1)).astype(np.float32)
-    noise = rng.standard_normal(images.shape, dtype=np.float32)
-    noise *= MAX_NOISE * strength
-    images += noise
+    images *= GREY + strength * brightening // STRENGTHS
+    more, less = rng.integers(256, size=(2, *images.shape), dtype=np.uint8).astype(np.int16)
+    images += (more - less) * strength >> NOISE_SHIFT
+    images >>= IMAGE_SHIFT
     return images, digits.labels[which], strength[:, 0]
-
-
-def _train(digits: Digits, seed: int) -> Network:
-    """Train a small network on augmented digits; it gets some 84 % of other writers' right."""
-    from sklearn.neural_network import MLPClassifier
-
-    images, labels, _ = _augment(digits, np.random.default_rng(seed), BLOCK_ROWS)
-    # Good enough within half a second; and it must stop before the limit of iterations, which would warn.
-    model = MLPClassifier(32, learning_rate_init=0.003, tol=0.01, n_iter_no_change=2, random_state=seed)
-    model.fit(images, labels)
-    return Network(model.coefs_, model.intercepts_)

@@ -15,20 +15,22 @@ import random
 import sys
 import time
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from daskxent import planning
-from daskxent.numbers.state import ON_INVALID, ON_MISSING, Question, State, complain, merge_all
+from daskxent.numbers.audit import complain
+from daskxent.numbers.question import ON_INVALID, ON_MISSING, Question
+from daskxent.numbers.state import State
 from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
 from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
 from daskxent.runners import Attempt, Done, Graph, Threads
-from daskxent.sources import Along, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
+from daskxent.sources import Further, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from daskxent.journal import Journal
     from daskxent.planning import Part, Plan
@@ -168,8 +170,8 @@ def evaluate(
 
 def _warned(report: Report) -> Report:
     """Return a report, with a warning to whoever called `evaluate` if it is about nothing."""
-    if report.state.weight.units == 0:
-        why = "no row was counted" if report.state.counted == 0 else "the weights sum to zero"
+    if report.state.total.weight.units == 0:
+        why = "no row was counted" if report.state.total.counted == 0 else "the weights sum to zero"
         warnings.warn(f"{why}: the metrics are NaN", stacklevel=3)
     return report
 
@@ -189,7 +191,7 @@ def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str
 
 
 def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
-    complain(question, state, positions)
+    complain(question, state.audit, positions)
     rows = math.prod(positions)
     return _warned(Report(question, state, rows, available=rows))
 
@@ -240,13 +242,13 @@ def run(
     kept = None if journal is None else _open_journal(place(journal), inputs, plan, rows, call)
     begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
     if kept is None:
-        return _stream(begin, found(plan), plan, inputs)
+        return _stream(begin, found(plan), plan)
     state = kept.state
     was = "was" if state.rows == 1 else "were"
     note = (f"{amount(state.rows, 'row')} {was} in the journal already",) if state.rows else ()
     begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
     left = planning.remaining(plan, state.covered)
-    return _journaled(_stream(begin, _noted(found(left), kept), plan, inputs), kept)
+    return _journaled(_stream(begin, found(left), plan, kept), kept)
 
 
 async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) -> Report:
@@ -296,20 +298,25 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     Raises
     ------
     ValueError
-        The report has no journal, or differs from what its journal holds; a part gave other bits, in which case its
-        rows are named.
+        The report has no journal, or differs from what its journal holds; the journal holds no single parts any more,
+        because their states are large; a part gave other bits, in which case its rows are named.
     """
     if report.journal is None:
         raise ValueError("verify: the report was made without a journal, which keeps what each part gave")
     from daskxent.journal import read
 
-    header, states = read(report.journal)
-    if merge_all(states) != report.state:
+    kept = read(report.journal)
+    if kept.state != report.state:
         raise ValueError(f"verify: the report is not what the journal {report.journal} adds up to")
-    if header["call"] is None:
+    if kept.header["call"] is None:
         raise ValueError("verify: the arrays were not given as paths, so they cannot be opened again")
-    inputs, question, _ = _prepare(**header["call"])
-    chosen = random.Random(seed).sample(states, min(parts, len(states)))
+    if kept.snapshot is not None and not kept.parts:
+        raise ValueError(
+            f"verify: the states are so large that the journal {report.journal} holds only what the parts add up to, "
+            "not what each of them gave"
+        )
+    inputs, question, _ = _prepare(**kept.header["call"])
+    chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     for state in chosen:
         for start, stop in state.covered:
             again = Attempt(Work(inputs, question))(start // inputs.rows_per_step, stop // inputs.rows_per_step)
@@ -346,9 +353,10 @@ def _prepare(
     on_invalid: str = "raise",
     allow_negative_weights: bool = False,
     on_missing: str | None = None,
+    along: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Inputs, Question, dict[str, Any]]:
-    """Open, check and align everything that `evaluate` takes."""
+    """Open, check and align everything that `evaluate` takes, and further arrays `along` the rows, by name."""
     known = {"rows": None, "client": None, "threads": None, "worker_timeout": None, "journal": None}
     if unknown := set(options) - set(known):
         raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
@@ -363,9 +371,12 @@ def _prepare(
     }
     options = known | options
     options["worker_timeout"] = seconds(options["worker_timeout"], "worker_timeout")
-    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
+    along = along or {}
+    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight, **along)
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    inputs = align(open_array(y_true, "y_true"), open_predictions(y_pred, axis, view), weights, axis)
+    further = {name: Further(open_array(array, name), name) for name, array in along.items()}
+    labels, predictions = open_array(y_true, "y_true"), open_predictions(y_pred, axis, view)
+    inputs = align(labels, predictions, weights, axis, further=further)
     inputs = meet(inputs, fill=on_missing == "fill")
     if ignore_class is not None and inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
@@ -375,16 +386,27 @@ def _prepare(
 def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
     call = {key: value for key, value in call.items() if key not in ("client", "threads", "worker_timeout", "journal")}
-    for name in ("y_true", "y_pred", "sample_weight"):
-        given = call.get(name)
-        if isinstance(given, (str, os.PathLike)):
-            call[name] = place(given)
-        elif isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
-            call[name] = list(map(place, given))
-        elif given is not None and not isinstance(given, (int, float)):
-            return None
+    arrays = {name: call.get(name) for name in ("y_true", "y_pred", "sample_weight")}
+    along = call.get("along") or {}
+    if not all(map(_is_stored, (*arrays.values(), *along.values()))):
+        return None
+    call |= {name: _placed(given) for name, given in arrays.items()}
+    call["along"] = {name: _placed(given) for name, given in along.items()}
     made: dict[str, Any] = json.loads(json.dumps(call, default=_as_json))
     return made
+
+
+def _is_stored(given: Any) -> bool:
+    """Tell whether an argument is a path, a list of paths, or a number or None, which are as good."""
+    several = given if isinstance(given, (list, tuple)) else [given]
+    return all(isinstance(each, (str, os.PathLike)) for each in several) or isinstance(given, (int, float, type(None)))
+
+
+def _placed(given: Any) -> Any:
+    """Return paths as they read from any directory."""
+    if isinstance(given, (list, tuple)):
+        return list(map(place, given))
+    return place(given) if isinstance(given, (str, os.PathLike)) else given
 
 
 def _as_json(value: Any) -> Any:
@@ -423,8 +445,11 @@ def _shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] 
             yield report
 
 
-def _stream(report: Report, found: Iterator[Done], plan: Plan, inputs: Inputs) -> Iterator[Report]:
-    """Merge states as they come; yield a report for each; check the coverage at the end."""
+def _stream(report: Report, found: Iterator[Done], plan: Plan, journal: Journal | None = None) -> Iterator[Report]:
+    """Merge states as they come, write each into the journal before it counts, yield a report for each.
+
+    At the end the coverage is checked.
+    """
     began = time.perf_counter()
     bytes_per_row = plan.nbytes // plan.rows
     known = report.rows
@@ -432,7 +457,7 @@ def _stream(report: Report, found: Iterator[Done], plan: Plan, inputs: Inputs) -
         if known:
             yield report
         for state, retries in found:
-            merged = report.state.merge(state)
+            merged = report.state.merge(state) if journal is None else journal.append(state)
             report = replace(
                 report,
                 state=merged,
@@ -452,14 +477,7 @@ def _stream(report: Report, found: Iterator[Done], plan: Plan, inputs: Inputs) -
 def _sound(found: Iterator[Done], question: Question, inputs: Inputs) -> Iterator[Done]:
     """Pass on what is sound; raise the first finding that is an error."""
     for done in found:
-        complain(question, done.state, inputs.positions)
-        yield done
-
-
-def _noted(found: Iterator[Done], journal: Journal) -> Iterator[Done]:
-    """Write each part into the journal before it counts."""
-    for done in found:
-        journal.append(done.state)
+        complain(question, done.state.audit, inputs.positions)
         yield done
 
 
@@ -478,16 +496,15 @@ def _open_journal(
 
     if is_dask(inputs.predictions):
         raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
-    question = {**asdict(plan.question), "rows": rows}
+    question = {**plan.question.to_json(), "rows": rows}
     steps = inputs.positions[inputs.lead]
     return Journal(path, question, lambda count: fingerprint(inputs, count), steps, call)
 
 
 def meet(inputs: Inputs, fill: bool = False) -> Inputs:
-    """Turn stored predictions into a dask array of their own chunks where labels or weights are dask arrays."""
-    others = [inputs.labels, inputs.weights]
-    sources = [other.source if isinstance(other, Along) else other for other in others]
-    return _in_dask(inputs, fill) if any(map(is_dask, sources)) and not is_dask(inputs.predictions) else inputs
+    """Turn stored predictions into a dask array of their own chunks where anything along them is a dask array."""
+    predictions, *others = inputs.sources()
+    return _in_dask(inputs, fill) if any(map(is_dask, others)) and not is_dask(predictions) else inputs
 
 
 def _in_dask(inputs: Inputs, fill: bool) -> Inputs:

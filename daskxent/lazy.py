@@ -12,90 +12,28 @@ does not fuse reads into a blockwise task that drops an axis.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent import parts
-from daskxent.numbers import records as scanning
-from daskxent.numbers.state import Question, State, merge_all, tally
+from daskxent.boxes import PIECE_BYTES, Aligned, held_bytes
+from daskxent.numbers import records
+from daskxent.numbers.state import State, merge_all
 from daskxent.planning import Plan
-from daskxent.sources import Along, Inputs, is_dask
-from daskxent.sources.arrays import Memory, plain
+from daskxent.scoring import MISSING, Block, as_dense, as_rows, scan
+from daskxent.sources import Along, Column, Inputs, is_dask
+from daskxent.sources.align import marked
+from daskxent.sources.arrays import Memory, Zarr, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from daskxent.numbers.records import Rows
+    from daskxent.numbers.question import Question
     from daskxent.sources.arrays import Box
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One chunk of positions, scanned over all classes.
-
-    Attributes
-    ----------
-    question : Question
-    shape : tuple of int
-        Of the chunk's positions; its n rows are numbered over them in C order.
-    origin : tuple of int
-        First position of the chunk.
-    positions : tuple of int
-        Shape of all positions.
-    records : Rows
-    labels : (n,) int64
-    losses : (n,) float64 or None
-        None unless the question needs them.
-    weights : (n,) float64 or None
-    label_missing, weight_missing, prediction_missing : (n,) bool or None
-        Rows of which something is not stored and was read as the fill value.
-    beyond : (n,) uint64 or None
-        The labels as they are stored, if some of them do not fit int64.
-    """
-
-    question: Question
-    shape: tuple[int, ...]
-    origin: tuple[int, ...]
-    positions: tuple[int, ...]
-    records: Rows
-    labels: NDArray[np.int64]
-    losses: NDArray[np.float64] | None
-    weights: NDArray[np.float64] | None
-    label_missing: NDArray[np.bool_] | None = None
-    weight_missing: NDArray[np.bool_] | None = None
-    prediction_missing: NDArray[np.bool_] | None = None
-    beyond: NDArray[np.uint64] | None = None
-
-    def state(self) -> State:
-        """Tally the chunk: rows are numbered, and covered, as in the whole array."""
-        found = tally(self.question, self.records, self.labels, self.weights, self.losses)
-        for kind in ("label_missing", "weight_missing", "prediction_missing"):
-            rows = getattr(self, kind)
-            found = found if rows is None else found.with_missing(kind, rows)
-        if self.beyond is not None:
-            found = found.with_values("label_out_of_range", self.beyond)
-        return found.placed(self.place, self.covered())
-
-    def place(self, row: int) -> int:
-        """Return the number in the whole array of a row of the chunk."""
-        at = np.unravel_index(row, self.shape)
-        return int(np.ravel_multi_index([int(i) + o for i, o in zip(at, self.origin, strict=True)], self.positions))
-
-    def covered(self) -> tuple[tuple[int, int], ...]:
-        """Return the rows of the chunk as ranges."""
-        if 0 in self.shape:
-            return ()
-        whole = len(self.shape)  # axes from here on are covered in full
-        while whole > 1 and self.shape[whole - 1] == self.positions[whole - 1]:
-            whole -= 1
-        run = math.prod(self.shape[whole - 1 :])
-        starts = (self.place(row) for row in range(0, math.prod(self.shape), run))
-        return tuple((start, start + run) for start in starts)
 
 
 def states(inputs: Inputs, question: Question, run: str = "") -> Any:
@@ -104,10 +42,11 @@ def states(inputs: Inputs, question: Question, run: str = "") -> Any:
     Parameters
     ----------
     inputs : Inputs
-        With dask predictions; labels and weights may be dask arrays or sources.
+        With dask predictions; what lies along them may be dask arrays or sources.
     question : Question
     run : str
-        Tasks of different runs have different keys: a cluster would answer with what it remembers.
+        The run that computes the graph, once. Tasks of different runs have different keys: a cluster would answer with
+        what it remembers. Empty for a graph of the user's, who may compute it again after something was rewritten.
 
     Returns
     -------
@@ -174,7 +113,7 @@ def _unboxed(state: Any, finish: Callable[[State], Any]) -> Any:
 
 def groups(inputs: Inputs, question: Question, size: int) -> Iterator[Any]:
     """Yield the array of `states` in groups of about `size` chunks."""
-    every = states(inputs, question)
+    every = states(inputs, question, run="groups")
     step = max(1, size // math.prod(every.numblocks[1:]))
     for first in range(0, every.numblocks[0], step):
         yield every.blocks[first : first + step]
@@ -186,6 +125,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
     dtype = x.dtype["value"] if x.dtype.names else x.dtype
     block = math.prod(max(sizes) for sizes in x.chunks) * dtype.itemsize
     length = inputs.positions[inputs.lead]
+    rows = math.prod(max(sizes) for axis, sizes in enumerate(x.chunks) if axis != inputs.axis)
     return Plan(
         question=question,
         shape=tuple(x.shape),
@@ -199,14 +139,14 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         threads=threads,
         nbytes=math.prod(x.shape) * dtype.itemsize,
         chunks=math.prod(x.numblocks),
-        memory=2 * threads * block,
+        memory=2 * threads * block + held_bytes(inputs, threads, rows),
     )
 
 
 def per_chunk(
     inputs: Inputs,
     question: Question,
-    finish: Callable[[Chunk], NDArray[Any]],
+    finish: Callable[[Block], NDArray[Any]],
     *,
     dtype: Any,
     size: Callable[[int], int] | None = None,
@@ -219,7 +159,7 @@ def per_chunk(
     inputs, question
         As for `states`.
     finish : callable
-        From a `Chunk` to the array for its positions; must pickle.
+        From a `Block` to the array for its positions; must pickle.
     dtype : dtype
         Of the result.
     size : callable, optional
@@ -239,24 +179,25 @@ def per_chunk(
         x = x.rechunk({inputs.axis: -1}, method="tasks")  # such a row cannot be told class by class
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
-    strict = question.on_missing == "raise"
-    labels, label_axes = _beside(inputs.labels, x, axes if inputs.dense else at, strict)
-    weights, weight_axes = _beside(inputs.weights, x, at, strict)
-    offsets = [arg for axis in at for arg in (_starts(x, axis), (axis,))]
-    task = Task(question, inputs.axis, inputs.positions, weight_axes and tuple(map(at.index, weight_axes)), finish, run)
+    cut = partial(_cut, x=x, strict=question.on_missing == "raise", once=bool(run))
+    dense = cut(inputs.dense_labels, axes, axes=axes) if inputs.dense else (None, None)
+    columns = {name: cut(along.source, along.follows, axes=at) for name, along in inputs.along.items()}
+    beside = [arg for column in columns.values() for arg in column]
+    beside += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
+    along = {name: along.without_source() for name, along in inputs.along.items()}
+    task = Task(question, inputs.axis, inputs.positions, along, finish, run)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
     blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False, token="daskxent")
     empty = np.empty((0,) * x.ndim, dtype)
-    beside = (labels, label_axes, weights, weight_axes, *offsets)
     if x.numblocks[inputs.axis] == 1:
         sizes[inputs.axis] = _one
-        whole = blockwise(task.evaluate, axes, x, axes, *beside, adjust_chunks=sizes, meta=empty)
+        whole = blockwise(task.evaluate, axes, x, axes, *dense, *beside, adjust_chunks=sizes, meta=empty)
         return whole[tuple(0 if axis == inputs.axis else slice(None) for axis in axes)]
     widths = da.from_array(np.array(x.chunks[inputs.axis]), chunks=1)
     first = (_starts(x, inputs.axis), (inputs.axis,), widths, (inputs.axis,))
     each = dict.fromkeys(axes, _one)
     records = da.blockwise(
-        task.scan, axes, x, axes, labels, label_axes, *first, dtype=object, adjust_chunks=each,
+        task.scan, axes, x, axes, *columns["labels"], *first, dtype=object, adjust_chunks=each,
         meta=empty.astype(object), align_arrays=False, token="daskxent-scan",
     )  # fmt: skip
     return blockwise(task.merge, at, records, axes, *beside, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
@@ -264,86 +205,70 @@ def per_chunk(
 
 @dataclass(frozen=True)
 class Task:
-    """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them."""
+    """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them.
+
+    The methods take, after what is scanned, a chunk of each array along the rows and where the chunk begins.
+    """
 
     question: Question
     axis: int
     positions: tuple[int, ...]
-    weight_axes: tuple[int, ...] | None
-    finish: Callable[[Chunk], NDArray[Any]]
+    along: Mapping[str, Along]
+    finish: Callable[[Block], NDArray[Any]]
     run: str = ""
 
-    def evaluate(self, x: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
-        """Scan and finish a chunk of all classes; the result keeps the class axis, with length 1."""
+    def evaluate(self, x: Any, dense: Any, *beside: Any) -> NDArray[Any]:
+        """Score and finish a chunk of all classes; the result keeps the class axis, with length 1."""
         values, shape, absent = self._rows(x, self.question.classes)
-        labels, gone = _apart(labels, "y_true", x.shape if self.question.dense else shape)
-        beyond = parts.beyond_int64(labels)
+        missing = {"prediction_missing": absent}
         if self.question.dense:
-            labels = np.moveaxis(labels, self.axis, -1).reshape(-1, self.question.classes)
-            gone = None if gone is None else np.asarray(gone.any(axis=self.axis))
-        else:
-            labels = parts.as_labels(labels).reshape(-1)
-        records, sparse, losses = parts.scan_whole(self.question, values, labels)
-        told = self._finished(shape, offsets, records, sparse, losses, weights, gone, absent, beyond)
-        return np.expand_dims(told, self.axis)
+            dense, unknown = _apart(dense, "y_true", x.shape)
+            dense = as_dense(dense, self.axis)
+            missing["label_missing"] = None if unknown is None else np.asarray(unknown.any(axis=self.axis))
+        return np.expand_dims(self._finished(shape, beside, missing, values=values, dense=dense), self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
         """Scan a block of some classes of a chunk of positions: records, and rows that are not stored."""
         out = np.empty((1,) * x.ndim, object)
         values, shape, absent = self._rows(x, int(classes[0]))
-        sparse = parts.as_labels(_apart(labels, "y_true", shape)[0]).reshape(-1)
-        out[(0,) * x.ndim] = parts.scan(self.question, values, sparse, int(first[0])), absent
+        sparse = self._column("labels", labels, shape).values
+        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(first[0])), absent
         return out
 
-    def merge(self, blocks: Any, labels: Any, weights: Any, *offsets: Any) -> NDArray[Any]:
+    def merge(self, blocks: Any, *beside: Any) -> NDArray[Any]:
         """Merge the records of all blocks of classes and finish the chunk."""
         scanned, gaps = zip(*(block.item() for block in blocks), strict=True)
-        records, absent = reduce(scanning.merge, scanned), [rows for rows in gaps if rows is not None]
-        missing = np.logical_or.reduce(absent) if absent else None
-        labels, gone = _apart(labels, "y_true", labels.shape)
-        losses = parts.losses(self.question, records)
-        sparse = parts.as_labels(labels).reshape(-1)
-        return self._finished(
-            labels.shape, offsets, records, sparse, losses, weights, gone, missing, parts.beyond_int64(labels)
-        )
+        absent = [rows for rows in gaps if rows is not None]
+        missing = {"prediction_missing": np.logical_or.reduce(absent) if absent else None}
+        shape = beside[list(self.along).index("labels")].shape
+        return self._finished(shape, beside, missing, records=reduce(records.merge, scanned))
 
     def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
         before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
-        values, gone = _apart(x, "y_pred", (*before, classes, *after))
-        missing = None if gone is None else np.asarray(gone.any(axis=self.axis))
-        return parts.as_rows(values, self.axis), before + after, missing
+        values, missing = _apart(x, "y_pred", (*before, classes, *after))
+        rows = None if missing is None else np.asarray(missing.any(axis=self.axis))
+        return as_rows(values, self.axis), before + after, rows
+
+    def _column(self, name: str, given: Any, shape: tuple[int, ...]) -> Column:
+        along = self.along[name]
+        part, missing = _apart(given, along.title, tuple(shape[axis] for axis in along.follows if axis is not None))
+        return along.column(part, missing, shape)
 
     def _finished(
         self,
         shape: tuple[int, ...],
-        offsets: tuple[Any, ...],
-        records: Rows,
-        labels: NDArray[np.int64],
-        losses: NDArray[np.float64] | None,
-        weights: Any,
-        label_missing: NDArray[np.bool_] | None,
-        prediction_missing: NDArray[np.bool_] | None,
-        beyond: NDArray[np.uint64] | None,
+        beside: tuple[Any, ...],
+        missing: dict[str, NDArray[np.bool_] | None],
+        **scanned: Any,
     ) -> NDArray[Any]:
-        weight_missing = None
-        if weights is not None:
-            along = tuple(shape[axis] for axis in self.weight_axes or ())
-            weights, gone = _apart(weights, "sample_weight", along)
-            weights = self._spread(weights.astype(np.float64), shape)
-            weight_missing = None if gone is None else self._spread(gone, shape)
-        origin = tuple(int(offset[0]) for offset in offsets)
-        where = self.question, shape, origin, self.positions
-        told = (label_missing, weight_missing, prediction_missing, beyond)
-        flat: Any = (None if rows is None else rows.reshape(-1) for rows in told)
-        return self.finish(Chunk(*where, records, labels, losses, weights, *flat))
-
-    def _spread(self, along: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Repeat what lies along the axes of the weights over positions of the given shape and flatten it."""
-        aligned = [1] * len(shape)
-        for axis, length in zip(self.weight_axes or (), along.shape, strict=True):
-            aligned[axis] = length
-        return np.broadcast_to(along.reshape(aligned), shape).reshape(-1)
+        """Finish a chunk of positions, with a chunk of each array along it, and then where it begins, `beside`."""
+        columns = {name: self._column(name, given, shape) for name, given in zip(self.along, beside, strict=False)}
+        origin = (int(offset[0]) for offset in beside[len(self.along) :])
+        aligned = Aligned(tuple(slice(start, start + n) for start, n in zip(origin, shape, strict=True)), columns)
+        missing |= {kind: columns[name].missing for kind, name in MISSING.items() if name in columns}
+        known = {kind: rows.reshape(-1) for kind, rows in missing.items() if rows is not None}
+        return self.finish(Block(self.question, aligned, self.positions, missing=known, **scanned))
 
 
 def from_source(source: Any, lead: int, fill: bool = False) -> Any:
@@ -356,11 +281,11 @@ def from_source(source: Any, lead: int, fill: bool = False) -> Any:
     if source.blocks:
         chunks = source.blocks
     else:
-        step = max(1, parts.PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
+        step = max(1, PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
         chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
     if isinstance(source, Memory):
         return da.from_array(source.array, chunks=chunks, name=False)
-    held = _Told(source) if fill else _Sliceable(source)
+    held = _Told(source, once=False) if fill else _Sliceable(source, once=False)
     return da.from_array(held, chunks=chunks, name=False, inline_array=True)
 
 
@@ -368,9 +293,9 @@ def _one(_: int) -> int:
     return 1
 
 
-def _state_of(chunk: Chunk) -> NDArray[Any]:
-    out = np.empty((1,) * len(chunk.shape), object)
-    out[(0,) * out.ndim] = chunk.state()
+def _state_of(block: Block) -> NDArray[Any]:
+    out = np.empty((1,) * len(block.positions), object)
+    out[(0,) * out.ndim] = replace(block.evaluated(), covered=block.covered())
     return out
 
 
@@ -396,14 +321,20 @@ def _starts(x: Any, axis: int) -> Any:
 
 
 class _Sliceable:
-    """A source as `dask.array.from_array` wants it; what is not stored is an error."""
+    """A source as `dask.array.from_array` wants it; what is not stored is an error.
 
-    def __init__(self, source: Any) -> None:
+    It is read `once`, or anew each time, because what is stored may have been rewritten meanwhile.
+    """
+
+    def __init__(self, source: Any, once: bool) -> None:
         self.source, self.shape, self.dtype, self.ndim = source, source.shape, source.dtype, len(source.shape)
+        self.once = once
 
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         steps = [i if isinstance(i, slice) else slice(i, i + 1) for i in index]
         box = tuple(slice(*step.indices(length)[:2]) for step, length in zip(steps, self.shape, strict=True))
+        if not self.once:
+            self.source.refresh()
         return self.read(box)[tuple(slice(None) if isinstance(i, slice) else 0 for i in index)]
 
     def read(self, box: Box) -> NDArray[Any]:
@@ -414,9 +345,10 @@ class _Sliceable:
 class _Told(_Sliceable):
     """A source that reads what is not stored as the fill value, and tells: see `_apart`."""
 
-    def __init__(self, source: Any) -> None:
-        super().__init__(source)
-        self.dtype = np.dtype([("value", source.dtype), ("missing", bool)])
+    def __init__(self, source: Any, once: bool) -> None:
+        super().__init__(source, once)
+        value = object if source.dtype.kind == "T" else source.dtype  # which have no place in a structure
+        self.dtype = np.dtype([("value", value), ("missing", bool)])
 
     def read(self, box: Box) -> NDArray[Any]:
         """Read values, and whether they are missing."""
@@ -424,9 +356,8 @@ class _Told(_Sliceable):
         values = self.source.read(box, gaps)
         told = np.zeros(values.shape, self.dtype)
         told["value"] = values
-        for gap in gaps:
-            at = tuple(slice(g.start - b.start, g.stop - b.start) for g, b in zip(gap, box, strict=True))
-            told["missing"][at] = True
+        if gaps:
+            told["missing"] = marked(gaps, box)
         return told
 
 
@@ -445,22 +376,29 @@ def _apart(chunk: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any],
     return np.asarray(array["value"], order="C"), array["missing"] if array["missing"].any() else None
 
 
-def _beside(along: Any, x: Any, axes: tuple[int, ...], strict: bool) -> tuple[Any, tuple[int, ...] | None]:
-    """Return labels or weights cut to the chunks of `x`, and the axes of `x` they lie along."""
+def _cut(
+    source: Any, follows: tuple[int | None, ...], *, axes: tuple[int, ...], x: Any, strict: bool, once: bool
+) -> tuple[Any, Any]:
+    """Return a source cut to the chunks of `x`, and the axes of `x` that it lies along, as `blockwise` takes them.
+
+    `follows` says which of `axes` each axis of the source follows.
+    """
     import dask.array as da
 
-    if along is None or isinstance(along, float):
-        return along, None
-    source = along.source if isinstance(along, Along) else along
-    follows = along.follows if isinstance(along, Along) else tuple(range(len(axes)))
+    if isinstance(source, Memory) and not follows:
+        return source.array, None  # a number
+    lies = tuple(axes[axis] for axis in follows if axis is not None)
     chunks = tuple((1,) if axis is None else x.chunks[axes[axis]] for axis in follows)
     if is_dask(source):
         array = source if source.chunks == chunks else source.rechunk(chunks, method="tasks")
     elif isinstance(source, Memory):
         array = da.from_array(source.array, chunks=chunks, name=False)
     else:
-        held = _Sliceable(source) if strict else _Told(source)
+        several = any(count > 1 for axis, count in enumerate(x.numblocks) if axis not in lies)
+        if several and isinstance(source, Zarr):  # tasks side by side take the same
+            source = Zarr(source.array, source.name, source.opening, shared=True)
+        held = _Sliceable(source, once) if strict else _Told(source, once)
         array = da.from_array(held, chunks=chunks, name=False, inline_array=True)
     if None in follows:
         array = array[tuple(0 if axis is None else slice(None) for axis in follows)]
-    return array, tuple(axes[axis] for axis in follows if axis is not None)
+    return array, lies

@@ -12,22 +12,27 @@ whatever the row holds; ``"mean_with_sample_weight"`` divides by the sum of the 
 
 from __future__ import annotations
 
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import add
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent import engine, lazy, parts, planning
-from daskxent.lazy import Chunk
+from daskxent import engine, lazy, planning
 from daskxent.numbers import elementary
+from daskxent.numbers.audit import Scored, complain, findings
 from daskxent.numbers.exact import ExactSum, ratio
-from daskxent.numbers.records import EPSILON, clip_target, dtype_of, total_probability
-from daskxent.numbers.state import Question, State, complain
+from daskxent.numbers.question import Question
+from daskxent.numbers.records import EPSILON
+from daskxent.numbers.state import State
 from daskxent.numbers.statistics import LOSS
 from daskxent.options import flag, ignored
+from daskxent.parts import read_blocks
+from daskxent.scoring import Block, compiled_for
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
 
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskxent.numbers.records import Rows
     from daskxent.sources.arrays import Box
 
 __all__ = [
@@ -349,7 +353,7 @@ def open_inputs(
     if weights is not None and is_dask(weights) and weights.ndim == 0:
         weights = weights.reshape(1)  # a number is read at once, an array when it is needed
     if 0 in predictions.shape and 0 in labels.shape:
-        return Inputs(labels, predictions, None, axis % len(predictions.shape), dense)
+        return Inputs(predictions, axis % len(predictions.shape), dense_labels=labels if dense else None)
     return engine.meet(align(labels, predictions, weights, axis, dense))
 
 
@@ -409,8 +413,8 @@ class Reduce:
 
     def __call__(self, state: State) -> Any:
         """Return the loss as a NumPy scalar."""
-        complain(self.question, state, self.positions)
-        losses = state.totals.get(LOSS, ExactSum())
+        complain(self.question, state.audit, self.positions)
+        losses = state.total.totals.get(LOSS, ExactSum())
         with np.errstate(over="ignore"):
             return self.dtype.type(self._divided(losses, state))
 
@@ -418,7 +422,7 @@ class Reduce:
         if self.reduction == Reduction.SUM:
             return float(losses)
         if self.reduction == "mean_with_sample_weight":
-            divisor = state.weight
+            divisor = state.total.weight
         else:
             ignored = state.audit["ignored"].count if "ignored" in state.audit else 0
             divisor = ExactSum.whole(state.rows - ignored)
@@ -427,7 +431,9 @@ class Reduce:
 
 def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
     """Return weight times loss for every row, lazily if the predictions are."""
-    finish = partial(_finish_rows, dtype=dtype)
+    if not asked.from_logits and not asked.dense:
+        asked = replace(asked, columns=("total", "peak", "target"))
+    finish = partial(_finish_rows, dtype=dtype, single=_is_single(inputs.predictions.dtype))
     if is_dask(inputs.predictions):
         if inputs.rows:
             return lazy.per_chunk(inputs, asked, finish, dtype=dtype)
@@ -437,9 +443,8 @@ def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
     out = np.zeros(inputs.positions, dtype)
 
     def fill(part: tuple[int, int]) -> None:
-        for beside in parts.boxes(inputs, asked, *part):
-            found = parts.scan_box(inputs, asked, beside)
-            out[beside.box] = finish(_chunk(asked, inputs.positions, beside, *found))
+        for block in read_blocks(inputs, asked, *part):
+            out[block.aligned.box] = finish(block)
 
     if inputs.rows:
         with ThreadPoolExecutor(_threads(), "daskxent") as pool:
@@ -447,37 +452,40 @@ def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
     return out
 
 
-def _chunk(
-    asked: Question,
-    positions: tuple[int, ...],
-    beside: parts.Beside,
-    records: Rows,
-    labels: NDArray[np.int64],
-    losses: NDArray[np.float64] | None,
-) -> Chunk:
-    shape, origin = (tuple(numbers) for numbers in zip(*((s.stop - s.start, s.start) for s in beside.box), strict=True))
-    return Chunk(asked, shape, origin, positions, records, labels, losses, beside.weights, beyond=beside.beyond)
+def _finish_rows(block: Block, dtype: np.dtype[Any], single: bool) -> NDArray[Any]:
+    """Return weight times loss of the rows of a block; an error for what may not be."""
+    asked, shape = block.question, block.aligned.shape
+    losses = np.empty(math.prod(shape), dtype)
+    for some, rows, exceptional in block.scored(compiled_for(asked, len(losses))[0]):
+        if exceptional:
+            found = State(audit=findings(asked, rows)).placed(partial(add, some.start), ())
+            complain(asked, found.placed(block.place, ()).audit, block.positions)
+        losses[some] = _weighted(asked, rows, dtype, single)
+    return losses.reshape(shape)
 
 
-def _finish_rows(chunk: Chunk, dtype: np.dtype[Any]) -> NDArray[Any]:
-    asked, losses = chunk.question, chunk.losses
-    assert losses is not None
-    complain(asked, chunk.state(), chunk.positions)
-    if not asked.from_logits and not asked.dense and dtype_of(chunk.records) == np.float32:
-        losses = np.where(np.isnan(losses), np.nan, _normalised_in_float32(chunk))
+def _weighted(asked: Question, rows: Scored, dtype: np.dtype[Any], single: bool) -> NDArray[Any]:
+    losses, weights = rows.scores.loss, rows.weights
+    if single and not asked.from_logits and not asked.dense:
+        losses = np.where(np.isnan(losses), np.nan, _normalised_in_float32(rows))
     if asked.ignore_class is not None:
-        losses = np.where(chunk.labels == asked.ignore_class, 0.0, losses)
-    if chunk.weights is not None:
-        losses = np.where(chunk.weights == 0, 0.0, losses) * chunk.weights
+        losses = np.where(rows.labels == asked.ignore_class, 0.0, losses)
+    if weights is not None:
+        losses = np.where(weights == 0, 0.0, losses) * weights
     with np.errstate(over="ignore"):
-        return losses.reshape(chunk.shape).astype(dtype)
+        return losses.astype(dtype)
 
 
-def _normalised_in_float32(chunk: Chunk) -> NDArray[np.float64]:
+def _is_single(dtype: np.dtype[Any]) -> bool:
+    """Whether predictions are widened to float32."""
+    return dtype.name != "float64"
+
+
+def _normalised_in_float32(rows: Scored) -> NDArray[np.float64]:
     """Return log(float32(sum_j q_j / max_j q_j)) + log(max_j q_j / q_y), as tf.keras rounds it."""
-    target, _ = clip_target(chunk.records)
-    peak = np.clip(chunk.records.peak, float(np.float32(EPSILON)), float(np.float32(1 - EPSILON)))
-    normaliser = (total_probability(chunk.records) / peak).astype(np.float32)
+    low, high = np.float32(EPSILON), np.float32(1 - EPSILON)
+    target, peak = (np.clip(np.nan_to_num(x), float(low), float(high)) for x in (rows.scores.target, rows.scores.peak))
+    normaliser = (np.nan_to_num(rows.scores.total, nan=1.0) / peak).astype(np.float32)
     return elementary.log(normaliser.astype(np.float64)) + elementary.log(peak / target)
 
 
@@ -500,6 +508,9 @@ class _WholeLabels:
 
     def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[np.int64]:
         return _whole(self.source.read(box, absent), tuple(s.start for s in box))
+
+    def refresh(self) -> None:
+        self.source.refresh()
 
 
 def _whole_block(labels: NDArray[Any], block_info: Any = None) -> NDArray[np.int64]:

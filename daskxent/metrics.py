@@ -252,9 +252,9 @@ class Metric:
         bare = np.dtype(np.float64 if self._dtype == np.float64 else np.float32)
         inputs = open_inputs(y_true, y_pred, sample_weight, axis=asks.pop("axis"), dense=asks.pop("dense"), bare=bare)
         state = total(inputs, ask(inputs, **asks))
-        for rows in state.totals.values():
+        for rows in state.total.totals.values():
             self.total.assign_add(rows)
-        self.count.assign_add(state.weight)
+        self.count.assign_add(state.total.weight)
 
     def result(self) -> Any:
         """Return the metric over all rows so far, as a NumPy scalar of the metric's dtype.

@@ -61,5 +61,5 @@ def metric_names(given: Iterable[str]) -> tuple[str, ...]:
     if not names:
         raise ValueError("metrics: expected at least one name")
     for name in names:
-        statistics.find(name)
+        statistics.metric(name)
     return names

@@ -13,10 +13,12 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from daskxent.boxes import held_bytes, run_steps
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from daskxent.numbers.state import Question
+    from daskxent.numbers.question import Question
     from daskxent.sources import Inputs
 
 Part = tuple[int, int]  # start and stop along the lead axis
@@ -157,6 +159,7 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
     steps = min(-(-_part_bytes(total, threads) // step_bytes), PART_ROWS // inputs.rows_per_step)
     step = max(1, round(steps / grid)) * grid
     block = math.prod(blocks) * itemsize if blocks else min(step * step_bytes, BUFFERS)
+    at_once = min(run_steps(inputs), step) * inputs.rows_per_step
     return Plan(
         question=question,
         shape=tuple(predictions.shape),
@@ -170,7 +173,9 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
         threads=threads,
         nbytes=total,
         chunks=_chunks(predictions.shape, blocks, at, start, stop) if blocks else 0,
-        memory=threads * 2 * block * _gathered(inputs, question, blocks) + BUFFERS,
+        memory=threads * 2 * block * _gathered(inputs, question, blocks)
+        + BUFFERS
+        + held_bytes(inputs, threads, at_once),
         notes=_notes(inputs, question, blocks, block),
     )
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import html
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import statistics
+from daskxent.numbers.audit import AUDIT
 from daskxent.numbers.exact import ratio
-from daskxent.numbers.state import AUDIT, Question, State
+from daskxent.numbers.question import Question
+from daskxent.numbers.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-FORMAT = 1
+FORMAT = 2
 
 
 class IncompleteResult(RuntimeError):
@@ -115,9 +117,9 @@ class Report:
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
         if name not in self.question.metrics:
             raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
-        score = statistics.find(name)
-        total = self.state.totals.get(score.statistic)
-        return score.finish(ratio(total, self.state.weight)) if total is not None else math.nan
+        metric, sums = statistics.metric(name), self.state.total
+        total = sums.totals.get(metric.statistic)
+        return metric.finish(ratio(total, sums.weight)) if total is not None else math.nan
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.question.metrics)
@@ -142,7 +144,7 @@ class Report:
     @property
     def weight(self) -> float:
         """Sum of the weights of the counted rows."""
-        return float(self.state.weight)
+        return float(self.state.total.weight)
 
     @property
     def complete(self) -> bool:
@@ -160,15 +162,15 @@ class Report:
     @property
     def clipped_share(self) -> float:
         """Share of the summed loss that comes from rows whose label's probability was clipped."""
-        total = self.state.totals.get(statistics.LOSS)
-        return ratio(self.state.clipped_loss, total) if total and total.units else 0.0
+        total = self.state.total.totals.get(statistics.LOSS)
+        return ratio(self.state.total.clipped_loss, total) if total and total.units else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return metrics, counts and audit as plain Python objects."""
         return {
             **self.metrics,
             "rows": self.rows,
-            "counted": self.state.counted,
+            "counted": self.state.total.counted,
             "weight": self.weight,
             "complete": self.complete,
             "audit": self.audit,
@@ -181,10 +183,9 @@ class Report:
 
     def to_json(self) -> str:
         """Return the whole report, exact sums and coverage included, as one JSON object."""
-        question = {name: getattr(self.question, name) for name in Question.__dataclass_fields__}
         data = {
             "format": FORMAT,
-            "question": question,
+            "question": self.question.to_json(),
             "state": self.state.to_json(),
             "expected": self.expected,
             "journal": self.journal,
@@ -205,8 +206,7 @@ class Report:
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"not a daskxent report of format {FORMAT}")
-        question = Question(**{**data["question"], "metrics": tuple(data["question"]["metrics"])})
-        state = State.from_json(data["state"])
+        question, state = Question.from_json(data["question"]), State.from_json(data["state"])
         told = {name: data[name] for name in ("elapsed", "nbytes", "retries", "journal", "available", "inputs")}
         return cls(question, state, data["expected"], notes=tuple(data["notes"]), **told)
 
@@ -219,7 +219,7 @@ class Report:
             The reports ask different questions or are of different arrays, or cover the same rows.
         """
         for what, mine, theirs in (
-            ("questions", asdict(self.question), asdict(other.question)),
+            ("questions", self.question.to_json(), other.question.to_json()),
             ("numbers of rows", self.available, other.available),
             ("arrays", _content(self.inputs), _content(other.inputs)),
         ):
@@ -244,7 +244,7 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
-        shown = [(name, _with_unit(value, statistics.find(name).unit)) for name, value in self.metrics.items()]
+        shown = [(name, _with_unit(value, statistics.metric(name).unit)) for name, value in self.metrics.items()]
         done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
         shown += [("rows", done), ("weight", f"{self.weight:,.10g}")]
         if self.elapsed:
@@ -256,7 +256,7 @@ class Report:
             places = ", ".join(f"{row:,}" for row in found["rows"][:3])
             more = ", ..." if found["count"] > 3 else ""
             shown.append((amount(found["count"], "row"), f"{found['what']}: row {places}{more}"))
-        if self.state.clipped_loss.units:
+        if self.state.total.clipped_loss.units:
             shown.append(("clipped share", f"{self.clipped_share:.2%} of the summed loss"))
         return shown + [("note", note) for note in self.notes]
 

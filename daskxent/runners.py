@@ -23,7 +23,8 @@ from daskxent.sources import tiny, whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from daskxent.numbers.state import Question, State
+    from daskxent.numbers.question import Question
+    from daskxent.numbers.state import State
     from daskxent.planning import Part, Plan
     from daskxent.sources import Inputs
 

@@ -1,11 +1,18 @@
 import os
+import signal
 
 import pytest
+from hypothesis import settings
 
 from daskxent.sources import arrays
 
+settings.register_profile("quick", max_examples=20)  # of a hundred: a fifth of the examples, see strategies.draws
+
 # Read by Keras when it is first imported: the reference needs no deep-learning framework.
 os.environ.setdefault("KERAS_BACKEND", "numpy")
+
+# Shells start what runs in the background with SIGINT ignored; the programs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["sabotage.py"]  # which workers load, not pytest: it needs what only they are given
 

@@ -1,7 +1,11 @@
 """What the metrics are, written down once more: plainly, on whole arrays, in longdouble.
 
-Nothing is shared with the package. Every function takes rows of all classes, (n, C), widened to longdouble.
+Nothing is shared with the package. Every function takes rows of all classes, (n, C), widened to longdouble; the rule by
+which terms are rounded is stated at the end, of one row, in exact fractions.
 """
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import numpy as np
 
@@ -127,3 +131,43 @@ def hits1(x, labels):
     """top_1_accuracy: unlike accuracy, every class tied at the top is in."""
     own = x[np.arange(len(x)), labels]
     return ~np.isnan(x).any(axis=1) & ~(x > own[:, None]).any(axis=1)
+
+
+# Bits from a position of the grid to the next, bits of a position that are counted, positions a sum is kept at, and the
+# bits of a unit that are counted apart.
+GRIDS = {"float32": (8, 36, 6, None), "float64": (24, 20, 4, 44)}
+NO_POSITION = 2**30  # from here on, to either side
+
+
+def whole_units(x, powers, dtype):
+    """Return the position a row of logits is counted at, and its sum in units: by level, then what those leave.
+
+    `powers` holds n and p of each class, where exp(x) is p * 2**n, as exact numbers. Logits that are not above -2**30
+    add nothing, and there is nothing to add to a peak that has no position.
+    """
+    step, unit, levels, rest = GRIDS[dtype]
+    second, peak = sorted(range(len(x)), key=x.__getitem__)[-2:]
+    if not abs(x[peak]) < NO_POSITION:
+        return 0, [0] * (levels if rest is None else 2 * levels)
+    base = powers[peak][0] // step - 9  # 9 positions below the peak at most
+    if x[second] > -NO_POSITION:
+        base = max(base, powers[second][0] // step)
+    others = [powers[j] for j in range(len(x)) if j != peak and x[j] > -NO_POSITION]
+    units, left = [0] * levels, [0] * levels
+    for level in range(levels):
+        for n, p in others:
+            term = p * Fraction(2) ** max(n - step * (base + level) + unit, -99)  # less would be 0 just as well
+            units[level] += round(term)  # ties to even
+            left[level] += round((term - round(term)) * 2 ** (rest or 0))
+    return base, units if rest is None else units + left
+
+
+def loss_of_units(base, units, peak, target, dtype):
+    """Return log1p(sum of the other terms / exp(peak)) and peak - target, whose sum is the loss, in 60 digits."""
+    step, unit, levels, rest = GRIDS[dtype]
+    total = Fraction(units[0]) + (0 if rest is None else Fraction(units[levels], 2**rest))
+    with localcontext() as context:
+        context.prec = 60
+        scale = ((step * base - unit) * Decimal(2).ln() - Decimal(peak)).exp()
+        others = scale * Decimal(total.numerator) / Decimal(total.denominator)
+        return (1 + others).ln() if others > Decimal("1e-30") else others, Decimal(peak) - Decimal(target)

@@ -11,8 +11,13 @@ import zarr
 from hypothesis import settings
 from hypothesis import strategies as st
 
-SOME = settings(max_examples=30, deadline=None)
-MANY = settings(max_examples=80, deadline=None)
+
+def draws(examples):
+    """Return settings that draw so many examples; a profile of other than the usual 100 draws its share of them."""
+    return settings(max_examples=max(1, examples * settings.default.max_examples // 100), deadline=None)
+
+
+SOME, MANY = draws(30), draws(80)
 
 DTYPES = tuple(map(np.dtype, ("float16", ml_dtypes.bfloat16, "float32", "float64")))
 LABEL_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")

@@ -193,6 +193,7 @@ def test_empty_input(hold, run, labels, predictions):
     refused(ValueError, message, hold(np.ones(labels, int)), hold(np.ones(predictions)), run=run)
 
 
+@pytest.mark.slow
 @HOLDERS
 @RUNS
 def test_more_classes_than_can_be_added_up(hold, run):

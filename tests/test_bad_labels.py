@@ -9,8 +9,8 @@ import pytest
 from strategies import stored
 
 import daskxent as dx
-from daskxent import parts
-from daskxent.numbers.state import AUDIT
+from daskxent import scoring
+from daskxent.numbers.audit import AUDIT
 from daskxent.report import Report
 
 ROWS, CLASSES = 40, 5
@@ -66,7 +66,7 @@ def test_rows_of_dense_labels_that_are_not_finite_are_left_out_or_counted(data, 
             ask(hold(hot), beside(held), on_invalid="skip", **options),
             ask(hot[kept], held[kept], **options),
         )
-        assert (skipped.state.totals, skipped.weight) == (wanted.state.totals, wanted.weight)
+        assert (skipped.state.total.totals, skipped.weight) == (wanted.state.total.totals, wanted.weight)
         assert skipped.audit == told
         counted = ask(hold(hot), beside(held), on_invalid="count", **options)
         assert (counted.audit, counted.weight) == (told, ROWS)
@@ -122,7 +122,7 @@ def test_losses_and_metrics_take_no_labels_that_are_not_finite(data):
 @BESIDE
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
 def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few, monkeypatch):
-    monkeypatch.setattr(parts, "FEW", few)
+    monkeypatch.setattr(scoring, "FEW", few)
     labels, _, x = data
     labels = labels.astype("uint64")
     labels[[17, 26, 33]] = 2**64 - 1, 2**63, 5

@@ -2,6 +2,7 @@ import argparse
 import importlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-PROGRAMS = Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = ROOT / "benchmarks"
 
 # How many targets each case has rows for.
 TARGETS = {
@@ -20,11 +24,22 @@ TARGETS = {
     "scan-half": 4,
     "scan-probabilities": 1,
     "scan-maps": 1,
+    "dense": 1,
+    "smoothed": 1,
+    "losses": 1,
+    "unnormalised": 1,
+    "nan": 1,
+    "top-5": 1,
+    "blocks": 1,
+    "dask": 1,
     "read-zstd": 2,
     "read-lz4": 2,
     "read-none": 2,
     "read-zstd-sharded": 2,
+    "read-split": 1,
+    "read-dask": 2,
     "chunks": 4,
+    "reach": 4,
     "plan": 2,
     "memory-0.8-GB": 1,
     "memory-2.4-GB": 1,
@@ -38,7 +53,19 @@ TARGETS = {
 @pytest.fixture(scope="module")
 def programs():
     """Return the modules of the benchmarks by name; they find each other as scripts in one directory do."""
-    names = ["harness", "shootout", "scans", "reads", "costs", "bench"]
+    names = [
+        "harness",
+        "shootout",
+        "scans",
+        "reads",
+        "costs",
+        "bench",
+        "drawn",
+        "questions",
+        "revisions",
+        "bits",
+        "times",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(PROGRAMS)
         yield {name: importlib.import_module(name) for name in names}
@@ -83,7 +110,11 @@ def test_steps_exist(programs):
             json.dumps(step.arguments)
 
 
-@pytest.mark.parametrize("case", ["scan-100", "scan-half", "read-none", "chunks", "plan", "memory-0*", "growth"])
+SMALL = ["scan-100", "scan-half", "dense", "losses", "nan", "blocks", "dask", "read-none", "read-split", "read-dask"]
+SMALL += ["chunks", "reach", "plan", "memory-0*", "growth"]
+
+
+@pytest.mark.parametrize("case", SMALL)
 def test_small(case, data):
     text = run("bench.py", "--small", "--rounds", 1, "--without-torch", "--data", data, "--only", case)
     rows = rows_of(text)
@@ -125,7 +156,92 @@ def test_bad_use(options):
     assert options[0] in done.stderr
 
 
+def against(*options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, PROGRAMS / "against.py", "--small", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def altered(folder: Path, name: str, old: str, new: str) -> Path:
+    """Copy the package, what was compiled included, with one thing changed in what is not compiled."""
+    shutil.copytree(ROOT / "daskxent", folder / "daskxent")
+    module = folder / "daskxent" / name
+    text = module.read_text()
+    assert text.count(old) == 1
+    module.write_text(text.replace(old, new))
+    return folder
+
+
+def test_a_tree_against_itself_shows_no_difference(data):
+    done = against("--tree", ROOT, "--rounds", 1, "--data", data, "--only", "scan-100", "read-none")
+    assert done.returncode == 0, done.stderr
+    assert "bits: 40 of 40 questions have the same answer" in done.stdout
+    rows = rows_of(done.stdout)
+    assert [row[0] for row in rows] == ["scan-100", "read-none"]
+    assert all(float(row[3]) > 0 and float(row[5]) > 0 for row in rows)
+
+
+def test_a_constant_that_differs_in_one_bit_is_found(tmp_path):
+    tree = altered(tmp_path, "numbers/statistics.py", "LN2 = 0.6931471805599453", "LN2 = 0.6931471805599454")
+    done = against("--bits", "--tree", tree, "--shown", 1)
+    assert done.returncode == 1, done.stderr
+    assert "differs in result.metrics.bits:" in done.stdout
+    assert "answers.py --seed 0 --only" in done.stdout
+
+
+def test_a_crash_is_the_answer_to_its_question_and_the_next_ones_are_answered(tmp_path):
+    tree = altered(tmp_path, "numbers/statistics.py", "    return mean / LN2", "    import os; os._exit(3)")
+    done = against("--bits", "--tree", tree, "--questions", 3)
+    assert done.returncode == 1
+    # The second of the three asks for bits.
+    assert [f"question {number} ended its process" in done.stderr for number in range(3)] == [False, True, False]
+    assert "bits: 2 of 3 questions have the same answer" in done.stdout
+    assert "differs in crash:" in done.stdout
+
+
+def test_questions_do_not_depend_on_one_another(programs):
+    question = programs["questions"].question
+    assert question(0, 7).digest() == question(0, 7).digest()
+    assert len({question(seed, number).digest() for seed in (0, 1) for number in range(20)}) == 40
+
+
+def test_what_two_answers_differ_in_is_named(programs):
+    one, other = {"a": [1, {"b": "x"}], "c": 0}, {"a": [1, {"b": "y"}], "d": 0}
+    found = [(".".join(name), *values) for name, *values in programs["bits"].differences(one, other)]
+    assert found == [("a.1.b", "x", "y"), ("c", 0, "nothing"), ("d", "nothing", 0)]
+
+
+def test_every_step_that_is_timed_on_two_sides_exists(programs):
+    steps = list(programs["times"].timed(Path("data"), 1))
+    assert len({each.name for each in steps}) == len(steps) > 20
+    for name in ("scan-10", "scan-1000", "dense", "blocks", "read-zstd", "chunks: labels_in_one", "start-up"):
+        assert name in {each.name for each in steps}
+
+
+def test_another_revision_is_exported_and_its_own_package_imported(programs, tmp_path, monkeypatch):
+    revisions = programs["revisions"]
+    if not revisions.git("rev-parse", "--verify", "--quiet", "HEAD^{commit}"):
+        pytest.skip("not a clone")
+    why = subprocess.CalledProcessError(1, "pip", stderr="there is no network")
+    monkeypatch.setattr(revisions, "install", lambda *given: (_ for _ in ()).throw(why))
+    side = revisions.of_revision("HEAD", tmp_path)
+    assert side.imported().is_relative_to(tmp_path)
+    assert "there is no network" in side.note
+
+
+@pytest.mark.parametrize("options", [["--questions", "0"], ["--only", "nothing"], ["no-such-revision"]])
+def test_bad_use_of_against(options):
+    done = against(*options)
+    assert done.returncode == (1 if options == ["no-such-revision"] else 2)
+    assert options[0] in done.stderr
+
+
 def test_profile(data):
     rows = rows_of(run("stages.py", "--small", "--data", data).partition("lz4")[0])
-    assert [row[0] for row in rows] == ["read", "decode", "scan and tally", "labels and weights", "rest", "all"]
+    assert [row[0] for row in rows] == ["read", "decode", "score and add up", "labels and weights", "rest", "all"]
     assert all(int(row[3]) > 0 for row in rows[:4])
+
+
+def test_the_network_of_the_demo_can_be_trained():
+    table = [[int(weight) for weight in line.split()] for line in run("train_demo.py", 1).splitlines()]
+    assert [len(line) for line in table] == [32] * (64 + 10)
+    assert 10 < max(map(max, table)) < 100

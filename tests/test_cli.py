@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from daskxent import cli, engine
-from daskxent.numbers.state import Question, State
+from daskxent.numbers.question import Question
+from daskxent.numbers.state import State
 from daskxent.report import IncompleteResult, Report
 
 SCRIPTS = Path(sys.executable).parent
@@ -69,6 +70,7 @@ def refusal(*arguments):
     return result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ENTRY_POINTS, ids=["daskxent", "python -m daskxent", "dask xent"])
 def test_entry_points(command, inputs):
     done = subprocess.run([*command, "evaluate", *inputs, "--json"], capture_output=True, text=True, check=True)
@@ -81,6 +83,7 @@ def test_entry_points(command, inputs):
     assert wrong.stderr == "Error: y_true: there is nothing at nothing\n"
 
 
+@pytest.mark.slow
 def test_help_is_quick_because_nothing_heavy_is_imported():
     heavy = ["numpy", "dask", "zarr", "numba", "distributed", "sklearn"]
     script = f"""
@@ -249,6 +252,7 @@ def test_no_weight_warns_and_is_complete(inputs, dump):
     assert json.loads(result.stdout)["crossentropy"] is None
 
 
+@pytest.mark.slow
 def test_progress_is_drawn_in_a_pipe_only_when_asked(inputs):
     assert run("evaluate", *inputs, "--no-progress").stderr == ""
     assert run("evaluate", *inputs).stderr == ""
@@ -274,6 +278,7 @@ def on_a_terminal(*arguments):
     return process.returncode, shown.decode()
 
 
+@pytest.mark.slow
 def test_progress_is_drawn_on_a_terminal(inputs):
     status, shown = on_a_terminal("evaluate", *inputs)
     assert status == 0
@@ -281,6 +286,7 @@ def test_progress_is_drawn_on_a_terminal(inputs):
     assert on_a_terminal("evaluate", *inputs, "--no-progress") == (0, "")
 
 
+@pytest.mark.slow
 def test_interrupted(tmp_path):
     rows = 16_000_000  # 64 GB, of which no byte is on the disk
     np.lib.format.open_memmap(tmp_path / "logits.npy", "w+", np.float32, (rows, 1000))
@@ -296,10 +302,11 @@ def test_interrupted(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "Interrupted"
+    assert "Interrupted" in err.splitlines()  # the last line, unless the bar is drawn once more when it is taken away
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_demo_writes_once_and_evaluates(tmp_path):
     import zarr
 
@@ -307,7 +314,8 @@ def test_demo_writes_once_and_evaluates(tmp_path):
         done = subprocess.run(
             [*ENTRY_POINTS[0], "demo", "--size", "1MB"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        assert done.stderr == ""
+        # On a slow machine where nobody has compiled the scans before, that is told.
+        assert done.stderr.strip() in {"", "Compiling the scans, which is done once and kept ..."}
         return table(done.stdout)
 
     first = demo()
@@ -324,6 +332,7 @@ def test_demo_writes_once_and_evaluates(tmp_path):
     assert first["weight"] == f"{weights.sum(dtype=np.float64):,.10g}"
 
 
+@pytest.mark.slow
 def test_demo_shows_its_bars_when_asked(tmp_path):
     shown = run("demo", "--size", "50kB", "--out", tmp_path, "--progress")
     assert "writing" in shown.stderr
@@ -347,6 +356,7 @@ def test_demo_leaves_what_is_no_dump_alone(tmp_path):
     assert "Not a directory" in refusal("demo", "--out", tmp_path / "digits.zarr", "--size", "1MB")
 
 
+@pytest.mark.slow
 def test_peak_memory_is_of_this_process():
     script = "import numpy; from daskxent.cli import peak_memory; print(peak_memory())"
     held = np.ones(1 << 26)  # 512 MB here are not the child's
@@ -364,6 +374,7 @@ def scheduler():
         yield cluster.scheduler_address
 
 
+@pytest.mark.slow
 def test_on_a_cluster(inputs, dump, scheduler, monkeypatch):
     weighted = [*inputs, "--weights", dump / "weights"]
     assert evaluate(*weighted, "--scheduler", scheduler)["state"] == evaluate(*weighted)["state"]
@@ -375,6 +386,7 @@ def test_on_a_cluster(inputs, dump, scheduler, monkeypatch):
     assert json.loads(plan.stdout)["threads"] == 2
 
 
+@pytest.mark.slow
 def test_nobody_is_left_connected(inputs, scheduler):
     from distributed import Client
 
@@ -384,6 +396,7 @@ def test_nobody_is_left_connected(inputs, scheduler):
     assert [name for name in others if name.startswith("Client-")] == [client.id]
 
 
+@pytest.mark.slow
 def test_a_bad_address_is_one_line_to_the_very_end(inputs):
     command = [*ENTRY_POINTS[0], "evaluate", *inputs, "--scheduler", "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -150,6 +150,7 @@ def test_a_home_directory_is_found(dump, tmp_path, wanted, monkeypatch):
     assert missing.stderr == "Error: y_true: there is nothing at ~/none.zarr/labels\n"
 
 
+@pytest.mark.slow
 def test_nobody_reads_what_is_printed(dump):
     command = [sys.executable, "-m", "daskxent", "evaluate", dump / "labels", dump / "logits", "--from-logits"]
     reader, writer = os.pipe()
@@ -159,6 +160,7 @@ def test_nobody_reads_what_is_printed(dump):
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_the_command_is_imported(tmp_path):
     (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")  # the first thing that takes time
     path = os.pathsep.join([str(tmp_path), *sys.path])

@@ -8,8 +8,12 @@ from distributed import Client, LocalCluster
 
 import daskxent as dx
 from daskxent import cluster, planning
+from daskxent.numbers.audit import AUDIT, FIRST, Finding
 from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.state import AUDIT, FIRST, Finding, State
+from daskxent.numbers.keys import TOTAL
+from daskxent.numbers.state import State, Sums
+
+pytestmark = pytest.mark.slow
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 OPTIONS = {"from_logits": True, "metrics": METRICS, "on_invalid": "skip"}
@@ -146,7 +150,8 @@ def test_the_state_of_a_part_is_small_however_odd_its_rows_are():
     odd = Finding(10**12, tuple((10**12 + row, 0.1 * row) for row in range(FIRST)))
     total = ExactSum.of(np.array([1e300, 1e-300]))
     totals = {f"statistic {i}": total for i in range(5)}
-    state = State(totals, total, 10**12, total, dict.fromkeys(AUDIT, odd), ((10**12, 2 * 10**12),))
+    sums = Sums(totals, total, 10**12, total)
+    state = State({TOTAL: sums}, dict.fromkeys(AUDIT, odd), ((10**12, 2 * 10**12),))
     apart = pickle.loads(pickle.dumps(state.placed(lambda row: row + 1, state.covered)))  # findings of its own each
     assert len(pickle.dumps(apart)) < 5000
 

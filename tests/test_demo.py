@@ -1,10 +1,11 @@
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from daskxent import demo
+from daskxent import demo, demo_network
 
 MEGABYTE = 10**6
 
@@ -70,6 +71,24 @@ def test_a_larger_dump_begins_with_the_smaller_one(dump, source):
     rows = read(dump)
     longer = source.read(0, 2 * len(rows.labels))
     assert same(rows, demo.Rows(*(values[: len(rows.labels)] for values in longer)))
+
+
+def test_every_machine_makes_these_bytes(source):
+    rows = source.read(0, 20_000)
+    found = hashlib.sha256(b"".join(values.astype(values.dtype.newbyteorder("<")).tobytes() for values in rows))
+    # Whoever changes the rows raises VERSION, and writes the new figures into the README.
+    assert (demo.VERSION, found.hexdigest()) == (
+        2,
+        "1790633bbf2375d0a54c918c22e2c68d514734893342c0d0b8a3ca6159c7c2ca",
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_logits_are_sums_without_overflow(rows):
+    images = np.random.default_rng(0).choice(np.array([-512, 512], np.int16), (rows, 64))  # 127 and 483 are the most
+    hidden = np.maximum(images.astype(np.int64) @ demo_network.HIDDEN, 0)
+    scores = hidden @ demo_network.SCORES.T.astype(np.int64)
+    assert np.array_equal(demo_network.logits(images), scores.astype(np.float32) / np.float32(2**18))
 
 
 @pytest.mark.parametrize("step", [5_000, demo.BLOCK_ROWS, 11_111])

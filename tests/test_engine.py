@@ -23,7 +23,7 @@ from strategies import MANY, SOME, partitions, questions
 from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
-from daskxent import parts, planning
+from daskxent import boxes, parts, planning, scoring
 from daskxent.numbers.state import State
 from daskxent.report import Report
 from daskxent.sources import arrays
@@ -46,9 +46,9 @@ def tiny(part=1, rows=1 << 22, run=1 << 20, piece=16 << 20, few=1 << 14):
         patch.setattr(planning, "PART_BYTES", part)
         patch.setattr(planning, "SMALLEST_PART_BYTES", part)
         patch.setattr(planning, "PART_ROWS", rows)
-        patch.setattr(parts, "RUN_ROWS", run)
-        patch.setattr(parts, "PIECE_BYTES", piece)
-        patch.setattr(parts, "FEW", few)
+        patch.setattr(boxes, "RUN_ROWS", run)
+        patch.setattr(boxes, "PIECE_BYTES", piece)
+        patch.setattr(scoring, "FEW", few)
         yield
 
 
@@ -351,7 +351,7 @@ def test_some_rows_are_evaluated_alone(data, rows):
     for held in (y_pred, stored(y_pred, (6, 11)), stored(y_pred, (5, 4))):
         with tiny(200):
             got = ask(y_true, held, sample_weight=w, rows=rows, **OPTIONS)
-        assert got.state.totals == wanted.state.totals
+        assert got.state.total.totals == wanted.state.total.totals
         assert got.state.covered == (rows,)
         assert {kind: [row - rows[0] for row in found["rows"]] for kind, found in got.audit.items()} == {
             kind: found["rows"] for kind, found in wanted.audit.items()
@@ -404,6 +404,7 @@ thread.join()
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_dump(tmp_path):
     # 300 MB of logits in chunks of 4 MB: as they are, compressed and split by classes, and as one file. What may be
     # held at a time is a chunk and a record per row of it for each of two threads; half the dump is far more than that.

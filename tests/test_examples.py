@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SAYS = {
     "evaluate.sh": ["Plan\n", "top_5_accuracy ", "accuracy from JSON: 0.7"],

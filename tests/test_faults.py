@@ -32,10 +32,11 @@ from distributed.chaos import KillWorker
 import daskxent as dx
 from daskxent import cluster as driver
 from daskxent import engine, planning
+from daskxent.numbers.state import merge_all
 from daskxent.parts import Work
 from daskxent.sources import arrays
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 ROWS, CHUNK = 400, 10
 TESTS = Path(__file__).parent
@@ -478,7 +479,7 @@ def test_the_client_is_interrupted(client, site, dump, wanted):  # I13
     partial = dx.Report.from_json(printed)
     assert 0 < partial.rows < ROWS
     parts = [dx.evaluate(**arguments(dump, rows=span), threads=1).state for span in partial.state.covered]
-    assert partial.state == engine.merge_all(parts)
+    assert partial.state == merge_all(parts)
     until(lambda: ours(client) == 0)
     site.order()
     assert dx.evaluate(**arguments(dump), client=client) == wanted

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras_cases import Case, cases, chunked, dense_losses, reduced, sparse_losses, stored
+from strategies import draws
 
-from daskxent import losses, parts
+from daskxent import boxes, losses
 
-few, many = settings(max_examples=15, deadline=None), settings(max_examples=40, deadline=None)
+few, many = draws(15), draws(40)
 REDUCTIONS = ["sum_over_batch_size", "mean", "auto", "sum", "mean_with_sample_weight"]
 # A loss is a sum of a few terms, each a few ulp off, whose size is that of the largest logits (below 200); the
 # exponentials of float32 logits are good to one part in 10**7 ("elementary"). For float32 the reference takes the same
@@ -212,7 +213,7 @@ def test_float_labels_must_be_whole(wrong, tmp_path):
 
 
 def test_stored_float_labels_are_named_by_their_place_in_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(parts, "RUN_ROWS", 2)
+    monkeypatch.setattr(boxes, "RUN_ROWS", 2)
     kept = zarr.create_array(tmp_path / "labels", data=np.array([0, 1, 0, 1, 0.5]), chunks=(2,))
     with pytest.raises(ValueError, match=r"y_true: label 0.5 at position \(4,\) is not a whole number"):
         losses.sparse_categorical_crossentropy(kept, np.full((5, 2), 0.5))

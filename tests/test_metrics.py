@@ -6,13 +6,14 @@ import dask.array as da
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keras_cases import Case, cases, chunked, dense_losses, mean_metric, result, sparse_losses, stored
+from strategies import draws
 
 from daskxent import evaluate, losses, metrics
 
-few, many = settings(max_examples=25, deadline=None), settings(max_examples=60, deadline=None)
+few, many = draws(25), draws(60)
 # Keras computes means in float32: pairwise sums of at most 125 terms of one sign err by less than ten roundings.
 MEAN = {"rtol": 10 * 2.0**-24, "atol": 1e-6}
 

@@ -8,7 +8,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 import daskxent as dx
-from daskxent.numbers.state import AUDIT
+from daskxent.numbers.audit import AUDIT
 
 ROWS, CLASSES = 48, 6
 LAYOUTS = ("v2", "v3", "sharded")
@@ -81,7 +81,7 @@ def test_missing_chunks_are_an_error_or_filled_and_told(tmp_path, data, layout, 
             ask(arrays, on_missing=on_missing)
         return
     got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, gone), on_missing=on_missing)
-    assert got.state.totals == wanted.state.totals
+    assert got.state.total.totals == wanted.state.total.totals
     assert got.weight == wanted.weight
     told = {KINDS[which]: {"what": AUDIT[KINDS[which]], "count": len(gone), "rows": list(gone)[:10]}}
     assert got.audit == {**wanted.audit, **told}
@@ -102,7 +102,7 @@ def test_missing_labels_and_weights_are_told_beside_any_predictions(tmp_path, da
         return
     gone = [*range(6), *range(30, 36)]
     got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, gone))
-    assert got.state.totals == wanted.state.totals
+    assert got.state.total.totals == wanted.state.total.totals
     assert got.audit[KINDS[which]] == {"what": AUDIT[KINDS[which]], "count": 12, "rows": gone[:10]}
 
 
@@ -144,7 +144,7 @@ def test_missing_predictions_are_filled_and_told_beside_dask_arrays(tmp_path, da
     assert (plan.dtype, plan.nbytes) == (str(filled.dtype), filled.nbytes)
     got = ask([labels, held, w], **options, **({"threads": None, "compute": False} if beside == "deferred" else {}))
     got = got.compute(scheduler="threads") if beside == "deferred" else got
-    assert (got.state.totals, got.state.weight) == (wanted.state.totals, wanted.state.weight)
+    assert (got.state.total.totals, got.state.total.weight) == (wanted.state.total.totals, wanted.state.total.weight)
     told = {"what": AUDIT["prediction_missing"], "count": len(gone), "rows": list(gone)[:10]}
     assert got.audit == {**wanted.audit, "prediction_missing": told}
 
@@ -180,7 +180,7 @@ def test_a_missing_block_of_classes_is_told_by_row(tmp_path, data):
     filled[18:24, 2:4] = 0
     for labels in (data[0], np.eye(CLASSES)[data[0]]):
         got = dx.evaluate(labels, z, **OPTIONS, on_missing="fill")
-        assert got.state.totals == dx.evaluate(labels, filled, **OPTIONS).state.totals
+        assert got.state.total.totals == dx.evaluate(labels, filled, **OPTIONS).state.total.totals
         assert got.audit["prediction_missing"]["rows"] == list(range(18, 24))
 
 
@@ -198,7 +198,7 @@ def test_missing_dense_labels_are_told_by_row(tmp_path, data, kind):
         "dask": da.from_array(data[1], chunks=(7, 4)),
     }[kind]
     got = dx.evaluate(z, held, **OPTIONS)
-    assert got.state.totals == dx.evaluate(hot, data[1], **OPTIONS).state.totals
+    assert got.state.total.totals == dx.evaluate(hot, data[1], **OPTIONS).state.total.totals
     assert got.audit["label_missing"] == {"what": AUDIT["label_missing"], "count": 5, "rows": list(range(10, 15))}
     with pytest.raises(ValueError, match=r"y_true: chunk c/2/1 of .* is missing"):
         dx.evaluate(z, held, **OPTIONS, on_missing="raise")

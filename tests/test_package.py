@@ -20,13 +20,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = re.findall(
     r"\S+",
     """
-numbers numbers.elementary numbers.exact numbers.records numbers.statistics numbers.state
-sources.encoded sources.chunks sources.arrays sources.align sources sources.fingerprint
-kernels.compiling kernels.instructions kernels.arithmetic kernels.vectors kernels.along kernels.blocks kernels.across
-kernels.records kernels.scan_long kernels.scan_lanes kernels.scans kernels.crossentropy kernels.sums
-kernels.tally_block kernels.tally_lanes kernels.tally_long kernels.tallies kernels
-report journal options planning parts lazy runners cluster engine
-demo losses metrics cli __init__ __main__
+numbers numbers.elementary numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
+numbers.question numbers.audit numbers.state
+sources.encoded sources.chunks sources.layout sources.kept sources.arrays sources.columns sources.align sources
+sources.fingerprint
+kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.blocks kernels.llvm.along
+kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows kernels.lanes
+kernels.columns kernels.scan kernels.sums kernels
+report journal_file journal options boxes planning scoring parts lazy runners cluster engine
+demo_network demo losses metrics cli __init__ __main__
 """,
 )
 
@@ -89,6 +91,7 @@ def test_public_objects_pickle():
         assert pickle.loads(pickle.dumps(value)) is value, name
 
 
+@pytest.mark.slow
 def test_import_is_light():
     heavy = ["dask", "zarr", "numba", "distributed", "sklearn", "xarray", "keras"]
     script = f"import sys, daskxent; print(*[name for name in {heavy} if name in sys.modules])"

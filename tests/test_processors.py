@@ -1,10 +1,14 @@
 """The same bits on processors of other kinds: with the instructions of this one taken away, nothing changes."""
 
 import os
+import platform
 import subprocess
 import sys
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import numpy as np
@@ -23,19 +27,59 @@ for predictions, from_logits in ((x, True), (x.astype(np.float16), True), (p, Fa
 """
 
 
-def states(**environment):
-    command = [sys.executable, "-c", PROGRAM]
-    environment = {**os.environ, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
+DEMO = """
+import hashlib
+
+from daskxent import demo
+
+rows = demo._RowSource(seed=0).read(0, 20_000)
+print(hashlib.sha256(b"".join(values.tobytes() for values in rows)).hexdigest())
+"""
 
 
-def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(tmp_path):
+PERPLEXITY = """
+import numpy as np
+
+from daskxent.numbers import statistics
+
+print([statistics.metric("perplexity").finish(mean) for mean in np.random.default_rng(0).random(20_000) * 20])
+"""
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """Return the environment of a processor without wide vectors and fused operations."""
     # "generic" is any x86-64 (or any ARM) processor: no AVX, no FMA, no half precision in hardware. NumPy's names of
     # what it can do without are those of its version; it does not mind others.
-    bare = {
+    return {
         "NUMBA_CPU_NAME": "generic",
         "NUMBA_CPU_FEATURES": "",
         "NPY_DISABLE_CPU_FEATURES": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
         "NUMBA_CACHE_DIR": str(tmp_path),
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4",  # of glibc's exp and log there are several
     }
-    assert states(**bare) == states()
+
+
+def output(program, **environment):
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout
+
+
+def test_a_processor_without_wide_vectors_and_fused_operations_gives_the_same_bits(bare):
+    assert output(PROGRAM, **bare) == output(PROGRAM)
+
+
+def test_perplexity_is_the_same_without_fused_operations(bare):
+    assert output(PERPLEXITY, **bare) == output(PERPLEXITY)
+
+
+@pytest.mark.parametrize("core", ["Nehalem", "Haswell"])  # what BLAS takes the processor for: without and with FMA
+def test_the_demo_is_the_same_on_other_processors(core, bare):
+    assert output(DEMO, **bare, OPENBLAS_CORETYPE=core) == output(DEMO)
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="names of x86")
+@pytest.mark.parametrize("without", ["avx512dq", "f16c"])
+def test_an_x86_without_an_instruction_that_kernels_ask_for_gives_the_same_bits(without, tmp_path):
+    assert output(PROGRAM, NUMBA_CPU_FEATURES=f"-{without}", NUMBA_CACHE_DIR=str(tmp_path)) == output(PROGRAM)

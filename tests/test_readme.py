@@ -48,11 +48,13 @@ def test_the_five_uses_are_there():
     assert (len(SHELL), len(PYTHON)) == (1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", PYTHON, ids=["notebook", "cluster", "metric", "lazy"])
 def test_python(block, directory, scheduler):
     run([sys.executable, "-W", "error", "-c", block.replace("tcp://scheduler:8786", scheduler)], directory)
 
 
+@pytest.mark.slow
 def test_shell(directory):
     run(["sh", "-euc", SHELL[0]], directory)
 

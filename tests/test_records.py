@@ -1,4 +1,6 @@
 import itertools
+from decimal import Decimal
+from fractions import Fraction
 from functools import reduce
 
 import numpy as np
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from strategies import ANY, DTYPES, FINITE, MANY, SOME, logits, partitions, probabilities
 
 from daskxent import kernels
+from daskxent.numbers import elementary
 from daskxent.numbers import records as scanning
-from daskxent.numbers.records import Rows, dense_losses, empty, losses, merge, scan
+from daskxent.numbers.records import Records, empty, grid_for, merge, scan
+from daskxent.numbers.scores import dense_losses
+from daskxent.numbers.scores import row_losses as losses
 
 TOP = 4
 WIDE = (np.dtype(np.float32), np.dtype(np.float64))
@@ -28,7 +33,8 @@ def wide(values):
 
 def assert_same(a, b):
     """Bit for bit; only the sign of a zero is free (-0.0 and 0.0 are one number to every metric)."""
-    for name, x, y in zip(Rows._fields, a, b, strict=True):
+    assert a.grid == b.grid
+    for name, x, y in zip(Records._fields[1:], a[1:], b[1:], strict=True):
         assert x.dtype == y.dtype, name
         assert np.array_equal(x, y, equal_nan=x.dtype.kind == "f"), name
 
@@ -73,7 +79,7 @@ def test_merging_is_associative_and_commutative(drawn, random):
 @given(rows_of_anything())
 def test_no_classes_are_the_identity(drawn):
     values, labels, _, options = drawn
-    some, none = scan(values, labels, top=TOP, **options), empty(len(values), wide(values), TOP)
+    some, none = scan(values, labels, top=TOP, **options), empty(len(values), grid_for(wide(values), **options), TOP)
     assert_same(merge(some, none), some)
     assert_same(merge(none, some), some)
     assert_same(merge(none, none), none)
@@ -84,13 +90,48 @@ def test_no_classes_are_the_identity(drawn):
 @given(rows_of_anything())
 def test_a_row_does_not_depend_on_the_rows_beside_it(drawn):
     values, labels, _, options = drawn
-    whole = losses(scan(values, labels, **options), **options)
+    whole = losses(scan(values, labels, **options))
     for order in (np.arange(len(values))[::-1], np.random.default_rng(0).permutation(len(values))):
-        assert np.array_equal(losses(scan(values[order], labels[order], **options), **options), whole[order], True)
+        assert np.array_equal(losses(scan(values[order], labels[order], **options)), whole[order], True)
     for i in range(len(values)):
-        assert np.array_equal(
-            losses(scan(values[i : i + 1], labels[i : i + 1], **options), **options), whole[i : i + 1], True
-        )
+        assert np.array_equal(losses(scan(values[i : i + 1], labels[i : i + 1], **options)), whole[i : i + 1], True)
+
+
+def powers(x, dtype):
+    """Write exp(x) of each class as p * 2**n; of what has no position, as nothing."""
+    n, p = elementary.power_of_two(np.where(np.abs(x) < 2.0**30, x, 0).astype(dtype))
+    return list(zip(n.tolist(), map(Fraction, p.astype(float).tolist()), strict=True))
+
+
+def at_every_scale(rng, shape):
+    """Logits from 1e-3 to 1e9, near one another or not, ties and -inf among them."""
+    x = rng.choice([-1.0, 1.0], shape) * 10 ** rng.uniform(-3, rng.choice([0, 2, 3, 9.03], (shape[0], 1)), shape)
+    x = np.where(rng.random((shape[0], 1)) < 0.5, x, x[:, :1] + rng.normal(0, 40, shape))
+    x = np.where(rng.random(shape) < 0.2, x[:, rng.integers(0, shape[1], shape[1])], x)
+    return np.where(rng.random(shape) < 0.1, -np.inf, x)
+
+
+@MANY
+@given(st.data(), st.integers(2, 24), st.randoms(use_true_random=False))
+def test_sums_are_those_of_exact_fractions_rounded_to_whole_units(data, classes, random):
+    values = data.draw(logits((6, classes), (*ANY[:-1], *[at_every_scale] * 6), WIDE))
+    labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, classes, 6)
+    sizes, dtype = data.draw(partitions(classes)), values.dtype.name
+    parts = pieces(values, labels, sizes)
+    random.shuffle(parts)
+    whole, merged = scan(values, labels), reduce(merge, parts)
+    for i, x in enumerate(values):
+        base, units = reference.whole_units(x.tolist(), powers(x, values.dtype), dtype)
+        for found in (whole, merged):
+            assert (found.base[i], found.mass[:, i].tolist()) == (base, units)
+        peak, target = float(x.max()), float(x[labels[i]])
+        if abs(peak) < 2.0**30 and target > -np.inf:
+            rest, gap = reference.loss_of_units(base, units, peak, target, dtype)
+            # Three sums of the exponent are rounded, of at most 170 nats; where it is beyond 2**20, its products too.
+            # Then exp and log1p, each to two units in the last place, products and the last sum.
+            lost = 3 * 170 + 8 + (2 * abs(peak) if abs(peak) > 2.0**20 else 0)
+            bound = 2.0**-53 * (lost * float(rest) + 2 * float(rest + gap))
+            assert abs(Decimal(losses(whole)[i].item()) - (rest + gap)) <= bound
 
 
 @MANY
@@ -140,7 +181,7 @@ def test_losses_over_whole_vocabularies_are_those_of_longdouble(dtype, classes, 
 def test_losses_of_probabilities_are_those_of_longdouble(data, classes):
     values = data.draw(probabilities((8, classes)))
     labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, classes, 8)
-    got = losses(scan(values, labels, probabilities=True), probabilities=True)
+    got = losses(scan(values, labels, probabilities=True))
     wanted = reference.from_probabilities(reference.rows(values), labels)
     np.testing.assert_allclose(got, wanted.astype(float), RELATIVE[wide(values)], 0)  # never below 1e-7
 
@@ -154,7 +195,7 @@ def test_losses_of_soft_labels_are_those_of_longdouble(data, classes, unit, smoo
     found = scan(values, np.zeros(8, int), probabilities=unit)
     if np.isneginf(values.astype(float)).any():
         smoothing = 0.0
-    got = dense_losses(values, soft, found, probabilities=unit, smoothing=smoothing)
+    got = dense_losses(values, soft, found, smoothing=smoothing)
     x, y = reference.rows(values), reference.smoothed(reference.rows(soft), smoothing)
     wanted = (reference.dense_from_probabilities if unit else reference.dense_from_logits)(x, y).astype(float)
     # Beside the bound of one loss: a sum of C float64 products from left to right rounds C times. Near q = 1 a
@@ -180,8 +221,8 @@ def test_one_hot_labels_agree_with_integers_on_probabilities(data):
     values = data.draw(probabilities((8, 11)))
     labels = values.astype(float).argmax(axis=1)
     found = scan(values, labels, probabilities=True)
-    dense = dense_losses(values, np.eye(11)[labels], found, probabilities=True)
-    np.testing.assert_allclose(dense, losses(found, probabilities=True), 0, 2 * 11 * 1.2e-7)
+    dense = dense_losses(values, np.eye(11)[labels], found)
+    np.testing.assert_allclose(dense, losses(found), 0, 2 * 11 * 1.2e-7)
 
 
 def test_rows_that_have_no_loss_are_nan_and_a_masked_label_is_infinite():

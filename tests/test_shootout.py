@@ -100,6 +100,7 @@ def test_a_peer_that_cannot_start_is_all_crashes():
     assert [result["error"] for result in ask("raise SystemExit(1)", ["a", "b"])] == ["crash", "crash"]
 
 
+@pytest.mark.slow
 def test_answers_are_lines_of_json():
     command = [sys.executable, PROGRAM, "--answer", "daskxent", "--cases", "labels of -1", "-inf off the target"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()

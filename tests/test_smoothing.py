@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import SOME, partitions, questions, stored
 
 import daskxent as dx
-from daskxent import parts
+from daskxent import scoring
 
 ROWS, CLASSES, SMOOTHING = 45, 9, 0.15
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
@@ -51,13 +51,13 @@ def ask(labels, held, **options):
 @FORMS
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
 def test_integer_and_one_hot_labels_give_the_same_bits(data, hold, from_logits, few, monkeypatch):
-    monkeypatch.setattr(parts, "FEW", few)
+    monkeypatch.setattr(scoring, "FEW", few)
     labels, logits, weights = data
     x = of_form(logits, from_logits)
     options = {"sample_weight": weights, "from_logits": from_logits}
     wanted = ask(np.eye(CLASSES)[labels], x, **options).state
     for odd in (1, 500, 4 << 20):
-        monkeypatch.setattr(parts, "ODD_BYTES", odd)
+        monkeypatch.setattr(scoring, "DENSE_BYTES", odd)
         for given_labels in (labels, stored(labels, (10,)), da.from_array(labels, chunks=9)):
             assert ask(given_labels, hold(x), **options).state == wanted
         assert (
@@ -77,7 +77,7 @@ def test_any_shape_dtype_axis_and_cut_gives_the_bits_of_one_hot_labels(question,
     held = data.draw(st.sampled_from([y_pred, np.split(y_pred, cuts, axis=axis)]))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what is drawn may leave no weight
-        patch.setattr(parts, "ODD_BYTES", data.draw(st.sampled_from([1, 100, 1 << 20]), "odd"))
+        patch.setattr(scoring, "DENSE_BYTES", data.draw(st.sampled_from([1, 100, 1 << 20]), "odd"))
         assert ask(y_true, held, **options).state == ask(hot, y_pred, **options).state
 
 
@@ -99,7 +99,7 @@ def test_rows_of_the_ignored_class_are_left_out(data, hold, from_logits):
     x, kept = of_form(logits, from_logits), labels >= 0
     got = ask(labels, hold(x), ignore_class=-1, from_logits=from_logits)
     wanted = ask(np.eye(CLASSES)[labels[kept]], x[kept], from_logits=from_logits)
-    assert (got.state.totals, got.weight) == (wanted.state.totals, wanted.weight)
+    assert (got.state.total.totals, got.weight) == (wanted.state.total.totals, wanted.weight)
     assert got.audit["ignored"]["count"] == (~kept).sum()
 
 
@@ -115,7 +115,7 @@ def test_labels_out_of_range_are_told_by_row(data, hold, from_logits):
         ask(labels, hold(x), sample_weight=weights, **options)
     skipped = ask(labels, hold(x), sample_weight=weights, on_invalid="skip", **options)
     wanted = ask(np.eye(CLASSES)[labels[kept]], x[kept], sample_weight=weights[kept], **options)
-    assert (skipped.state.totals, skipped.weight) == (wanted.state.totals, wanted.weight)
+    assert (skipped.state.total.totals, skipped.weight) == (wanted.state.total.totals, wanted.weight)
     assert skipped.audit["label_out_of_range"]["rows"] == [13, 31]
     counted = ask(labels, hold(x), on_invalid="count", **options)
     assert np.isnan(counted["crossentropy"])
@@ -130,13 +130,13 @@ def test_missing_predictions_are_filled_and_told(data):
         ask(labels, held, from_logits=True)
     got, filled = ask(labels, held, from_logits=True, on_missing="fill"), logits.copy()
     filled[18:27, 4:8] = 0
-    assert got.state.totals == ask(labels, filled, from_logits=True).state.totals
+    assert got.state.total.totals == ask(labels, filled, from_logits=True).state.total.totals
     assert got.audit["prediction_missing"]["count"] == 9
 
 
 def test_without_smoothing_or_without_a_loss_no_rows_are_gathered(data, monkeypatch):
     labels, logits, _ = data
-    monkeypatch.setattr(parts, "dense_losses", None)
+    monkeypatch.setattr(scoring, "dense_losses", None)
     for options in ({"label_smoothing": 0.0}, {"metrics": ["accuracy"]}):
         plan = dx.plan(labels, stored(logits, (9, 3)), **{"label_smoothing": 0.1, **options})
         assert not any("whole rows" in note for note in plan.notes)

@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from zarr.storage import MemoryStore, ZipStore
 
 import daskxent as dx
-from daskxent.numbers.state import Question
+from daskxent.numbers.question import Question
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 V2 = {"none": None, "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip()}
@@ -320,7 +320,7 @@ def test_weights_lie_along_the_leading_axes(tmp_path, shape, axis):
     w = rng.random(shape)
     own = w.reshape(shape[:3] + (1,) * (3 - len(shape[:3])))
     wanted = ask(y_true, y_pred, axis=axis, sample_weight=np.broadcast_to(own, (6, 5, 4)).copy())
-    assert wanted.state.weight.units
+    assert wanted.state.total.weight.units
     z = zarr.create_array({}, shape=shape, dtype=float, chunks=tuple(min(n, 2) for n in shape)) if shape else None
     if shape:
         z[...] = w

@@ -1,4 +1,4 @@
-"""The exponential of one class, counted in units: `elementary` and the grid of `rows`, inside loops."""
+"""The exponential of one class, counted in units: `elementary` and the grid of `records`, inside loops."""
 
 from __future__ import annotations
 
@@ -7,106 +7,67 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from daskxent.kernels import instructions
-from daskxent.kernels.compiling import bits_of, from_bits, inner, intrinsic, overload
-from daskxent.kernels.instructions import INT64
+from daskxent.kernels.llvm import instructions
+from daskxent.kernels.llvm.compiling import bits_of, from_bits, inner, instruction, like, overload
+from daskxent.kernels.llvm.instructions import INT64
 from daskxent.numbers import elementary
-from daskxent.numbers.records import GRIDS, HUGE, HUGE_BASE, MAGIC, MAGIC_BITS, NO_BASE, REACH, REST_BITS
+from daskxent.numbers.records import HUGE, LOGITS, MAGIC_BITS, PROBABILITIES, REACH, REST_BITS
 
-G4, G8 = GRIDS[np.dtype(np.float32)], GRIDS[np.dtype(np.float64)]
-SUMS = max(grid.levels * grid.integers for grid in GRIDS.values())
+G4, G8 = LOGITS["float32"], LOGITS["float64"]
+PROBABILITY_UNIT = 2.0 ** -PROBABILITIES["float32"].unit
 _ROUND_F4, _ROUND_F8 = np.float32(elementary.ROUND_F4), elementary.ROUND_F8
 _FAR_F4 = np.float32(elementary.FAR_F4)
 # Peaks below these in magnitude: the usual case, which the vectorised loops treat. All classes that count for something
 # beside such a peak are small enough for `term`.
 _USUAL_F4, _USUAL_F8 = _FAR_F4 - np.float32(128), HUGE - 256.0
 _LN2 = elementary.LN2_F8[0]
+SUMS = instructions.SUMS
+_PADDING = [INT64(0)] * SUMS
 
 
-def _pair(ctx: Any, builder: Any, sig: Any, found: Any) -> Any:
-    return ctx.make_tuple(builder, sig.return_type, found)
+def _same(x, *others):
+    return x(x, *others)
 
 
-@intrinsic
-def _reduced(context, x, around):
-    """Split x as n * log(2) + r: n, still on the constant that rounds it, and r."""
-    returns = types.UniTuple(x, 2)
-    return returns(x, x), lambda ctx, builder, sig, args: _pair(ctx, builder, sig, instructions.reduced(builder, *args))
+# Given to numba's loops as they are.
+_reduced = instruction(lambda x, around: types.UniTuple(x, 2)(x, around))(instructions.reduced)
+_exponential = instruction(_same)(instructions.exponential)
+term = instruction(_same)(instructions.term)
+scaled = instruction(_same)(instructions.scaled)
 
 
-@intrinsic
-def _exponential(context, r):
-    """Return exp of a number that is reduced."""
-    return r(r), lambda ctx, builder, sig, args: instructions.exponential(builder, *args)
-
-
-@intrinsic
-def term(context, x, floor, around):
-    """Return exp(x) in units; `floor` and `around` as `grid` gives them."""
-    return x(x, x, x), lambda ctx, builder, sig, args: instructions.term(builder, *args)
-
-
-@intrinsic
-def clip(context, x):
-    """Clip a probability; NaN counts as the lowest."""
-    return x(x), lambda ctx, builder, sig, args: instructions.clipped(builder, *args)
-
-
-@intrinsic
-def scaled(context, x):
-    """Clip a probability and count it in units: the same as `clip` times a power of two, which is exact."""
-    return x(x), lambda ctx, builder, sig, args: instructions.scaled(builder, *args)
-
-
-@intrinsic
-def units(context, t):
+@instruction(types.UniTuple(types.int64, 2))
+def units(builder, t):
     """Round a term to whole units: them, and what is left in finer ones (of float64); both on top of `MAGIC_BITS`."""
-    returns = types.UniTuple(types.int64, 2)
-    return returns(t), lambda ctx, builder, sig, args: _pair(ctx, builder, sig, instructions.units(builder, *args))
+    return [*instructions.units(builder, t), INT64(MAGIC_BITS)][:2]
 
 
-@intrinsic
-def counts(context, t):
+@instruction(types.UniTuple(types.int64, 2))
+def counts(builder, t):
     """Round a term to what the loops of `along` and `across` add up for it, on top of nothing."""
-    returns = types.UniTuple(types.int64, 2)
-
-    def code(ctx, builder, sig, args):
-        found, bits = instructions.counts(builder, args[0]), instructions.count_bits(t == types.float32)
-        found = [builder.sub(each, INT64(on_top)) for each, on_top in zip(found, bits, strict=True)]
-        return _pair(ctx, builder, sig, [*found, INT64(0)][:2])
-
-    return returns(t), code
+    found, zero = instructions.counts(builder, t), instructions.counts(builder, t.type(0.0))
+    return [*(builder.sub(*pair) for pair in zip(found, zero, strict=True)), INT64(0)][:2]
 
 
-def _magic(kind: Any) -> list[float]:
-    """Return what rounds to units of each level."""
-    grid = G4 if kind == types.float32 else G8
-    return [MAGIC * 2.0 ** (grid.step * level) for level in range(grid.levels)]
+@instruction(types.UniTuple(types.int64, SUMS))
+def units_by_level(builder, t):
+    """Round a term to units at every level, as in `Records.mass`, padded with 0; on top of `level_bits`."""
+    return [*instructions.counts(builder, t, by_level=True), *_PADDING][:SUMS]
 
 
-@intrinsic
-def units_by_level(context, t):
-    """Round a term to units at every level, as in `rows.Rows.mass`, padded with 0; on top of `level_bits`."""
-
-    def code(ctx, builder, sig, args):
-        pairs = [instructions.units(builder, args[0], magic) for magic in _magic(t)]
-        found = [high for high, _ in pairs] + [low for _, low in pairs if t == types.float64]
-        return _pair(ctx, builder, sig, found + [INT64(0)] * (SUMS - len(found)))
-
-    return types.UniTuple(types.int64, SUMS)(t), code
+@instruction(types.UniTuple(types.int64, SUMS))
+def level_bits(builder, model):
+    """Return what `units_by_level` puts units on top of."""
+    return [*instructions.counts(builder, model.type(0.0), by_level=True), *_PADDING][:SUMS]
 
 
 # Stubs: numba takes one of the compiled forms below, by the type of the number.
-def level_bits(model: Any) -> Any:
-    """Return what `units_by_level` puts units on top of."""
-
-
 def power_of_two(x: Any) -> Any:
     """Write exp(x) as p * 2**n like `elementary.power_of_two`: n, p."""
 
 
 def grid_of(model: Any) -> Any:
-    """Return step, unit, levels and integers of the grid of a dtype."""
+    """Return step, unit and integers of the grid of a dtype."""
 
 
 def position(x: Any) -> Any:
@@ -119,13 +80,6 @@ def grid(base: Any, model: Any) -> Any:
 
 def is_usual(peak: Any) -> Any:
     """Tell whether the vectorised loops treat rows with this peak."""
-
-
-@overload(level_bits)
-def _level_bits_typed(model):
-    bits = [int(np.float64(magic).view(np.int64)) for magic in _magic(model)]
-    found = tuple(bits * G8.integers if model == types.float64 else bits + [0] * (SUMS - len(bits)))
-    return lambda model: found
 
 
 @overload(power_of_two)
@@ -146,7 +100,8 @@ def _power_of_two_typed(x):
 
 @overload(grid_of)
 def _grid_of_typed(model):
-    found = tuple(G4 if model == types.float32 else G8)
+    chosen = G4 if model == types.float32 else G8
+    found = chosen.step, chosen.unit, chosen.integers
     return lambda model: found
 
 
@@ -188,6 +143,12 @@ def _is_usual_typed(peak):
 
 
 @inner
+def clip(x):
+    """Clip a probability; NaN counts as the lowest."""
+    return scaled(x) * like(PROBABILITY_UNIT, x)  # exactly
+
+
+@inner
 def exp(x):
     """Return e**x for float64 arguments between -700 and 700, like `elementary.exp`."""
     shifted, r = _reduced(x, _ROUND_F8)
@@ -196,7 +157,7 @@ def exp(x):
 
 @inner
 def usual_base(peak, second):
-    """Return the position at which a row with a usual peak is counted, like `rows.merge`."""
+    """Return the position at which a row with a usual peak is counted, like `records._base`."""
     high = position(peak) - REACH
     low = position(second) if second > -HUGE else high
     return low if low > high else high
@@ -205,24 +166,24 @@ def usual_base(peak, second):
 @inner
 def base_of(peak, second):
     """Return the position at which a row is counted, whatever its peak; the arguments are as wide as the numbers."""
-    if abs(peak) < HUGE:
-        step = grid_of(peak)[0]
-        high = power_of_two(peak)[0] // step - REACH
-        return max(high, power_of_two(second)[0] // step) if second > -HUGE else high
-    if np.isinf(peak) and peak < 0:
-        return np.int64(NO_BASE)
-    return np.int64(HUGE_BASE) if peak > 0 else np.int64(-HUGE_BASE)
+    if not abs(peak) < HUGE:
+        return np.int64(0)
+    step = grid_of(peak)[0]
+    high = power_of_two(peak)[0] // step - REACH
+    return max(high, power_of_two(second)[0] // step) if second > -HUGE else high
 
 
 @inner
-def add_term(x, base, peak, times, sums):
+def least_term(base, model):
+    """Return what exp(x) is too small to count for, at a position and above."""
+    step, unit, _ = grid_of(model)
+    return max((step * base - unit - 62) * _LN2, -HUGE)
+
+
+@inner
+def add_term(x, base, times, levels, sums):
     """Add exp(x), counted from a position up, to `sums` so many times; `x` is as wide as the numbers."""
-    if abs(base) >= HUGE_BASE:
-        sums[0] += times * np.int64(x == peak and not np.isinf(peak))
-        return
-    if not x > -HUGE:
-        return
-    step, unit, levels, integers = grid_of(x)
+    step, unit, integers = grid_of(x)
     n, p = power_of_two(x)
     shift = n - step * base + unit
     if shift < -60:

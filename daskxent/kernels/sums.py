@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, plain
-from daskxent.kernels.compiling import bits_of, compiled, inner
+from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner
+from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
+from daskxent.numbers.state import Sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from daskxent.numbers.audit import Scored
+    from daskxent.numbers.question import Question
 
 DIGITS = 68
 NAN_TERMS, POSINF_TERMS, NEGINF_TERMS = DIGITS, DIGITS + 1, DIGITS + 2
@@ -55,10 +60,10 @@ def _add_term(limbs, term):
 def add_block(limbs, terms):
     """Add at most 2**20 terms to a sum."""
     k0 = k1 = k2 = k3 = np.int64(0)
-    odd = 0
+    unusual = 0
     for i in range(terms.size):
         x = terms[i]
-        odd += not abs(x) < _BELOW
+        unusual += not abs(x) < _BELOW
         t = x + _ON_GRID[0]
         k0 += bits_of(t) - bits_of(_ON_GRID[0])
         x -= t - _ON_GRID[0]
@@ -70,8 +75,8 @@ def add_block(limbs, terms):
         x -= t - _ON_GRID[2]
         t = x + _ON_GRID[3]
         k3 += bits_of(t) - bits_of(_ON_GRID[3])
-        odd += x != t - _ON_GRID[3]
-    if odd:
+        unusual += x != t - _ON_GRID[3]
+    if unusual:
         for i in range(terms.size):
             _add_term(limbs, terms[i])
         return
@@ -90,10 +95,19 @@ def carry(limbs):
 
 
 @compiled
-def add_terms(limbs, terms):
-    """Add fewer than 2**31 float64 terms to a sum."""
-    for at in range(0, terms.size, LANES):
-        add_block(limbs, terms[at : at + LANES])
+def _add_values(limbs, values, status, bit, weights, everywhere):
+    """Add weight times value of the rows whose status has a bit, or of all."""
+    limbs, values, status, weights = borrowed(limbs), borrowed(values), borrowed(status), borrowed(weights)
+    terms = np.zeros(LANES)
+    for at in range(0, values.size, LANES):
+        n = min(LANES, values.size - at)
+        for i in range(n):
+            terms[i] = values[at + i]
+        for i in range(0 if everywhere else n):
+            terms[i] = terms[i] if status[at + i] & bit else 0.0
+        for i in range(n if weights.size else 0):
+            terms[i] = terms[i] * weights[at + i] if terms[i] != 0 else 0.0
+        add_block(limbs, terms[:n])
     carry(limbs)
 
 
@@ -126,14 +140,59 @@ def exact(limbs: NDArray[np.int64]) -> ExactSum:
     return ExactSum(below + highest, *limbs[DIGITS:].tolist())
 
 
-def exact_sum(terms: NDArray[np.float64]) -> ExactSum:
-    """Sum float64 terms, as `ExactSum.of` does.
+_NO_WEIGHTS = np.empty(0)
+
+
+class Totals:
+    """The running sums over all rows; one thread's own.
+
+    Parameters
+    ----------
+    question : Question
 
     Examples
     --------
-    >>> float(exact_sum(np.array([1e16, 1.0, -1e16])))
-    1.0
+    >>> from daskxent.numbers.audit import Scored
+    >>> from daskxent.numbers.question import Question
+    >>> from daskxent.numbers.scores import Scores
+    >>> question = Question(("accuracy",), 2, from_logits=True)
+    >>> totals = Totals(question)
+    >>> scores = Scores(np.zeros(3, np.uint8), hit=np.array([True, False, True]))
+    >>> totals.add(Scored.of(question, scores, np.array([0, 1, 1])))
+    >>> totals.sums().counted, float(totals.sums().totals["accuracy"])
+    (3, 2.0)
     """
-    limbs = np.zeros(LIMBS, np.int64)
-    add_terms(limbs, plain(np.ascontiguousarray(terms, np.float64).ravel()))
-    return exact(limbs)
+
+    def __init__(self, question: Question) -> None:
+        self.question, self._counted = question, 0
+        self._weight, self._clipped, *self._totals = np.zeros((2 + len(question.statistics), LIMBS), np.int64)
+        self._hits = [0] * len(question.statistics)
+        self._weighted = False
+
+    def add(self, rows: Scored, exceptional: int = 1) -> None:
+        """Add rows, of which so many are exceptional; either all of them have weights or none has."""
+        scores, status = rows.scores, rows.status
+        counted = (status & COUNTED) != 0 if exceptional else None
+        self._counted += len(status) if counted is None else int(np.count_nonzero(counted))
+        self._weighted = rows.weights is not None
+        weights = _NO_WEIGHTS if rows.weights is None else rows.weights
+        for k, statistic in enumerate(self.question.statistics):
+            values = statistic.value(scores, rows.labels)
+            if values.dtype == bool and not self._weighted:
+                self._hits[k] += int(np.count_nonzero(values if counted is None else values & counted))
+            else:
+                values = plain(np.ascontiguousarray(values))
+                _add_values(self._totals[k], values, status, COUNTED, weights, counted is None)
+        if self._weighted:
+            _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, counted is None)
+        if counted is not None and scores.loss is not None:
+            clipped = np.flatnonzero(status & IS_CLIPPED)
+            some = weights[clipped] if self._weighted else _NO_WEIGHTS
+            _add_values(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)
+
+    def sums(self) -> Sums:
+        """Return the sums so far."""
+        pairs = zip(self.question.statistics, self._totals, self._hits, strict=True)
+        totals = {statistic.name: exact(limbs) + ExactSum.whole(hits) for statistic, limbs, hits in pairs}
+        weight = exact(self._weight) if self._weighted else ExactSum.whole(self._counted)
+        return Sums(totals, weight, self._counted, exact(self._clipped))

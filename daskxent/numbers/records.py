@@ -1,22 +1,41 @@
-"""What is remembered of one row of predictions: a small record from which every metric is made.
+"""What is remembered of some classes of a row: a small record that merges with those of its other classes.
 
-A *row* is one prediction (one image, one pixel, one token) over all classes. `scan` summarises the rows of a
-block, or of some of their classes; `merge` combines what two disjoint sets of classes say about the same rows;
-`losses` turns finished records into crossentropy in nats. This module is NumPy alone and is the definition of
-the numbers; the compiled scans of `kernels` give the same bits.
+A *row* is one prediction (one image, one pixel, one token) over all classes. `scan` summarises the rows of a block of
+classes; `merge` combines what two disjoint blocks say about the same rows; `scores.finish` turns the records of whole
+rows into columns. This module is NumPy alone and is the definition of the numbers; the compiled scans of `kernels` give
+the same bits.
 
-The record is a commutative monoid, bit for bit. That needs a sum of exponentials that does not depend on the
-order or the grouping of the classes, which the usual sum of exp(x - peak) is not: another block of classes has
-another peak. So exp(x) is written as p * 2**n, where p and n depend on x alone (`elementary`), each term is rounded
-to whole *units*, and integers add in any order. The unit belongs to a grid fixed once for all numbers. Which of its
-positions a row is counted at follows from the second largest value: crossentropy is
-log1p(sum of the other terms / exp(peak)), so the peak's own term is left out of the sum, and the small loss of a
-sure prediction is counted as finely as any. When a block with larger values joins, the position rises; for that
-the record keeps the sum at the positions above as well, as many *levels* as it takes until every term rounds to 0.
-What rounding loses is less than C * 2**-37 of the second largest term (2**-65 for float64, whose units have a
-second integer for what the first one leaves).
+Records merge in any order and grouping, to the same bits. The usual sum of exp(x - peak) does not: another block of
+classes has another peak. So exp(x) is written as p * 2**n, where p and n depend on x alone (`elementary`), and counted
+in whole *units*: integers add in any order. What a unit is worth follows from the *base* of the row, a position on a
+grid that is the same for all numbers: at base b of `LOGITS` it is 2**(step * b - unit). The base is the position of the
+second largest value, because crossentropy is log1p(sum of the other terms / exp(peak)): the peak's own term is left out
+of the sum, and the small loss of a sure prediction is counted as finely as any.
 
-Probabilities are clipped to [1e-7, 1 - 1e-7] and counted in units of 2**-44, at one level, none left out.
+When a block with larger values joins, the base rises. So each sum is kept at several *levels*: level l is the sum as
+it would be counted at base + l. Raising the base by one drops the lowest level; after the last one every term rounds
+to 0. Three logits as float32, where a step is 8 bits and a unit 2**-36 of the base:
+
+>>> x = np.float32([[0.0, 3.0, 9.0]])
+>>> whole = scan(x, np.array([2]))
+>>> whole.peak.tolist(), whole.second.tolist(), whole.base.tolist()  # exp(3) = 1.25 * 2**4 lies at position 4 // 8
+([9.0], [3.0], [0])
+>>> round(int(whole.mass[0, 0]) * 2.0**-36, 6)  # exp(0) + exp(3), without the peak's exp(9)
+21.085537
+
+Cut before the last class, its two sides have bases of their own: exp(0) is the second largest of the first, and the
+second has only its peak (counted from `REACH` positions below it, where there is nothing to count). Merged, the former
+peak of the first side joins the sum, and the record is that of the whole row; so it is for the other cut.
+
+>>> first, last = scan(x[:, :2], np.array([2])), scan(x[:, 2:], np.array([2]), first=2)
+>>> first.base.tolist(), round(int(first.mass[0, 0]) * 2.0**-36, 6), last.mass[0].tolist()
+([0], 1.0, [0])
+>>> other = merge(scan(x[:, :1], np.array([2])), scan(x[:, 1:], np.array([2]), first=1))
+>>> all(np.array_equal(a, b) and np.array_equal(a, c) for a, b, c in zip(whole, merge(first, last), other))
+True
+
+What rounding loses is less than C * 2**-37 of the second largest term (2**-65 for float64, whose units have a second
+integer for what the first one leaves).
 """
 
 from __future__ import annotations
@@ -34,30 +53,43 @@ EPSILON = 1e-7  # Keras's: probabilities are clipped to [EPSILON, 1 - EPSILON]
 
 
 class Grid(NamedTuple):
-    """How terms of a dtype are counted.
+    """How the terms of a sum are counted.
 
     Attributes
     ----------
+    dtype : str
+        What the predictions were widened to: "float32" or "float64".
     step : int
         Neighbouring positions differ by a factor of 2**step; all terms but the peak's are below 2**step positions.
     unit : int
         A unit at a position is 2**-unit of it.
     levels : int
-        Positions at which a sum is kept, from the lowest up.
+        Positions at which a sum is kept, from the base up.
     integers : int
         1, or 2 if a second integer counts what rounding to units leaves, in 2**-REST_BITS units.
     """
 
+    dtype: str
     step: int
     unit: int
     levels: int
     integers: int
 
+    @property
+    def sums(self) -> int:
+        """How many integers a sum is kept in."""
+        return self.levels * self.integers
+
 
 # A term is below 2**(step + unit) = 2**44 units, so that 2**19 of them fit an int64.
-GRIDS: dict[np.dtype[Any], Grid] = {
-    np.dtype(np.float32): Grid(step=8, unit=36, levels=6, integers=1),
-    np.dtype(np.float64): Grid(step=24, unit=20, levels=4, integers=2),
+LOGITS = {
+    "float32": Grid("float32", step=8, unit=36, levels=6, integers=1),
+    "float64": Grid("float64", step=24, unit=20, levels=4, integers=2),
+}
+# Probabilities are at most 1, and are all counted at position 0.
+PROBABILITIES = {
+    "float32": Grid("float32", step=0, unit=44, levels=1, integers=1),
+    "float64": Grid("float64", step=0, unit=44, levels=1, integers=2),
 }
 REST_BITS = 44
 MOST_CLASSES = 1 << 19
@@ -67,25 +99,22 @@ MAGIC_BITS = int(np.float64(MAGIC).view(np.int64))
 # A row is counted no further than this many positions below its peak: what is lower has no weight in float64.
 REACH = 9
 
-# Beyond this magnitude neighbouring float32 numbers lie 64 nats apart: only classes tied with the peak count.
+# A peak of this magnitude or more has no position: neighbouring float32 numbers lie 64 nats apart, so that only classes
+# tied with it count.
 HUGE = 2.0**30
-# Values of `base` that are no grid position: a row without a finite peak or without mass, rows whose peak is huge,
-# and probabilities, whose one position is 1.
-NO_BASE = -(2**41)
-HUGE_BASE = 2**40
-PROBABILITY_BASE = 2**41
-PROBABILITY_BITS = 44
 
 # Bits of `flags`.
 HAS_NAN = 1
 OUTSIDE_UNIT = 2  # a probability below 0 or above 1
 
 
-class Rows(NamedTuple):
+class Records(NamedTuple):
     """Records of n rows over the classes seen so far, one array per field.
 
     Attributes
     ----------
+    grid : Grid
+        How `mass` counts: one of `LOGITS` or of `PROBABILITIES`.
     peak : (n,) float64
         Largest value, NaN left aside; -inf where there is none.
     best : (n,) int64
@@ -93,10 +122,13 @@ class Rows(NamedTuple):
     second : (n,) float64
         Second largest value (the peak itself on a tie); -inf where there is none.
     base : (n,) int64
-        Grid position at which ``mass[0]`` counts.
-    mass : (levels * integers, n) int64
+        Grid position at which level 0 of `mass` counts; 0 where the peak has none, and for probabilities.
+    mass : (grid.sums, n) int64
         Sum of exp(logit) over all classes but one that holds the peak, or of all clipped probabilities, in units;
-        first by level, then, for float64, by level what the units leave.
+        first by level, then, for float64, by level what the units leave. (0, n) where no sums were asked for. 0 where
+        the peak has no position.
+    ties : (n,) int64
+        How many classes but one hold a finite peak that has no position; 0 for other peaks.
     target : (n,) float64
         Value at the label; 0 while the label's class has not been seen.
     top : (n, k) float64
@@ -105,14 +137,21 @@ class Rows(NamedTuple):
         `HAS_NAN`, `OUTSIDE_UNIT`.
     """
 
+    grid: Grid
     peak: NDArray[np.float64]
     best: NDArray[np.int64]
     second: NDArray[np.float64]
     base: NDArray[np.int64]
     mass: NDArray[np.int64]
+    ties: NDArray[np.int64]
     target: NDArray[np.float64]
     top: NDArray[np.float64]
     flags: NDArray[np.uint8]
+
+    def some(self, rows: Any) -> Records:
+        """Return the records of some rows, chosen as NumPy indexes them."""
+        chosen = {name: getattr(self, name)[rows] for name in self._fields if name not in ("grid", "mass")}
+        return self._replace(mass=self.mass[:, rows], **chosen)
 
 
 def widen(values: NDArray[Any]) -> NDArray[Any]:
@@ -121,19 +160,25 @@ def widen(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values, wide)
 
 
-def empty(n: int, dtype: np.dtype[Any], top: int = 0) -> Rows:
+def empty(n: int, grid: Grid, top: int = 0, *, mass: bool = True) -> Records:
     """Return the records of `n` rows of which no class has been seen: the identity of `merge`."""
-    grid = GRIDS[np.dtype(dtype)]
-    return Rows(
+    return Records(
+        grid=grid,
         peak=np.full(n, -np.inf),
         best=np.full(n, -1),
         second=np.full(n, -np.inf),
-        base=np.full(n, NO_BASE),
-        mass=np.zeros((grid.levels * grid.integers, n), np.int64),
+        base=np.zeros(n, np.int64),
+        mass=np.zeros((grid.sums if mass else 0, n), np.int64),
+        ties=np.zeros(n, np.int64),
         target=np.zeros(n),
         top=np.full((n, top), -np.inf),
         flags=np.zeros(n, np.uint8),
     )
+
+
+def grid_for(dtype: np.dtype[Any], *, probabilities: bool = False) -> Grid:
+    """Return how sums over widened predictions of a dtype are counted."""
+    return (PROBABILITIES if probabilities else LOGITS)[np.dtype(dtype).name]
 
 
 def scan(
@@ -144,7 +189,7 @@ def scan(
     probabilities: bool = False,
     mass: bool = True,
     top: int = 0,
-) -> Rows:
+) -> Records:
     """Summarise rows over the classes ``first .. first + c - 1``.
 
     Parameters
@@ -164,7 +209,7 @@ def scan(
 
     Returns
     -------
-    Rows
+    Records
 
     Examples
     --------
@@ -174,7 +219,7 @@ def scan(
     """
     wide = widen(values)
     n, c = wide.shape
-    rows = empty(n, wide.dtype, top)
+    rows = empty(n, grid_for(wide.dtype, probabilities=probabilities), top, mass=mass)
     if c == 0 or n == 0:
         return rows
     nan = np.isnan(wide)
@@ -189,22 +234,27 @@ def scan(
     here = (labels >= first) & (labels < first + c)
     rows.target[here] = values[everyone[here], labels[here] - first].astype(np.float64)
     if top:
-        rows.top[:, : min(top, c)] = -np.partition(-x, min(top, c) - 1, axis=1)[:, : min(top, c)]
-        rows.top.sort(axis=1)
-        rows.top[:] = rows.top[:, ::-1].copy()
+        rows.top[:, : min(top, c)] = np.sort(x, axis=1)[:, ::-1][:, :top]
     if probabilities:
         rows.flags[((wide < 0) | (wide > 1)).any(axis=1)] |= OUTSIDE_UNIT
-    if mass and probabilities:
-        rows.base[:] = PROBABILITY_BASE
-        rows.mass[:] = _probability_units(_clip(x)).sum(axis=2)
-    elif mass:
-        rows.base[:] = _base(rows.peak, rows.second, wide.dtype)
-        rows.mass[:] = _terms(x, rows.base[:, None], rows.peak[:, None], wide.dtype).sum(axis=2)
-        rows.mass[:] -= _terms(rows.peak, rows.base, rows.peak, wide.dtype)
+    if mass:
+        _add_up(rows, x)
     return rows
 
 
-def merge(a: Rows, b: Rows) -> Rows:
+def _add_up(rows: Records, x: NDArray[Any]) -> None:
+    """Fill in the sums of scanned rows."""
+    if not rows.grid.step:
+        rows.mass[:] = _units(_clip(x).astype(np.float64) * 2.0**rows.grid.unit, rows.grid).sum(axis=2)
+        return
+    rows.base[:] = _base(rows.peak, rows.second, rows.grid)
+    rows.mass[:] = _terms(x, rows.base[:, None], rows.grid).sum(axis=2) - _terms(rows.peak, rows.base, rows.grid)
+    rows.mass[:, ~has_position(rows.peak)] = 0
+    beyond = ~has_position(rows.peak) & np.isfinite(rows.peak)
+    rows.ties[beyond] = (x[beyond] == rows.peak[beyond, None]).sum(axis=1) - 1
+
+
+def merge(a: Records, b: Records) -> Records:
     """Combine what two disjoint sets of classes say about the same rows.
 
     Associative and commutative to the last bit; `empty` is its identity.
@@ -219,179 +269,92 @@ def merge(a: Rows, b: Rows) -> Rows:
     peak, lower = np.maximum(a.peak, b.peak), np.minimum(a.peak, b.peak)
     second = np.maximum(np.maximum(a.second, b.second), lower)
     unseen = np.iinfo(np.int64).max
-    best_a = np.where((a.peak == peak) & (a.best >= 0), a.best, unseen)
-    best_b = np.where((b.peak == peak) & (b.best >= 0), b.best, unseen)
-    best = np.minimum(best_a, best_b)
-    base = np.maximum(a.base, b.base)
-    summed = (base != NO_BASE) & (base != PROBABILITY_BASE)
-    base = np.where(summed, _base(peak, second, dtype_of(a)), base)
-    mass = _moved(a, base, peak) + _moved(b, base, peak)
-    mass += np.where(summed, _terms(lower, base, peak, dtype_of(a)), 0)
-    k = a.top.shape[1]
-    top = np.sort(np.concatenate([a.top, b.top], axis=1), axis=1)[:, ::-1][:, :k]
-    return Rows(
+    best = np.minimum(*(np.where((r.peak == peak) & (r.best >= 0), r.best, unseen) for r in (a, b)))
+    top = np.sort(np.concatenate([a.top, b.top], axis=1), axis=1)[:, ::-1][:, : a.top.shape[1]]
+    base, mass, ties = _summed(a, b, peak, second, lower)
+    return Records(
+        grid=a.grid,
         peak=peak,
         best=np.where(best == unseen, -1, best),
         second=second,
         base=base,
         mass=mass,
+        ties=ties,
         target=a.target + b.target,
         top=np.ascontiguousarray(top),
         flags=a.flags | b.flags,
     )
 
 
-def losses(rows: Rows, *, probabilities: bool = False) -> NDArray[np.float64]:
-    """Return the crossentropy of finished rows with their labels, in nats.
-
-    Logits: log(sum_j exp(x_j)) - x_y, computed as log1p((sum_j exp(x_j) - exp(peak)) / exp(peak)) + (peak - x_y),
-    so that the small loss of a sure and right prediction keeps its digits. Probabilities: log(sum_j q_j / q_y)
-    with q clipped to [1e-7, 1 - 1e-7], which is what tf.keras computes.
-
-    Parameters
-    ----------
-    rows : Rows
-        All classes merged, `mass` included.
-    probabilities : bool
-        As given to `scan`.
-
-    Returns
-    -------
-    (n,) float64
-        NaN for a row with NaN, with +inf or without any finite logit; +inf for a logit of -inf at the label.
-
-    Examples
-    --------
-    >>> losses(scan(np.log([[0.25, 0.75]]), np.array([0]))).round(12).tolist()
-    [1.38629436112]
-    """
-    broken = (rows.flags & HAS_NAN).astype(bool)
-    if probabilities:
-        target, own = clip_target(rows)
-        rest = _counted(rows.mass - own) * 2.0**-PROBABILITY_BITS
-        return np.where(broken, np.nan, elementary.log1p(rest / target))
-    broken |= np.isinf(rows.peak)
-    excess, gap = excesses(rows), np.where(broken, 0.0, rows.peak) - rows.target
-    return np.where(broken | np.isnan(rows.target), np.nan, elementary.log1p(excess) + gap)
+def _summed(a: Records, b: Records, peak: Any, second: Any, lower: Any) -> tuple[Any, Any, Any]:
+    """Return base, mass and ties of merged records."""
+    if not (a.grid.step and len(a.mass)):
+        return a.base, a.mass + b.mass, a.ties
+    base = _base(peak, second, a.grid)
+    counted = has_position(peak)
+    # The lower of two peaks was left out on its own side, and belongs to the sum now.
+    mass = _moved(a, base, counted) + _moved(b, base, counted) + np.where(counted, _terms(lower, base, a.grid), 0)
+    ties = sum(np.where(r.peak == peak, r.ties, 0) for r in (a, b))
+    return base, mass, ties + (~counted & (lower == peak) & np.isfinite(peak))
 
 
-def dense_losses(
-    values: NDArray[Any], labels: NDArray[Any], rows: Rows, *, probabilities: bool = False, smoothing: float = 0.0
-) -> NDArray[np.float64]:
-    """Return the crossentropy of rows with one-hot or soft labels, in nats.
-
-    The labels y become ``y * (1 - smoothing) + smoothing / C``. Logits: sum_j y_j (log(sum_i exp(x_i)) - x_j), where
-    a class with y_j = 0 adds nothing even if its logit is -inf. Probabilities: -sum_j y_j log(q_j), where q is
-    p / sum(p) clipped to [1e-7, 1 - 1e-7]. That is Keras on every backend.
-
-    Parameters
-    ----------
-    values, labels : (n, C) arrays
-        Whole rows: unlike `scan` this cannot be told block by block.
-    rows : Rows
-        The records of `values`.
-    probabilities : bool
-    smoothing : float
-
-    Returns
-    -------
-    (n,) float64
-
-    Examples
-    --------
-    >>> x = np.log([[0.25, 0.75]])
-    >>> bool(dense_losses(x, np.eye(2)[:1], scan(x, np.array([0])))[0] == losses(scan(x, np.array([0])))[0])
-    True
-    """
-    x = widen(values).astype(np.float64)
-    y = np.asarray(labels).astype(np.float64)
-    if smoothing:
-        y = y * (1.0 - smoothing) + smoothing / x.shape[1]
-    broken = (rows.flags & HAS_NAN).astype(bool) | np.isinf(rows.peak)
-    if probabilities:
-        total = _from_left(np.where(broken[:, None], 1.0, x))
-        broken |= total == 0
-        q = np.where(broken[:, None], 1.0, x) / np.where(broken, 1.0, total)[:, None]
-        each = -elementary.log(np.minimum(np.maximum(q, EPSILON), 1 - EPSILON))
-    else:
-        above = np.where(broken[:, None], 0.0, np.where(broken, 0.0, rows.peak)[:, None] - x)
-        each = elementary.log1p(excesses(rows))[:, None] + above
-    loss = _from_left(np.where(y == 0, 0.0, y * np.where(y == 0, 0.0, each)))
-    return np.where(broken, np.nan, loss)
-
-
-def _from_left(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum along the classes; cumsum adds from left to right in any block, so a row's sum never depends on its chunk."""
-    total: NDArray[np.float64] = np.cumsum(terms, axis=1)[:, -1]
-    return total
-
-
-def excesses(rows: Rows) -> NDArray[np.float64]:
-    """Return sum_j exp(x_j - peak) - 1 over all classes of finished rows of logits: (n,) float64, 0 if broken."""
-    grid = GRIDS[dtype_of(rows)]
-    usual = np.abs(rows.base) < HUGE_BASE
+def excesses(rows: Records) -> NDArray[np.float64]:
+    """Return sum_j exp(x_j - peak) - 1 over all classes of finished rows of logits: (n,) float64, 0 if infinite."""
+    usual = has_position(rows.peak)
     peak = np.where(usual, rows.peak, 0.0)
-    bits = (grid.step * np.where(usual, rows.base, 0) - grid.unit).astype(np.float64)
+    bits = (rows.grid.step * rows.base - rows.grid.unit).astype(np.float64)
     ln2_hi, ln2_mid, ln2_lo = elementary.LN2_F8
     scale = elementary.exp(((bits * ln2_hi - peak) + bits * ln2_mid) + bits * ln2_lo)
-    return np.where(usual, _counted(rows.mass) * scale, rows.mass[0])
+    return np.where(usual, counted(rows.mass, rows.grid) * scale, rows.ties)
 
 
-def clip_target(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the label's probability, clipped, as (n,) float64 and in units as in `Rows.mass`."""
-    target = _clip(np.where(np.isnan(rows.target), 0.0, rows.target).astype(dtype_of(rows)))
-    return target.astype(np.float64), _probability_units(target)
+def probability(values: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return predictions as clipped probabilities, (n,) float64, NaN as the lowest, and in units as in `mass`."""
+    clipped = _clip(np.where(np.isnan(values), 0.0, values).astype(grid.dtype)).astype(np.float64)
+    return clipped, _units(clipped * 2.0**grid.unit, grid)
 
 
-def total_probability(rows: Rows) -> NDArray[np.float64]:
+def total_probability(rows: Records) -> NDArray[np.float64]:
     """Return the sum of the clipped probabilities of each row: (n,) float64."""
-    return _counted(rows.mass) * 2.0**-PROBABILITY_BITS
+    return counted(rows.mass, rows.grid) * 2.0**-rows.grid.unit
 
 
-def dtype_of(rows: Rows) -> np.dtype[Any]:
-    """Return what the predictions of records were widened to: float32 or float64."""
-    return next(dtype for dtype, grid in GRIDS.items() if grid.levels * grid.integers == len(rows.mass))
+def counted(mass: NDArray[np.int64], grid: Grid) -> NDArray[np.float64]:
+    """Return the number that the integers at the lowest level stand for, in units."""
+    found: NDArray[np.float64] = mass[0].astype(np.float64)
+    if grid.integers == 2:
+        found += mass[grid.levels] * 2.0**-REST_BITS
+    return found
 
 
-def _base(peak: NDArray[np.float64], second: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.int64]:
+def has_position(peak: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say which peaks have a position on the grid."""
+    return np.abs(peak) < HUGE
+
+
+def _base(peak: NDArray[np.float64], second: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
     """Return the grid position at which rows with these largest values are counted."""
-    usual = np.abs(peak) < HUGE
-    high = _position(np.where(usual, peak, 0.0), dtype)
-    low = _position(np.where(usual & (second > -HUGE), second, 0.0), dtype)
-    base = np.where(second > -HUGE, np.maximum(low, high - REACH), high - REACH)
-    odd = np.where(np.isneginf(peak), NO_BASE, np.where(peak > 0, HUGE_BASE, -HUGE_BASE))
-    return np.where(usual, base, odd)
+    usual = has_position(peak)
+    high = _position(np.where(usual, peak, 0.0), grid)
+    low = _position(np.where(usual & (second > -HUGE), second, 0.0), grid)
+    return np.where(usual, np.where(second > -HUGE, np.maximum(low, high - REACH), high - REACH), 0)
 
 
-def _position(x: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.int64]:
-    return elementary.power_of_two(x.astype(dtype))[0] // GRIDS[dtype].step
+def _position(x: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
+    return elementary.power_of_two(x.astype(grid.dtype))[0] // grid.step
 
 
-def _terms(
-    x: NDArray[Any], base: NDArray[np.int64], peak: NDArray[np.float64], dtype: np.dtype[Any]
-) -> NDArray[np.int64]:
-    """Return exp(x) in units at each level from `base` up, as in `Rows.mass`; beside a huge peak, 1 for a tie."""
-    grid = GRIDS[dtype]
-    usual = np.abs(base) < HUGE_BASE
-    seen = usual & (x > -HUGE)
-    n, p = elementary.power_of_two(np.where(seen, x, 0.0).astype(dtype))
-    shift = n - grid.step * np.where(usual, base, 0) + grid.unit
-    # What lies below 2**-200 units counts for nothing anyhow.
-    units = _units(np.ldexp(np.where(seen, p.astype(np.float64), 0.0), np.maximum(shift, -200)), grid)
-    units[0] += ~usual & np.isfinite(peak) & (x == peak)
-    return units
-
-
-def _probability_units(q: NDArray[Any]) -> NDArray[np.int64]:
-    """Count clipped probabilities, at the lowest level only."""
-    grid = GRIDS[q.dtype]
-    out = np.zeros((grid.levels * grid.integers, *q.shape), np.int64)
-    out[:: grid.levels] = _units(q.astype(np.float64) * 2.0**PROBABILITY_BITS, grid._replace(levels=1))
-    return out
+def _terms(x: NDArray[Any], base: NDArray[np.int64], grid: Grid) -> NDArray[np.int64]:
+    """Return exp(x) in units at each level from `base` up, as in `Records.mass`."""
+    seen = np.abs(x) < HUGE
+    n, p = elementary.power_of_two(np.where(seen, x, 0.0).astype(grid.dtype))
+    shift = n - grid.step * base + grid.unit
+    # What lies below 2**-200 units counts for nothing anyhow; above 2**300 are only terms of rows without a position.
+    return _units(np.ldexp(np.where(seen, p.astype(np.float64), 0.0), np.clip(shift, -200, 300)), grid)
 
 
 def _units(terms: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
-    """Round terms to whole units at each level: (levels * integers, *terms.shape) int64."""
+    """Round terms to whole units at each level: (grid.sums, *terms.shape) int64."""
     out = np.empty((grid.integers, grid.levels, *terms.shape), np.int64)
     for level in range(grid.levels):
         here = np.ldexp(terms, -grid.step * level)
@@ -400,7 +363,7 @@ def _units(terms: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
         if grid.integers == 2:
             rest = (here - (rounded - MAGIC)) * 2.0**REST_BITS
             out[1, level] = (rest + MAGIC).view(np.int64) - MAGIC_BITS
-    return out.reshape(grid.integers * grid.levels, *terms.shape)
+    return out.reshape(grid.sums, *terms.shape)
 
 
 def _clip(x: NDArray[Any]) -> NDArray[Any]:
@@ -409,23 +372,13 @@ def _clip(x: NDArray[Any]) -> NDArray[Any]:
     return clipped
 
 
-def _moved(rows: Rows, base: NDArray[np.int64], peak: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the mass of `rows` counted from a higher position up."""
-    grid = GRIDS[dtype_of(rows)]
-    up = base - rows.base
-    outshone = (np.abs(rows.base) == HUGE_BASE) & (rows.peak != peak)
+def _moved(rows: Records, base: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the mass of `rows` counted from a higher position up, and nothing where the merged row has none."""
+    grid, up = rows.grid, base - rows.base
+    here = counted & has_position(rows.peak)
     moved = np.zeros_like(rows.mass)
     for by in range(grid.levels):
-        at = (up == by) & ~outshone
-        for first in range(0, len(moved), grid.levels):
+        at = (up == by) & here
+        for first in range(0, grid.sums, grid.levels):
             moved[first : first + grid.levels - by, at] = rows.mass[first + by : first + grid.levels, at]
     return moved
-
-
-def _counted(mass: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the number that integers at the lowest level stand for, in units."""
-    grid = next(grid for grid in GRIDS.values() if grid.levels * grid.integers == len(mass))
-    counted: NDArray[np.float64] = mass[0].astype(np.float64)
-    if grid.integers == 2:
-        counted += mass[grid.levels] * 2.0**-REST_BITS
-    return counted

@@ -1,32 +1,63 @@
-"""The metrics by name: each is a total that the state keeps, and a function of its weighted mean.
+"""The statistics and the metrics by name.
 
-A state holds one exact total per *statistic* of a row: its loss, whether its label is the best class, whether its
-label is among the best k. Several metrics may be made of one statistic.
+A *statistic* is one value per row, made of the columns of `Scores`. A state keeps the exact total of each; its weighted
+mean is the metric of the same name. Other metrics are functions of such a mean.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOSS, HIT, HIT_IN_TOP = "loss", "hit", "hit_in_top_"
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.scores import Scores
+
+LOSS, HIT = "crossentropy", "accuracy"
+LN2 = 0.6931471805599453
+_DIGITS = Context(prec=40, traps=[])  # more than twice those of a float64
 
 
-class Score(NamedTuple):
-    """One metric.
+class Statistic(NamedTuple):
+    """One value per row.
+
+    Attributes
+    ----------
+    name : str
+        What it and its weighted mean are called.
+    needs : frozenset of str
+        Columns of `Scores` it is made of.
+    value : callable
+        From ``(scores, labels)`` to (n,) bool or float64: the value of every row. Float columns are NaN in rows
+        without a value, and so is what is made of them.
+    unit : str
+        Unit of the value; "" for a share or a plain number.
+    depth : int
+        How many of the largest values `above` has to tell apart; 0 if `above` is not needed.
+    """
+
+    name: str
+    needs: frozenset[str]
+    value: Callable[[Scores, NDArray[Any]], NDArray[Any]]
+    unit: str = ""
+    depth: int = 0
+
+
+class Metric(NamedTuple):
+    """A function of the weighted mean of a statistic.
 
     Attributes
     ----------
     name : str
         What users call it.
     statistic : str
-        The value per row it is the weighted mean of.
+        The statistic it is made of.
     finish : callable
-        From that mean to the metric.
+        From the mean to the metric.
     unit : str
         Unit of the metric; "" for a share or a plain number.
     """
@@ -37,7 +68,29 @@ class Score(NamedTuple):
     unit: str
 
 
-def find(name: str) -> Score:
+def statistic(name: str) -> Statistic:
+    """Return the statistic called `name`.
+
+    Raises
+    ------
+    ValueError
+        There is no such statistic.
+
+    Examples
+    --------
+    >>> sorted(statistic("top_5_accuracy").needs), statistic("top_5_accuracy").depth
+    (['above'], 5)
+    """
+    top = re.fullmatch(r"top_([1-9]\d*)_accuracy", name) if isinstance(name, str) else None
+    if top:
+        return _in_top(name, int(top[1]))
+    if name not in STATISTICS:
+        known = ", ".join(map(repr, [*STATISTICS, *METRICS]))
+        raise ValueError(f"metrics: {name!r} is unknown; known are {known} and 'top_K_accuracy' for any K >= 1")
+    return STATISTICS[name]
+
+
+def metric(name: str) -> Metric:
     """Return the metric called `name`.
 
     Raises
@@ -47,46 +100,42 @@ def find(name: str) -> Score:
 
     Examples
     --------
-    >>> find("top_5_accuracy").statistic
-    'hit_in_top_5'
-    >>> find("bits").finish(math.log(2))
-    1.0
+    >>> metric("bits").statistic, metric("bits").finish(LN2)
+    ('crossentropy', 1.0)
     """
-    top = re.fullmatch(r"top_([1-9]\d*)_accuracy", name) if isinstance(name, str) else None
-    if top:
-        return Score(name, f"{HIT_IN_TOP}{top[1]}", _same, "")
-    if name not in _SCORES:
-        known = ", ".join(repr(known) for known in _SCORES)
-        raise ValueError(f"metrics: {name!r} is unknown; known are {known} and 'top_K_accuracy' for any K >= 1")
-    return _SCORES[name]
+    if isinstance(name, str) and name in METRICS:
+        return METRICS[name]
+    return Metric(name, name, _mean, statistic(name).unit)
 
 
-def depth(statistic: str) -> int:
-    """Return k for the statistic "among the best k", 0 for the others."""
-    return int(statistic.removeprefix(HIT_IN_TOP)) if statistic.startswith(HIT_IN_TOP) else 0
+def _in_top(name: str, k: int) -> Statistic:
+    return Statistic(name, frozenset({"above"}), lambda scores, labels: scores.above < k, depth=k)
 
 
-def _same(mean: float) -> float:
+def _mean(mean: float) -> float:
     return mean
 
 
 def _bits(mean: float) -> float:
-    return mean / math.log(2)
+    return mean / LN2
 
 
 def _perplexity(mean: float) -> float:
-    try:
-        return math.exp(mean)
-    except OverflowError:
-        return math.inf
+    """Return e**mean, rounded correctly: the last bit of math.exp depends on the processor."""
+    return float(Decimal(mean).exp(_DIGITS))
 
 
-_SCORES = {
-    score.name: score
-    for score in (
-        Score("crossentropy", LOSS, _same, "nats"),
-        Score("accuracy", HIT, _same, ""),
-        Score("perplexity", LOSS, _perplexity, ""),
-        Score("bits", LOSS, _bits, "bits"),
+STATISTICS = {
+    each.name: each
+    for each in (
+        Statistic(LOSS, frozenset({"loss"}), lambda scores, labels: scores.loss, "nats"),
+        Statistic(HIT, frozenset({"hit"}), lambda scores, labels: scores.hit),
+    )
+}
+METRICS = {
+    each.name: each
+    for each in (
+        Metric("perplexity", LOSS, _perplexity, ""),
+        Metric("bits", LOSS, _bits, "bits"),
     )
 }

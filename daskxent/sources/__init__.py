@@ -1,10 +1,13 @@
-"""Labels, predictions and weights, wherever they are stored: opened, told apart, and read by ranges."""
+"""Predictions and what lies along them, wherever they are stored: opened, told apart, and read by ranges."""
 
-from daskxent.sources.align import Along, Inputs, align, whole
+from daskxent.sources.align import Along, Further, Inputs, align, whole
 from daskxent.sources.arrays import Source, check_dims, is_dask, open_array, open_predictions, place, tiny
+from daskxent.sources.columns import Column
 
 __all__ = [
     "Along",
+    "Column",
+    "Further",
     "Inputs",
     "Source",
     "align",

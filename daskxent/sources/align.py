@@ -1,22 +1,26 @@
-"""Say how labels and weights lie along predictions, or why they cannot.
+"""Say how labels, weights and further arrays lie along predictions, or why they cannot.
 
 Predictions have a class axis; their other axes are the *positions*. Labels are sparse (one class per position) or
-dense (one number per class), told apart by rank. Weights lie along the leading positions and are repeated along
-the rest. All three are read by boxes of positions, whatever their own chunks are: nothing is ever rechunked.
+dense (one number per class), told apart by rank. Weights, and any further array, lie along the leading positions and
+are repeated along the rest. All are read by boxes of positions, whatever their own chunks are: nothing is ever
+rechunked.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.sources.arrays import window
+from daskxent.sources.arrays import Memory, window
+from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from daskxent.sources.arrays import Box
@@ -24,36 +28,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Along:
-    """An array read by boxes of positions.
+    """An array along the rows, read by boxes of positions.
 
     Parameters
     ----------
     source : Source or dask.array.Array
     follows : tuple of (int or None)
         For each axis of the source the axis of positions it follows; None for an axis of length 1.
+    title : str
+        What messages call the array: what the user typed.
+    kind : str
+        Which of `columns.KINDS` is made of it.
     """
 
     source: Any
     follows: tuple[int | None, ...]
+    title: str
+    kind: str
 
-    def read(self, box: Box, absent: NDArray[np.bool_] | None = None) -> NDArray[Any]:
-        """Read what lies along a box of positions, repeated where the source has length 1: (positions,) array.
+    def read(self, box: Box, fill: bool = False) -> Column:
+        """Read what lies along a box of positions, repeated where the source has length 1.
 
-        Positions that are not stored are set in `absent`, an array of the shape of the box; without it they are an
-        error.
+        What is not stored is an error, or with `fill` the fill value.
         """
         own = tuple(slice(0, 1) if axis is None else box[axis] for axis in self.follows)
-        missing: list[Box] | None = None if absent is None else []
-        part = self.source.read(own, missing)
-        shape = tuple(s.stop - s.start for s in box)
-        if absent is not None and missing:
-            gone = np.zeros(part.shape, bool)
-            for gap in missing:
-                gone[tuple(slice(g.start - o.start, g.stop - o.start) for g, o in zip(gap, own, strict=True))] = True
-            absent |= self.spread(gone, shape).reshape(shape)
-        return self.spread(part, shape)
+        gaps: list[Box] | None = [] if fill else None
+        part = self.source.read(own, gaps)
+        missing = marked(gaps, own) if gaps else None
+        return self.column(part, missing, tuple(s.stop - s.start for s in box))
 
-    def spread(self, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    def column(self, part: NDArray[Any], missing: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Column:
+        """Make a column over positions of the given shape of what was read for them."""
+        check(part.dtype, self.kind, self.title, "a chunk of ")
+        try:
+            values = KINDS[self.kind].values(part)
+        except ValueError as error:
+            raise ValueError(f"{self.title}: {error}") from error
+        beyond = beyond_int64(part) if self.kind == "labels" else None
+        return Column(values, missing, beyond).map(lambda array: self._spread(array, shape))
+
+    def _spread(self, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Repeat a read part over positions of the given shape and flatten it."""
         aligned = [1] * len(shape)
         for axis, length in zip(self.follows, part.shape, strict=True):
@@ -61,28 +75,69 @@ class Along:
                 aligned[axis] = length
         return np.broadcast_to(part.reshape(aligned), shape).reshape(-1)
 
+    def at(self, lead: int) -> int | None:
+        """Return which axis of the source follows an axis of positions; None if it is the same all along it."""
+        return self.follows.index(lead) if lead in self.follows else None
 
-@dataclass(frozen=True)
-class Inputs:
-    """Aligned labels, predictions and weights.
+    def window(self, lead: int, start: int, stop: int) -> Along:
+        """Return the same, holding no more of an in-memory array than positions `start` to `stop` along an axis."""
+        return replace(self, source=window(self.source, self.at(lead), start, stop))
+
+    def without_source(self) -> Along:
+        """Return what makes columns of parts that were read elsewhere, without axes that follow none of positions."""
+        return replace(self, source=None, follows=tuple(axis for axis in self.follows if axis is not None))
+
+
+class Further(NamedTuple):
+    """An array along the rows besides labels and weights, as `align` takes it.
 
     Attributes
     ----------
-    labels : Along or Source
-        Dense labels are a plain source of the shape of the predictions.
-    predictions : Source
-    weights : Along, float or None
-    axis : int
-        The class axis, counted from the front.
-    dense : bool
-        Whether labels are dense.
+    source : Source or dask.array.Array
+        Of integers, bool or strings.
+    title : str
+        What messages call the array.
+    floats : bool
+        Whether it may hold floats too.
     """
 
-    labels: Any
+    source: Any
+    title: str
+    floats: bool = False
+
+
+def marked(gaps: list[Box], box: Box) -> NDArray[np.bool_]:
+    """Return an array of the shape of a box that is True in the gaps, which are boxes inside it."""
+    missing = np.zeros(tuple(s.stop - s.start for s in box), bool)
+    for gap in gaps:
+        missing[tuple(slice(g.start - b.start, g.stop - b.start) for g, b in zip(gap, box, strict=True))] = True
+    return missing
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Aligned predictions and what lies along them.
+
+    Attributes
+    ----------
+    predictions : Source or dask.array.Array
+    axis : int
+        The class axis, counted from the front.
+    along : mapping of str to Along
+        The arrays along the rows, by name: "labels" unless they are dense, "weights" if there are any, further ones.
+    dense_labels : Source, dask.array.Array or None
+        One-hot or soft labels, of the shape of the predictions.
+    """
+
     predictions: Any
-    weights: Along | float | None
     axis: int
-    dense: bool
+    along: Mapping[str, Along] = field(default_factory=dict)
+    dense_labels: Any = None
+
+    @property
+    def dense(self) -> bool:
+        """Whether labels are dense."""
+        return self.dense_labels is not None
 
     @cached_property
     def classes(self) -> int:
@@ -109,19 +164,19 @@ class Inputs:
         """Number of rows."""
         return math.prod(self.positions)
 
+    def sources(self) -> list[Any]:
+        """Return everything that is read, predictions first."""
+        dense = [self.dense_labels] if self.dense else []
+        return [self.predictions, *dense, *(along.source for along in self.along.values())]
+
     def window(self, start: int, stop: int) -> Inputs:
         """Return the same inputs, holding no more of in-memory arrays than steps `start` to `stop` along the lead."""
-
-        def cut(along: Any) -> Any:
-            if not isinstance(along, Along):
-                return along
-            at = along.follows.index(self.lead) if self.lead in along.follows else None
-            return Along(window(along.source, at, start, stop), along.follows)
-
         at = self.lead + (self.lead >= self.axis)
-        labels = window(self.labels, at, start, stop) if self.dense else cut(self.labels)
         return replace(
-            self, labels=labels, predictions=window(self.predictions, at, start, stop), weights=cut(self.weights)
+            self,
+            predictions=window(self.predictions, at, start, stop),
+            along={name: along.window(self.lead, start, stop) for name, along in self.along.items()},
+            dense_labels=window(self.dense_labels, at, start, stop),
         )
 
     def box(self, positions: Box, classes: slice) -> Box:
@@ -129,7 +184,14 @@ class Inputs:
         return (*positions[: self.axis], classes, *positions[self.axis :])
 
 
-def align(labels: Any, predictions: Any, weights: Any, axis: int = -1, dense: bool | None = None) -> Inputs:
+def align(
+    labels: Any,
+    predictions: Any,
+    weights: Any,
+    axis: int = -1,
+    dense: bool | None = None,
+    further: Mapping[str, Further] | None = None,
+) -> Inputs:
     """Check shapes and dtypes and line the arrays up.
 
     Parameters
@@ -140,6 +202,8 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1, dense: bo
         The class axis of the predictions.
     dense : bool, optional
         Whether labels are dense; by default their shape tells.
+    further : mapping of str to Further, optional
+        Arrays along the rows, by the names they get in `Inputs.along`.
 
     Returns
     -------
@@ -150,7 +214,7 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1, dense: bo
     ValueError
         Shapes do not fit, there is nothing to evaluate, or the axis is out of range.
     TypeError
-        A dtype is not one that labels, predictions or weights can have.
+        A dtype is not one that labels, predictions, weights or a further array can have.
     """
     _check_predictions(labels, predictions)
     ndim = len(predictions.shape)
@@ -159,8 +223,14 @@ def align(labels: Any, predictions: Any, weights: Any, axis: int = -1, dense: bo
     axis = int(axis) % ndim
     if 0 in predictions.shape:
         raise ValueError(f"y_pred: there is nothing to evaluate in shape {_show(predictions)}")
-    dense, aligned = _align_labels(labels, predictions, axis, dense)
-    return Inputs(aligned, predictions, _align_weights(weights, _without(predictions.shape, axis)), axis, dense)
+    positions, along, single = _without(predictions.shape, axis), {}, _single(labels, predictions, axis, dense)
+    if single is not None:
+        along["labels"] = _sparse(labels, single)
+    if weights is not None:
+        along["weights"] = _leading(weights, positions, "sample_weight", "weights")
+    for name, (source, title, floats) in (further or {}).items():
+        along[name] = _leading(source, positions, title, "numbers or keys" if floats else "keys")
+    return Inputs(predictions, axis, along, labels if single is None else None)
 
 
 def whole(number: Any, name: str) -> int:
@@ -183,55 +253,48 @@ def _check_predictions(labels: Any, predictions: Any) -> None:
         raise ValueError(f"y_pred: expected rows of predictions, got shape {_show(predictions)}")
 
 
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether predictions may have this dtype: float16, bfloat16, float32 or float64."""
-    return dtype.name in ("float16", "bfloat16", "float32", "float64")
-
-
-def _align_labels(labels: Any, predictions: Any, axis: int, dense: bool | None) -> tuple[bool, Any]:
+def _single(labels: Any, predictions: Any, axis: int, dense: bool | None) -> tuple[int, ...] | None:
+    """Return which axes of sparse labels follow none of the positions, at most one; None if the labels are dense."""
     shape, positions = tuple(labels.shape), _without(predictions.shape, axis)
     if len(shape) == len(predictions.shape):
         for single in () if dense else (axis, len(shape) - 1):
             if shape[single] == 1 and _without(shape, single) == positions:
-                return False, _sparse(labels, single)
+                return (single,)
         if shape != tuple(predictions.shape) or dense is False:
             raise ValueError(_mismatch(labels, predictions, dense))
         if labels.dtype.kind not in "biuf" and not is_float(labels.dtype):
             raise TypeError(f"y_true: expected numbers as dense labels, got dtype {labels.dtype}")
-        return True, labels
+        return None
     if shape != positions or dense:
         raise ValueError(_mismatch(labels, predictions, dense))
-    return False, _sparse(labels, None)
+    return ()
 
 
-def _sparse(labels: Any, single: int | None) -> Along:
-    if labels.dtype.kind not in "biu":
-        raise TypeError(f"y_true: expected integer labels, got dtype {labels.dtype}")
-    follows: list[int | None] = list(range(len(labels.shape) - (single is not None)))
-    if single is not None:
-        follows.insert(single, None)
-    return Along(labels, tuple(follows))
+def _sparse(labels: Any, single: tuple[int, ...]) -> Along:
+    check(labels.dtype, "labels", "y_true")
+    follows: list[int | None] = list(range(len(labels.shape) - len(single)))
+    for axis in single:
+        follows.insert(axis, None)
+    return Along(labels, tuple(follows), "y_true", "labels")
 
 
-def _align_weights(weights: Any, positions: tuple[int, ...]) -> Along | float | None:
-    if weights is None:
-        return None
-    if weights.dtype.kind not in "biuf" and not is_float(weights.dtype):
-        raise TypeError(f"sample_weight: expected real numbers, got dtype {weights.dtype}")
-    shape = tuple(weights.shape)
-    if not shape:
-        return float(np.asarray(weights.read(()) if hasattr(weights, "read") else weights))
+def _leading(source: Any, positions: tuple[int, ...], title: str, kind: str) -> Along:
+    """Line an array up with the leading axes of the positions."""
+    check(source.dtype, kind, title)
+    shape = tuple(source.shape)
+    if not shape:  # a number, which is read once
+        return Along(Memory(np.asarray(source.read(()) if hasattr(source, "read") else source), title), (), title, kind)
     kept = shape[:-1] if len(shape) == len(positions) + 1 and shape[-1] == 1 else shape
     fits = len(kept) <= len(positions) and all(
         have in (1, want) for have, want in zip(kept, positions[: len(kept)], strict=True)
     )
     if not fits:
         raise ValueError(
-            f"sample_weight: shape {shape} does not lie along y_true of shape {positions}; expected a number or "
+            f"{title}: shape {shape} does not lie along y_true of shape {positions}; expected a number or "
             "the leading axes of y_true, each of that length or 1"
         )
     follows: list[int | None] = [None if n == 1 and positions[a] != 1 else a for a, n in enumerate(kept)]
-    return Along(weights, tuple(follows + [None] * (len(shape) - len(kept))))
+    return Along(source, tuple(follows + [None] * (len(shape) - len(kept))), title, kind)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -5,15 +5,13 @@ Nothing here loads data: a path becomes an open zarr array or a memory map, whic
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import os
 import pickle
 import threading
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from daskxent.sources.chunks import Chunks, Scratch
+from daskxent.sources.kept import KEPT, Opening
+from daskxent.sources.layout import layout_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +63,9 @@ class Source(Protocol):
         it is an error.
         """
 
+    def refresh(self) -> None:
+        """Make the calling thread look anew at what is stored: it may have been rewritten since the last read."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -92,6 +95,9 @@ class Memory:
         """Return a view of the elements in a box."""
         return self.array[box]
 
+    def refresh(self) -> None:
+        """Do nothing: nothing is remembered."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -120,6 +126,8 @@ class Window:
         at = box[self.axis]
         moved = slice(at.start - self.offset, at.stop - self.offset)
         return self.held[(*box[: self.axis], moved, *box[self.axis + 1 :])]
+
+    refresh = Memory.refresh
 
 
 @dataclass(frozen=True)
@@ -151,21 +159,34 @@ class Npy:
         """Map the file and return a view of the elements in a box."""
         return np.asarray(np.lib.format.open_memmap(self.path, mode="r")[box])
 
+    refresh = Memory.refresh
+
 
 class Zarr:
     """A zarr array of format 2 or 3, on any store, read chunk by chunk.
 
-    Each thread keeps the chunk it read last, so that neighbouring boxes of one chunk decode it once.
+    Each thread keeps the chunk it read last, so that neighbouring boxes of one chunk decode it once. A chunk of which
+    a box takes only a part is also kept for all threads: see `kept`.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    name : str
+    opening : Opening, optional
+        That of an array that was opened before, in this process or another one.
+    shared : bool
+        Whether chunks that a box takes whole are kept as well, because other boxes take them too.
     """
 
-    def __init__(self, array: Any, name: str) -> None:
-        self.array, self.name = array, name
+    def __init__(self, array: Any, name: str, opening: Opening | None = None, shared: bool = False) -> None:
+        self.array, self.name, self.opening, self.shared = array, name, opening or Opening(), shared
         self.chunks = Chunks(array, name)
         self._thread = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        rest = self.name, self.opening, self.shared
         # Once for every task of a run: the address of an array takes a tenth of its pickle.
-        return (Zarr, (self.array, self.name)) if self._address is None else (_at, (*self._address, self.name))
+        return (Zarr, (self.array, *rest)) if self._address is None else (_at, (*self._address, *rest))
 
     @cached_property
     def _address(self) -> tuple[str | bytes, str, Any, str] | None:
@@ -201,8 +222,8 @@ class Zarr:
     def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
         """Read a box; inside one chunk the result is a view, good until the thread's next read."""
         pieces = self.pieces
-        first = tuple(s.start // n for s, n in zip(box, pieces, strict=True))
-        last = tuple((s.stop - 1) // n for s, n in zip(box, pieces, strict=True))
+        first = tuple([s.start // n for s, n in zip(box, pieces, strict=True)])
+        last = tuple([(s.stop - 1) // n for s, n in zip(box, pieces, strict=True)])
         if first == last:
             return self._part(first, box, absent)
         out = np.empty(tuple(s.stop - s.start for s in box), self.dtype)
@@ -214,28 +235,55 @@ class Zarr:
             out[target] = self._part(index, part, absent)
         return out
 
+    def refresh(self) -> None:
+        """Forget what the calling thread read last, and take what is kept only if its file is the same."""
+        mine = self._mine()
+        mine.index = mine.chunk = mine.scratch.shard = None
+        mine.versions = True
+
     def _part(self, index: tuple[int, ...], box: Box, absent: list[Box] | None) -> NDArray[Any]:
-        chunk = self._chunk(index)
+        chunk = self._chunk(index, box)
         if chunk is not None:
             return chunk[tuple(slice(s.start - i * n, s.stop - i * n) for s, i, n in zip(box, index, self.pieces))]  # noqa: B905 - hot
         if absent is None:
             raise self.chunks.missing(index)
         absent.append(box)
-        return np.broadcast_to(self.chunks.fill(), tuple(s.stop - s.start for s in box))
+        return np.broadcast_to(np.full(1, self.chunks.fill(), self.dtype), tuple(s.stop - s.start for s in box))
 
-    def _chunk(self, index: tuple[int, ...]) -> NDArray[Any] | None:
-        mine = self._thread
-        if not hasattr(mine, "scratch"):
-            mine.scratch, mine.index, mine.chunk = Scratch(), None, None
+    def _chunk(self, index: tuple[int, ...], box: Box) -> NDArray[Any] | None:
+        mine = self._mine()
         if mine.index != index:
             mine.index = mine.chunk = None
-            mine.chunk = self.chunks.read(index, mine.scratch)
+            if self.shared or self._more(index, box):
+                mine.chunk = self._kept(index, mine)
+            else:
+                mine.chunk = self.chunks.read(index, mine.scratch)
             mine.index = index
         return mine.chunk  # type: ignore[no-any-return]
 
+    def _kept(self, index: tuple[int, ...], mine: Any) -> NDArray[Any] | None:
+        """Read a chunk that other boxes will take too."""
+        version = self.chunks.version(index) if mine.versions else ()
+        if version is None:
+            return self.chunks.read(index, mine.scratch)
+        return KEPT.get((self.opening.key, index, version), partial(self.chunks.read_apart, index, mine.scratch))
 
-def _at(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str) -> Zarr:
-    return Zarr(_opened_again(where, path, zarr_format, digest, name), name)
+    def _more(self, index: tuple[int, ...], box: Box) -> bool:
+        """Tell whether there is more in a chunk than a box takes: other boxes will take the rest."""
+        lengths = tuple([s.stop - s.start for s in box])
+        return lengths != self.pieces and lengths != self.chunks.extent(index)
+
+    def _mine(self) -> Any:
+        """Return what the calling thread remembers."""
+        mine = self._thread
+        if not hasattr(mine, "index"):
+            mine.index, mine.chunk, mine.scratch = None, None, Scratch()
+            mine.versions = False  # whether files may have been rewritten since what is kept was read
+        return mine
+
+
+def _at(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str, *rest: Any) -> Zarr:
+    return Zarr(_opened_again(where, path, zarr_format, digest, name), name, *rest)
 
 
 @lru_cache(maxsize=64)
@@ -248,18 +296,6 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
     if layout_digest(array) != digest:
         raise ValueError(f"{name}: the shape or the storage of {array.store_path} has changed since it was opened")
     return array
-
-
-def layout(array: Any, without: tuple[str, ...] = ("attributes",)) -> dict[str, Any]:
-    """Return how a zarr array is stored, its metadata `without` some fields, as plain Python objects."""
-    kept = {key: value for key, value in array.metadata.to_dict().items() if key not in without}
-    plain_kept: dict[str, Any] = json.loads(json.dumps(kept, default=repr, sort_keys=True))
-    return plain_kept
-
-
-def layout_digest(array: Any) -> str:
-    """Digest how a zarr array is stored."""
-    return hashlib.sha256(json.dumps(layout(array)).encode()).hexdigest()[:16]
 
 
 class Joined:
@@ -290,6 +326,11 @@ class Joined:
                     absent += [self._whole(gap, start) for gap in missing]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axis)
 
+    def refresh(self) -> None:
+        """Refresh all members."""
+        for member in self.members:
+            member.refresh()
+
     def _whole(self, box: Box, start: int) -> Box:
         """Count a member's box from the first class of all."""
         classes = slice(box[self.axis].start + start, box[self.axis].stop + start)
@@ -310,6 +351,10 @@ class Viewed:
         """Read a box and take its bits for bfloat16."""
         bits: NDArray[Any] = _native(self.source.read(box, absent))
         return bits.view(self.dtype)
+
+    def refresh(self) -> None:
+        """Refresh what is viewed."""
+        self.source.refresh()
 
 
 def _native(array: Any) -> Any:

@@ -107,7 +107,8 @@ class Chunks:
     def __init__(self, array: zarr.Array[Any], name: str) -> None:
         self.name = name
         self.shape: tuple[int, ...] = array.shape
-        self.dtype: np.dtype[Any] = array.dtype.newbyteorder("=")
+        # Strings of variable length have no byte order, and no way to ask for one.
+        self.dtype: np.dtype[Any] = array.dtype if array.dtype.kind == "T" else array.dtype.newbyteorder("=")
         self.chunks: tuple[int, ...] = array.chunks
         self.blocks: tuple[int, ...] = array.shards or array.chunks
         self._array = array
@@ -115,9 +116,9 @@ class Chunks:
         self.local = isinstance(self._bytes, Files)
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
         self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
-        chain = _chain(array.metadata)
-        self._decode = _decoder(_inner(chain), array.dtype, self.chunks)
-        self._shards = _shards(chain, self._per_block)
+        codecs = chain(array.metadata)
+        self._decode = _decoder(_inner(codecs), array.dtype, self.chunks)
+        self._shards = _shards(codecs, self._per_block)
         self.fast = self._decode is not None and (self._shards is not None or self.blocks == self.chunks)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -125,12 +126,15 @@ class Chunks:
 
     def fill(self) -> np.generic:
         """Return what zarr reads where no chunk is stored, as a scalar of `dtype`."""
-        value = self._array.fill_value
-        return np.full(1, 0 if value is None else value, self.dtype)[0]  # type: ignore[no-any-return]
+        return filled(self._array)
 
     def missing(self, index: tuple[int, ...]) -> MissingChunk:
         """Make the error, not raised, for a chunk that `read` did not find."""
         return MissingChunk(f"{self.name}: {self._place(index)} is missing", self._stored(index))
+
+    def version(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
+        return self._bytes.version(self._stored(index))
 
     def first_bytes(self, index: tuple[int, ...], count: int) -> bytes:
         """Return up to `count` bytes, as they are stored, of the object that holds a chunk; none if there is none."""
@@ -171,8 +175,17 @@ class Chunks:
             # The number makes it an error of the same kind.
             raise OSError(error.errno, f"{self.name}: {self._place(index)} cannot be read: {error.strerror}") from error
 
+    def read_apart(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
+        """Read one chunk as `read` does, into memory of its own; of `scratch` only the index of a shard is used."""
+        own = Scratch()
+        own.shard = scratch.shard
+        try:
+            return self.read(index, own)
+        finally:
+            scratch.shard = own.shard
+
     def _read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
-        extent = self._extent(index)
+        extent = self.extent(index)
         if not self.fast:
             return self._through_zarr(index, extent, scratch)
         found = self._find(index, scratch)
@@ -239,14 +252,12 @@ class Chunks:
             raise self._torn(index, error, "the shard's index, ") from error
         return np.frombuffer(plain, "<u8").reshape(*self._per_block, 2)
 
-    def _extent(self, index: tuple[int, ...]) -> tuple[int, ...]:
+    def extent(self, index: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a chunk within the bounds of the array."""
-        inside = len(index) == len(self.shape) and all(
-            0 <= i * c < s for i, c, s in zip(index, self.chunks, self.shape, strict=True)
-        )
-        if not inside:
+        extent = tuple([min(c, s - i * c) for i, c, s in zip(index, self.chunks, self.shape, strict=False)])
+        if len(index) != len(self.shape) or min(index, default=0) < 0 or min(extent, default=1) < 1:
             raise IndexError(f"{self.name}: no chunk {index} in shape {self.shape} of chunks {self.chunks}")
-        return tuple(min(c, s - i * c) for i, c, s in zip(index, self.chunks, self.shape, strict=True))
+        return extent
 
     def _stored(self, index: tuple[int, ...]) -> str:
         return self._key(tuple(map(floordiv, index, self._per_block)))
@@ -260,16 +271,27 @@ class Chunks:
         return TornChunk(message, self._stored(index))
 
 
-def _chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
+def filled(array: zarr.Array[Any]) -> np.generic:
+    """Return what zarr reads where no chunk is stored, as a scalar in native byte order."""
+    value = array.fill_value
+    dtype = array.dtype if array.dtype.kind == "T" else array.dtype.newbyteorder("=")  # which strings do not have
+    return np.full(1, 0 if value is None else value, dtype)[0]  # type: ignore[no-any-return]
+
+
+def chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
     """List the codecs, in the order of encoding, as metadata of zarr v3 has them."""
     # Attribute by attribute, because the dict of the whole metadata warns about types without a specification.
     if metadata.zarr_format == 3:
         return [codec.to_dict() for codec in metadata.codecs]
-    names = ["transpose"] if metadata.order == "F" else []
-    names += [f"numcodecs.{codec.codec_id}" for codec in metadata.filters or ()]
-    names += ["bytes"]
-    names += [f"numcodecs.{metadata.compressor.codec_id}"] if metadata.compressor else []
-    return [{"name": name} for name in names]
+    transposed = [{"name": "transpose"}] if metadata.order == "F" else []
+    compressor = [metadata.compressor] if metadata.compressor else []
+    return [*transposed, *map(_named, metadata.filters or ()), {"name": "bytes"}, *map(_named, compressor)]
+
+
+def _named(codec: Any) -> dict[str, Any]:
+    """Return a codec of numcodecs as metadata of zarr v3 has it."""
+    configuration = dict(codec.get_config())
+    return {"name": f"numcodecs.{configuration.pop('id')}", "configuration": configuration}
 
 
 def _inner(chain: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.align import Along
-from daskxent.sources.arrays import Joined, Viewed, Zarr, layout
+from daskxent.sources.arrays import Joined, Viewed, Zarr
+from daskxent.sources.layout import address, layout
 
 if TYPE_CHECKING:
     from daskxent.sources.align import Inputs
@@ -25,20 +25,15 @@ SAMPLE_BYTES = 4096
 def fingerprint(inputs: Inputs, steps: int) -> dict[str, Any]:
     """Return what identifies aligned inputs over their first `steps` along the lead axis, as plain Python objects."""
     lead = inputs.lead + (inputs.lead >= inputs.axis)
-    labels = _of(inputs.labels, lead, steps) if inputs.dense else _along(inputs.labels, inputs.lead, steps)
-    weights = inputs.weights
-    return {
-        "y_true": labels,
-        "y_pred": _of(inputs.predictions, lead, steps),
-        "sample_weight": _along(weights, inputs.lead, steps) if isinstance(weights, Along) else weights,
-    }
+    found: dict[str, Any] = {"y_pred": _of(inputs.predictions, lead, steps), "sample_weight": None}
+    if inputs.dense:
+        found["y_true"] = _of(inputs.dense_labels, lead, steps)
+    return found | {along.title: _of(along.source, along.at(inputs.lead), steps) for along in inputs.along.values()}
 
 
-def _along(along: Along, lead: int, steps: int) -> dict[str, Any]:
-    return _of(along.source, along.follows.index(lead) if lead in along.follows else None, steps)
-
-
-def _of(source: Any, lead: int | None, steps: int) -> dict[str, Any]:
+def _of(source: Any, lead: int | None, steps: int) -> Any:
+    if not source.shape:
+        return source.read(()).item()  # a number
     if isinstance(source, Joined):
         return {"blocks": [_of(member, lead, steps) for member in source.members]}
     if isinstance(source, Viewed):
@@ -46,8 +41,7 @@ def _of(source: Any, lead: int | None, steps: int) -> dict[str, Any]:
     shape = [steps if axis == lead else length for axis, length in enumerate(source.shape)]
     found = {"shape": shape, "dtype": source.dtype.name, "sample": _sample(source, lead, shape)}
     if isinstance(source, Zarr):
-        kept = layout(source.array, ("shape", "attributes"))
-        return {"where": str(source.array.store_path), "layout": kept, **found}
+        return {"where": address(source.array), "layout": layout(source.array), **found}
     return {"where": getattr(source, "path", "memory"), **found}
 
 
@@ -62,7 +56,14 @@ def _sample(source: Any, lead: int | None, shape: list[int]) -> str:
         tuple(slice(int(i), int(i) + 1) if axis == lead else slice(0, length) for axis, length in enumerate(shape))
         for i in _spread(steps)
     ]
-    return _digest(b"".join(np.ascontiguousarray(source.read(box, [])).tobytes()[:SAMPLE_BYTES] for box in boxes))
+    return _digest(b"".join(_bytes(source.read(box, []))[:SAMPLE_BYTES] for box in boxes))
+
+
+def _bytes(values: Any) -> bytes:
+    """Return the bytes of an array; of strings that lie elsewhere, the strings."""
+    if values.dtype.kind in "OT":
+        return repr(values.tolist()).encode()
+    return np.ascontiguousarray(values).tobytes()
 
 
 def _spread(length: int) -> list[int]:

@@ -1,0 +1,157 @@
+"""Cut a part into boxes, with what lies along the rows of each.
+
+A part is a range of steps along the lead axis. Its boxes of positions follow the chunks of the predictions. Labels,
+weights and further arrays are read once for many boxes, a run of steps, whatever their own chunks are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from daskxent.sources.kept import most_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.question import Question
+    from daskxent.sources import Inputs
+    from daskxent.sources.arrays import Box
+    from daskxent.sources.columns import Column
+
+# Arrays along the rows are read for up to this many rows at once.
+RUN_ROWS = 1 << 19
+# In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
+PIECE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What lies along a box of positions.
+
+    Attributes
+    ----------
+    box : tuple of slice
+    columns : mapping of str to Column
+        By the names of `Inputs.along`; rows are numbered over the box in C order.
+    """
+
+    box: Box
+    columns: Mapping[str, Column]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the box."""
+        return tuple(s.stop - s.start for s in self.box)
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The labels, unless they are dense."""
+        column = self.columns.get("labels")
+        return None if column is None else column.values
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """The weights, if there are any."""
+        column = self.columns.get("weights")
+        return None if column is None else column.values
+
+    @property
+    def any_missing(self) -> bool:
+        """Whether any value is not stored."""
+        return any(column.missing is not None for column in self.columns.values())
+
+    def missing(self, name: str) -> NDArray[np.bool_] | None:
+        """Return which rows of a column, if there is one of that name, are not stored; None if all are."""
+        column = self.columns.get(name)
+        return None if column is None else column.missing
+
+    def over(self, box: Box) -> Aligned:
+        """Return what lies along a box inside this one."""
+        inside = tuple([slice(s.start - r.start, s.stop - r.start) for s, r in zip(box, self.box, strict=True)])
+        shape = self.shape
+
+        def cut(array: NDArray[Any]) -> NDArray[Any]:
+            return array.reshape(shape)[inside].reshape(-1)
+
+        return Aligned(box, {name: column.map(cut) for name, column in self.columns.items()})
+
+
+def boxes(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Aligned]:
+    """Cut a part into boxes, with what lies along each; it is good until the next box is asked for."""
+    for run in _runs(inputs, start, stop):
+        aligned = _read(inputs, question, run)
+        yield from map(aligned.over, _boxes(inputs, run))
+
+
+def _read(inputs: Inputs, question: Question, run: Box) -> Aligned:
+    """Read all arrays along a run of positions."""
+    fill = question.on_missing != "raise"
+    return Aligned(run, {name: along.read(run, fill) for name, along in inputs.along.items()})
+
+
+def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
+    """Estimate how many bytes of what lies along the rows are held at once, over all threads.
+
+    A thread holds what it read for so many rows, and the last chunk of each array; chunks that reach over more rows, at
+    most two of them one behind the other, are kept up to a bound.
+    """
+    held, last, kept = threads * rows * len(inputs.along) * 8, 0, 0
+    at = inputs.lead + (inputs.lead >= inputs.axis)
+    dense = [(inputs.dense_labels, at)] if inputs.dense else []
+    for source, lead in (*dense, *((along.source, along.at(inputs.lead)) for along in inputs.along.values())):
+        pieces = getattr(source, "pieces", None)  # a dask array has none: its chunks are in other memory
+        if not pieces:
+            continue
+        counts = [-(-length // piece) for length, piece in zip(source.shape, pieces, strict=True)]
+        chunk = math.prod(pieces) * source.dtype.itemsize
+        across = math.prod(count for axis, count in enumerate(counts) if axis != lead) * chunk
+        behind = 1 if lead is None else counts[lead]
+        last += min(threads * chunk, across * behind)
+        kept += min(threads * min(2, behind), behind) * across
+    return held + max(last, min(kept, most_bytes(threads)))
+
+
+def run_steps(inputs: Inputs) -> int:
+    """Return how many steps a run takes: whole chunks of predictions."""
+    grid = _grid(inputs)
+    return max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
+
+
+def _grid(inputs: Inputs) -> int:
+    """Return how many steps of predictions are stored as one."""
+    blocks = inputs.predictions.blocks
+    return blocks[inputs.lead + (inputs.lead >= inputs.axis)] if blocks else 1
+
+
+def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
+    """Cut a part into runs of steps that share one reading of what lies along them."""
+    steps, first = run_steps(inputs), start - start % _grid(inputs)
+    everywhere = [slice(0, n) for n in inputs.positions]
+    for at in range(first, stop, steps):
+        everywhere[inputs.lead] = slice(max(start, at), min(stop, at + steps))
+        yield tuple(everywhere)
+
+
+def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
+    """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
+    pieces = inputs.predictions.pieces
+    if not pieces:
+        whole = run[inputs.lead]
+        step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
+        count = -(-(whole.stop - whole.start) * step_bytes // PIECE_BYTES)
+        size = -(-(whole.stop - whole.start) // count)
+        starts = range(whole.start, whole.stop, size)
+        return ((*run[: inputs.lead], slice(s, min(s + size, whole.stop)), *run[inputs.lead + 1 :]) for s in starts)
+    grid = pieces[: inputs.axis] + pieces[inputs.axis + 1 :]
+    cuts = [
+        [slice(max(s.start, at), min(s.stop, at + size)) for at in range(s.start - s.start % size, s.stop, size)]
+        for s, size in zip(run, grid, strict=True)
+    ]
+    return itertools.product(*cuts)

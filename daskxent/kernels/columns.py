@@ -1,0 +1,182 @@
+"""What is made of a scanned block of whole rows: its columns, as `scores.finish` has them, and its status."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from daskxent.kernels.arithmetic import PROBABILITY_UNIT, clip
+from daskxent.kernels.blocks import LANES
+from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
+from daskxent.kernels.llvm.compiling import inlined, inner
+from daskxent.numbers import audit
+from daskxent.numbers.audit import COUNTED, HIDDEN
+from daskxent.numbers.records import EPSILON, HAS_NAN, HUGE, OUTSIDE_UNIT
+from daskxent.numbers.scores import CLIPPED, INFINITE, NAN, UNNORMALISED, UNRANKED
+
+classify = inner(audit.classify)
+
+
+class Columns(NamedTuple):
+    """Room for the columns of `Scores`, and for the status of `audit.classify`; absent ones are empty."""
+
+    flags: Any
+    loss: Any
+    hit: Any
+    above: Any
+    prediction: Any
+    peak: Any
+    second: Any
+    target: Any
+    total: Any
+    confidence: Any
+    status: Any
+
+
+@inlined
+def _alike(labels, weights, start, rules):
+    """Tell whether all rows have a class for a label and a usual weight: they are classified as one of them is."""
+    known = usual = 0
+    for i in range(labels.size):
+        known += int(np.uint64(labels[i]) < np.uint64(rules.classes))  # as large numbers, negative ones are beyond
+    for i in range(labels.size if weights.size else 0):
+        usual += (weights[start + i] > 0.0) & (weights[start + i] < np.inf)
+    return not rules.has_ignore and known == labels.size and (usual == labels.size or not weights.size)
+
+
+@inlined
+def begin(labels, weights, start, at, rules, columns, work):
+    """Classify a block by label and weight alone; return how many rows are to be scanned, and how many exceptional."""
+    n, status, skip = labels.size, columns.status, work.skip
+    if _alike(labels, weights, start, rules):
+        alike = classify(rules, 0, labels[0], weights[start] if weights.size else 1.0)
+        for i in range(LANES):
+            status[at + i], skip[i] = alike, alike & HIDDEN
+        return n, n if alike != COUNTED else 0
+    hidden = exceptional = 0
+    for i in range(n):
+        status[at + i] = classify(rules, 0, labels[i], weights[start + i] if weights.size else 1.0)
+        skip[i] = status[at + i] & HIDDEN
+        hidden += skip[i] != 0
+        exceptional += status[at + i] != COUNTED
+    return n - hidden, exceptional
+
+
+@inlined
+def _losses(plain, ask, work):
+    """Put the losses and totals of a block into `work`.
+
+    Loops that write one array: with two, LLVM would have to check too many pairs for overlap, and does not vectorise.
+    """
+    high, low, peaks, loss, total = work.mass[0], work.mass[1], work.peak, work.loss, work.total
+    if ask.unit:
+        for i in range(LANES):
+            total[i] = counted(high[i], low[i], peaks[0]) * PROBABILITY_UNIT
+        for i in range(LANES):
+            loss[i] = unit_loss(high[i], low[i], work.target[i])
+        return
+    for i in range(LANES):
+        total[i] = excess_of(high[i], low[i], work.base[i], np.float64(peaks[i]), peaks[0])
+    for i in range(0 if plain else LANES):
+        if not abs(peaks[i]) < HUGE:
+            total[i] = np.float64(work.ties[i]) if np.isfinite(peaks[i]) else np.nan
+    for i in range(LANES):
+        loss[i] = log1p(total[i]) + (np.float64(peaks[i]) - np.float64(work.target[i]))
+    for i in range(LANES if ask.total else 0):
+        total[i] += 1.0
+
+
+@inlined
+def _sums_to_one(tolerance, work):
+    """Tell whether all probabilities of a block sum to one, and no label's is clipped."""
+    wrong = 0
+    for i in range(LANES):
+        wrong += abs(work.total[i] - 1.0) > tolerance
+    for i in range(LANES):
+        wrong += int(np.float64(work.target[i]) < EPSILON)
+    return wrong == 0
+
+
+@inlined
+def _flags(n, plain, ask, tolerance, at, columns, work):
+    """Set the flags of a block; return whether there are any."""
+    found, flags, summed = 0, columns.flags, ask.unit and ask.mass
+    for i in range(LANES):
+        flags[at + i] = 0
+    if plain and (not summed or _sums_to_one(tolerance, work)):
+        return False
+    for i in range(0 if plain else n):
+        nan, infinite = work.flags[i] & HAS_NAN, abs(work.peak[i]) == np.inf
+        flags[at + i] = (NAN * nan | INFINITE * (infinite & (nan == 0))) * (work.skip[i] == 0)
+    for i in range(n if summed else 0):
+        clipped = np.float64(work.target[i]) < EPSILON
+        wrong = (abs(work.total[i] - 1.0) > tolerance) | (work.flags[i] & OUTSIDE_UNIT != 0)
+        whole = (work.flags[i] & HAS_NAN | work.skip[i]) == 0
+        flags[at + i] |= (CLIPPED * clipped | UNNORMALISED * wrong) * whole
+    for i in range(n):
+        found |= flags[at + i]
+    return found != 0
+
+
+@inner
+def _set(column, at, value):
+    """Set a value, if the column is asked for."""
+    if column.size:
+        column[at] = value
+
+
+@inlined
+def _copy(at, ask, columns, work):
+    """Copy what was found of a block into columns, those that are asked for."""
+    for i in range(LANES if columns.loss.size else 0):
+        columns.loss[at + i] = work.loss[i]
+    for i in range(LANES if columns.hit.size else 0):
+        columns.hit[at + i] = work.hit[i]
+    for i in range(LANES if columns.above.size else 0):
+        columns.above[at + i] = min(work.above[i], ask.depth)
+    further = columns.prediction.size + columns.peak.size + columns.second.size + columns.target.size
+    for i in range(LANES if further + columns.total.size + columns.confidence.size else 0):
+        _set(columns.prediction, at + i, work.best[i])
+        _set(columns.peak, at + i, work.peak[i])
+        _set(columns.second, at + i, work.second[i])
+        _set(columns.target, at + i, work.target[i])
+        _set(columns.total, at + i, work.total[i])
+        _set(columns.confidence, at + i, (np.float64(clip(work.peak[i])) if ask.unit else 1.0) / work.total[i])
+
+
+@inlined
+def _blank(labels, at, rules, columns, work):
+    """Blank out the columns of rows without a value: of those with NaN, and some where the label is no class."""
+    for i in range(labels.size):
+        whole = (work.flags[i] & HAS_NAN | work.skip[i]) == 0
+        if not whole or not 0 <= labels[i] < rules.classes:
+            _set(columns.loss, at + i, np.nan)
+            _set(columns.target, at + i, np.nan)
+            _set(columns.hit, at + i, False)
+            _set(columns.above, at + i, UNRANKED)
+        if not whole:
+            _set(columns.peak, at + i, np.nan)
+            _set(columns.second, at + i, np.nan)
+            _set(columns.total, at + i, np.nan)
+            _set(columns.confidence, at + i, np.nan)
+            _set(columns.prediction, at + i, -1)
+
+
+@inlined
+def finish(labels, weights, start, at, ask, rules, tolerance, plain, exceptional, columns, work):
+    """Fill in the columns of a scanned block; return how many rows are exceptional now."""
+    if ask.mass:
+        _losses(plain, ask, work)
+    flagged = _flags(labels.size, plain, ask, tolerance, at, columns, work)
+    _copy(at, ask, columns, work)
+    if not plain or exceptional:
+        _blank(labels, at, rules, columns, work)
+    if not flagged:
+        return exceptional
+    for i in range(labels.size):
+        if columns.flags[at + i]:
+            weight, before = weights[start + i] if weights.size else 1.0, columns.status[at + i]
+            columns.status[at + i] = classify(rules, columns.flags[at + i], labels[i], weight)
+            exceptional += np.int64(columns.status[at + i] != COUNTED) - np.int64(before != COUNTED)
+    return exceptional

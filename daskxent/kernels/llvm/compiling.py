@@ -1,0 +1,125 @@
+"""How kernels are compiled and kept, and the instructions that numba lacks.
+
+Why the arithmetic is the same on every processor: LLVM fuses no multiplication with an addition unless it is told
+to (`fastmath` or `contract`; nothing here does), a fused operation that is spelled out is rounded once whether or not
+the processor has an instruction for it, and sums are sums of integers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+import numba
+from numba import extending, types
+
+from daskxent.kernels.llvm.instructions import wide, widened
+from daskxent.kernels.llvm.vectors import Numbers
+
+# numba types these in a way that does not fit their use inside kernels.
+_njit: Any = numba.njit
+_intrinsic: Any = extending.intrinsic
+overload: Any = extending.overload
+_TUPLE: Any = types.BaseTuple
+
+_PACKAGE = files("daskxent")
+# Everything that ends up in compiled code: the kernels, and the modules whose numbers they take.
+SOURCES = tuple(
+    f"{folder}/{name}"
+    for folder in ("numbers", "kernels", "kernels/llvm")
+    for name in sorted(file.name for file in _PACKAGE.joinpath(folder).iterdir())
+    if name.endswith(".py")
+)
+_DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
+
+
+def compiled(function: Any) -> Any:
+    """Compile an entry point and keep the code on disk.
+
+    numba looks at the file of the entry point alone to tell whether code is still good, but code from all `SOURCES`
+    ends up in it. So their digest is made part of the name it is kept under.
+    """
+    function.__qualname__ += f"_{_DIGEST}"
+    return _njit(nogil=True, cache=True, error_model="numpy")(function)
+
+
+# Wrappers that only Python needs would take a third of the time of compilation.
+inner = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# For functions of a whole block: its arrays are a hundred words, which take 50 ns to hand over.
+inlined = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+
+def instruction(signature):
+    """Let compiled code call a function that writes LLVM's instructions.
+
+    The function takes the builder and the arguments, arrays as `Numbers`, and returns a value, several, or None.
+    `signature` makes a signature of the types of the arguments; a type of numba's does.
+    """
+
+    def decorate(write):
+        def code(ctx, builder, sig, args):
+            pairs = zip(sig.args, args, strict=True)
+            given = [Numbers(builder, ctx, *pair) if isinstance(pair[0], types.Array) else pair[1] for pair in pairs]
+            found = write(builder, *given)
+            if isinstance(found, (list, tuple)):
+                return ctx.make_tuple(builder, sig.return_type, found)
+            return ctx.get_dummy_value() if found is None else found
+
+        # numba takes the names of the arguments from what is wrapped.
+        return _intrinsic(functools.wraps(write)(lambda context, *kinds: (signature(*kinds), code)))
+
+    return decorate
+
+
+_INTEGER: Any = {types.float32: types.int32, types.float64: types.int64}
+_FLOAT: Any = {bits: number for number, bits in _INTEGER.items()}
+
+
+def _cast(ctx, builder, sig, args):
+    return builder.bitcast(args[0], ctx.get_value_type(sig.return_type))
+
+
+@_intrinsic
+def bits_of(context, number):
+    """Return the bits of a float as an integer."""
+    return _INTEGER[number](number), _cast
+
+
+@_intrinsic
+def from_bits(context, bits):
+    """Return the float that has these bits."""
+    return _FLOAT[bits](bits), _cast
+
+
+@_intrinsic
+def like(context, number, model):
+    """Return `number` in the type of `model`."""
+    return model(number, model), lambda ctx, builder, sig, args: ctx.cast(builder, args[0], sig.args[0], sig.args[1])
+
+
+@_intrinsic
+def widen(context, number):
+    """Widen a prediction."""
+    return wide(number)(number), lambda ctx, builder, sig, args: widened(builder, sig.args[0], args[0])
+
+
+@_intrinsic
+def borrowed(context, arrays):
+    """Return an array, or a tuple of whatever holds arrays, without owners.
+
+    Handing them to functions then counts no references, which takes a tenth of the time.
+    """
+    return arrays(arrays), lambda ctx, builder, sig, args: _unowned(ctx, builder, sig.args[0], args[0])
+
+
+def _unowned(ctx, builder, kind, value):
+    if isinstance(kind, _TUPLE):
+        parts = [_unowned(ctx, builder, part, builder.extract_value(value, k)) for k, part in enumerate(kind)]
+        return ctx.make_tuple(builder, kind, parts)
+    if not isinstance(kind, types.Array):
+        return value
+    view = ctx.make_array(kind)(ctx, builder, value)
+    view.meminfo, view.parent = view.meminfo.type(None), view.parent.type(None)
+    return view._getvalue()

@@ -1,0 +1,140 @@
+"""What both scans do with a single row: find a class, set its grid, and sum it where its peak is exceptional."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daskxent.kernels.arithmetic import (
+    add_term,
+    base_of,
+    counts,
+    grid,
+    is_usual,
+    least_term,
+    level_bits,
+    term,
+    units_by_level,
+    usual_base,
+)
+from daskxent.kernels.blocks import LANES, is_given
+from daskxent.kernels.llvm.compiling import inlined, inner, overload, widen
+from daskxent.numbers.records import HUGE
+
+
+# Stubs: numba takes one of the compiled forms below, by the types.
+def by_level(work: Any) -> Any:
+    """Tell whether sums are kept at every level; known when code is compiled."""
+
+
+def row_of(values: Any, i: Any) -> Any:
+    """Return row i as it lies."""
+
+
+@overload(by_level)
+def _by_level_typed(work):
+    known = is_given(work, "levels")
+    return lambda work: known
+
+
+@overload(row_of)
+def _row_of_typed(values, i):
+    def of_maps(values, i):
+        before, after = divmod(i, values.shape[2])
+        return values[before, :, after]
+
+    return of_maps if values.ndim == 3 else lambda values, i: values[i]
+
+
+@inner
+def holds(row, stop, value):
+    """Tell whether any of the first numbers of a row is a value."""
+    found = 0
+    for j in range(stop):
+        found += widen(row[j]) == value
+    return found > 0
+
+
+@inner
+def first_of(row, peak):
+    """Return the first place of a row's peak; of nothing but -inf and NaN the first of all."""
+    for j in range(row.size):
+        if widen(row[j]) == peak:
+            return j if peak > -np.inf else 0
+    return 0
+
+
+@inlined
+def set_grid(i, work):
+    """Set where row i of logits is counted."""
+    work.base[i] = usual_base(work.peak[i], work.second[i])
+    work.floor[i], work.around[i] = grid(work.base[i], work.peak[i])
+
+
+@inlined
+def take_own(work):
+    """Take the peaks' own terms away from the sums of a block."""
+    bits = level_bits(work.peak[0])
+    for i in range(LANES):
+        own = term(work.peak[i], work.floor[i], work.around[i])
+        if by_level(work):
+            found = units_by_level(own)
+            for s in range(work.mass.shape[0]):
+                work.mass[s, i] -= found[s] - bits[s]
+        else:
+            high, low = counts(own)
+            work.mass[0, i] -= high
+            work.mass[1, i] -= low
+
+
+@inner
+def put_sums(work, i):
+    """Put the sums of one row where those of the block are; an assignment of slices would compile its error message."""
+    for s in range(work.mass.shape[0]):
+        work.mass[s, i] = work.sums[s]
+
+
+@inner
+def sum_exceptional(row, peak, base, levels, sums):
+    """Sum a row whose peak is not usual, all but the peak's own term; return how many classes tie with a huge one."""
+    for s in range(sums.size):
+        sums[s] = 0
+    if abs(peak) >= HUGE:
+        ties = 0
+        for j in range(row.size):
+            ties += widen(row[j]) == peak
+        return ties - 1
+    least = least_term(base, peak)
+    for j in range(row.size):
+        x = widen(row[j])
+        if x > least:
+            add_term(x, base, 1, levels, sums)
+    add_term(peak, base, -1, levels, sums)
+    return 0
+
+
+@inlined
+def is_plain(work):
+    """Tell whether all rows of a block were scanned and none has a flag or a peak that is not usual."""
+    found = np.int32(0)
+    for i in range(LANES):
+        found |= work.flags[i] | work.skip[i] | np.int32(not is_usual(work.peak[i]))
+    return found == 0
+
+
+@inlined
+def sum_exceptional_rows(values, start, n, work):
+    """Sum again those rows of a block of logits whose peaks are not usual."""
+    levels = work.levels if by_level(work) else 1
+    for i in range(n):
+        if work.skip[i] or is_usual(work.peak[i]):
+            continue
+        peak = work.peak[i]
+        work.base[i] = base_of(peak, work.second[i])
+        if np.isfinite(peak):
+            work.ties[i] = sum_exceptional(row_of(values, start + i), peak, work.base[i], levels, work.sums)
+            put_sums(work, i)
+        else:
+            for s in range(work.mass.shape[0]):
+                work.mass[s, i] = 0

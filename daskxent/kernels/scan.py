@@ -1,0 +1,241 @@
+"""The scan: from predictions to the columns of whole rows, or to the records of blocks of classes.
+
+A block of `LANES` rows is processed at a time, so that what one step leaves (widened numbers, sums, losses) is still in
+the cache when the next one wants it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daskxent.kernels.blocks import LANES, Ask, along, arrange, is_given, is_long, laid_out, room_for
+from daskxent.kernels.columns import Columns, begin, finish
+from daskxent.kernels.lanes import scan_lanes
+from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, inner, overload, widen
+from daskxent.kernels.long_rows import scan_long
+from daskxent.kernels.rows import is_plain, row_of, sum_exceptional_rows
+from daskxent.numbers import records
+from daskxent.numbers.audit import Scored, rules_of
+from daskxent.numbers.records import HUGE
+from daskxent.numbers.scores import Scores, sum_tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.question import Question
+    from daskxent.numbers.records import Records
+
+SLAB_ROWS = 1 << 15  # rows whose columns are made in one call: they stay in the cache until they are summed
+_DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2"}
+
+
+def _scan_block(values: Any, *rest: Any) -> None:
+    """Scan a block of rows."""
+
+
+@overload(_scan_block)
+def _scan_block_typed(values, start, labels, first, ask, work):
+    chosen = scan_long if is_given(work, "long") else scan_lanes
+    return lambda values, start, labels, first, ask, work: chosen(values, start, labels, first, ask, work)
+
+
+@inlined
+def _scan_all(values, start, labels, first, ask, work):
+    """Scan a block, exceptional rows too; return whether there are none."""
+    _scan_block(values, start, labels, first, ask, work)
+    plain = is_plain(work)
+    if ask.mass and not ask.unit and not plain:
+        sum_exceptional_rows(values, start, labels.size, work)
+    return plain
+
+
+@compiled
+def _score(values, labels, weights, begin_at, end, ask, rules, tolerance, columns, room):
+    """Score some whole rows into the first places of `columns`; return how many rows are exceptional."""
+    values, labels, weights = borrowed(values), borrowed(labels), borrowed(weights)
+    columns, work, exceptional = borrowed(columns), laid_out(borrowed(room)), 0
+    for start in range(begin_at, end, LANES):
+        here, at = labels[start : min(start + LANES, end)], start - begin_at
+        shown, odd = begin(here, weights, start, at, rules, columns, work)
+        plain = _scan_all(values, start, here, 0, ask, work) if shown else False
+        exceptional += finish(here, weights, start, at, ask, rules, tolerance, plain, odd, columns, work)
+    return exceptional
+
+
+@inner
+def _keep_largest(kept, row):
+    """Let the numbers of a row compete for the places in `kept`, which descends."""
+    last = kept.size - 1
+    for j in range(row.size):
+        x = np.float64(widen(row[j]))
+        if x > kept[last]:
+            at = last
+            while at > 0 and x > kept[at - 1]:
+                kept[at] = kept[at - 1]
+                at -= 1
+            kept[at] = x
+
+
+@inlined
+def _keep(start, n, summed, found, work):
+    """Write what was found of a block into records."""
+    for i in range(n):
+        found.peak[start + i], found.second[start + i] = work.peak[i], work.second[i]
+        found.best[start + i], found.target[start + i] = work.best[i], work.target[i]
+        found.flags[start + i] = work.flags[i]
+    for i in range(n if summed else 0):
+        found.base[start + i] = work.base[i]
+        found.ties[start + i] = work.ties[i] if HUGE <= abs(work.peak[i]) < np.inf else 0
+    for s in range(found.mass.shape[0]):
+        for i in range(n):
+            found.mass[s, start + i] = work.mass[s, i]
+
+
+@compiled
+def _scan(values, labels, first, ask, found, room):
+    """Scan rows of some classes into records."""
+    values, labels, found, work = borrowed(values), borrowed(labels), borrowed(found), laid_out(borrowed(room))
+    for start in range(0, labels.size, LANES):
+        here = labels[start : start + LANES]
+        _scan_all(values, start, here, first, ask, work)
+        _keep(start, here.size, ask.mass and not ask.unit, found, work)
+        for i in range(here.size if found.top.shape[1] else 0):
+            _keep_largest(found.top[start + i], row_of(values, start + i))
+
+
+class _Found(NamedTuple):
+    """Records as they are handed to compiled code: without the grid."""
+
+    peak: Any
+    best: Any
+    second: Any
+    base: Any
+    mass: Any
+    ties: Any
+    target: Any
+    top: Any
+    flags: Any
+
+
+def scan(
+    values: NDArray[Any],
+    labels: NDArray[np.int64],
+    first: int = 0,
+    *,
+    probabilities: bool = False,
+    mass: bool = True,
+    top: int = 0,
+) -> Records:
+    """Summarise rows over the classes ``first .. first + c - 1``, as `records.scan` does.
+
+    Parameters
+    ----------
+    values : (before, c, after) array
+        Predictions of before * after rows in C order, with any strides.
+    labels, first, probabilities, mass, top
+        As for `records.scan`.
+
+    Returns
+    -------
+    Records
+        The same bits as ``records.scan(np.moveaxis(values, 1, -1).reshape(-1, c), ...)``.
+
+    Examples
+    --------
+    >>> found = scan(np.array([[[0.0, 3.0], [2.0, 1.0]]]), np.array([1, 0]))
+    >>> found.best.tolist(), found.target.tolist()
+    ([1, 0], [2.0, 3.0])
+    """
+    arranged, wide = arrange(values)
+    grid = records.grid_for(wide, probabilities=probabilities)
+    found = records.empty(values.shape[0] * values.shape[2], grid, top, mass=mass)
+    labels = along(labels, len(found.peak), np.int64, "labels")
+    if values.size:
+        ask = Ask(probabilities, mass, total=False, second=True, best=True, hit=False, depth=0)
+        _scan(arranged, labels, first, ask, _Found(*found[1:]), room_for(arranged, wide, values.shape[1], grid))
+    return found
+
+
+class Scorer:
+    """Scores whole rows; one thread's own.
+
+    Parameters
+    ----------
+    question : Question
+        With integer labels, not smoothed.
+    slab_rows : int
+        Rows that are scored at a time, rounded up to whole blocks.
+
+    Examples
+    --------
+    >>> from daskxent.numbers.question import Question
+    >>> scorer = Scorer(Question(("crossentropy", "accuracy"), 2, from_logits=True))
+    >>> [(_, scored, exceptional)] = scorer.slabs(np.log([[[0.25], [0.75]], [[0.5], [0.5]]]), np.array([1, 0]), None)
+    >>> scored.scores.hit.tolist(), scored.scores.loss.round(6).tolist(), exceptional
+    ([True, True], [0.287682, 0.693147], 0)
+    """
+
+    def __init__(self, question: Question, slab_rows: int = SLAB_ROWS) -> None:
+        self.slab_rows, needs = -(-slab_rows // LANES) * LANES, question.needs
+        self._ask = Ask(
+            unit=not question.from_logits,
+            mass=question.summed,
+            total=bool(needs & {"total", "confidence"}),
+            second="second" in needs,
+            best="prediction" in needs,
+            hit="hit" in needs,
+            depth=question.depth,
+        )
+        self._rules, self._tolerance = rules_of(question), sum_tolerance(question.classes)
+        wanted = {"flags", "status", *needs}
+        self._columns = Columns(
+            *(np.zeros(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
+        )
+        self._rooms: dict[Any, Any] = {}
+        self._viewed: tuple[int, Any, Any] = (-1, None, None)
+
+    def slabs(
+        self, values: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.float64] | None
+    ) -> Iterator[tuple[slice, Scored, int]]:
+        """Score a block of rows, some at a time.
+
+        Parameters
+        ----------
+        values : (before, classes, after) array
+        labels : (before * after,) int64
+        weights : (before * after,) float64 or None
+
+        Yields
+        ------
+        (slice, Scored, int)
+            Which rows these are, what is known of them until the next are asked for, and how many are exceptional.
+            Float columns of rows that label or weight hide are NaN: they are not scanned.
+        """
+        arranged, wide = arrange(values)
+        rows = values.shape[0] * values.shape[2]
+        if values.shape[1] != self._rules.classes:
+            raise ValueError(f"values: expected {self._rules.classes} classes, got shape {values.shape}")
+        labels = along(labels, rows, np.int64, "labels")
+        given = along(weights, rows, np.float64, "weights")
+        kind = wide, is_long(arranged)
+        room = self._rooms.get(kind) or self._rooms.setdefault(kind, room_for(arranged, wide, values.shape[1]))
+        for start in range(0, rows, self.slab_rows):
+            stop = min(start + self.slab_rows, rows)
+            exceptional = _score(
+                arranged, labels, given, start, stop, self._ask, self._rules, self._tolerance, self._columns, room
+            )
+            some = slice(start, stop)
+            scores, status = self._views(stop - start)
+            scored = Scored(scores, labels[some], None if weights is None else weights[some], {}, status)
+            yield some, scored, exceptional
+
+    def _views(self, rows: int) -> tuple[Scores, Any]:
+        """Return the first rows of all columns; those of the last number of rows are kept."""
+        if rows != self._viewed[0]:
+            columns: list[Any] = [column[:rows] if column.size else None for column in self._columns]
+            self._viewed = rows, Scores(*columns[:-1]), columns[-1]
+        return self._viewed[1:]

@@ -1,0 +1,254 @@
+"""Which rows count, and what is exceptional about the others: one classification, on columns, for every path."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daskxent.numbers.scores import CLIPPED, INFINITE, NAN, SUM_TOLERANCE, UNNORMALISED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.question import Question
+    from daskxent.numbers.scores import Scores
+
+# What the audit looks for, with what it says about it.
+AUDIT = {
+    "label_out_of_range": "label outside [0, classes)",
+    "label_not_finite": "NaN or infinity among one-hot or soft labels",
+    "ignored": "label is ignore_class",
+    "masked": "weight is 0",
+    "nan": "NaN among the predictions",
+    "infinite": "+inf, or nothing but -inf, among the logits",
+    "clipped": "probability of the label raised to 1e-7",
+    "unnormalised": f"probabilities do not sum to 1 within {SUM_TOLERANCE:g}, or leave [0, 1]",
+    "weight_not_finite": "weight is NaN or infinite",
+    "weight_negative": "weight below 0",
+    "prediction_missing": "predictions not stored, read as the fill value",
+    "label_missing": "label not stored, read as the fill value",
+    "weight_missing": "weight not stored, read as the fill value",
+}
+# What stands for a weight that is not finite, and for the class of a row of dense labels if they are not: the first of
+# them that is not. A code, as NaN would make equal reports differ and is no JSON.
+NOT_FINITE = {-1: math.nan, -2: math.inf, -3: -math.inf}
+FIRST = 10  # how many places of each finding are kept
+
+# Bits of a status. A row that counts and has nothing exceptional about it has the status COUNTED.
+COUNTED, IGNORED, MASKED, INVALID, HAS_NAN, IS_INFINITE, IS_CLIPPED, NOT_ONE, BAD_WEIGHT, NEGATIVE = (
+    1 << bit for bit in range(10)
+)
+HIDDEN = IGNORED | MASKED  # whatever the predictions of such a row hold, it does not count
+KINDS = {
+    "ignored": IGNORED,
+    "masked": MASKED,
+    "nan": HAS_NAN,
+    "infinite": IS_INFINITE,
+    "clipped": IS_CLIPPED,
+    "unnormalised": NOT_ONE,
+    "weight_not_finite": BAD_WEIGHT,
+    "weight_negative": NEGATIVE,
+}
+
+
+class Rules(NamedTuple):
+    """What the classification must know of a question; whole numbers and booleans, so that it can be compiled."""
+
+    classes: int
+    has_ignore: bool
+    ignore: int
+    drop_invalid: bool
+    drop_broken: bool
+
+
+def rules_of(question: Question) -> Rules:
+    """Return the rules of a question."""
+    ignore = None if question.dense else question.ignore_class
+    return Rules(
+        question.classes,
+        ignore is not None,
+        ignore or 0,
+        question.on_invalid != "count",
+        question.on_invalid == "skip",
+    )
+
+
+def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
+    """Say of a row, or of columns of rows, whether it counts and what is exceptional about it.
+
+    This is the only place where that is decided: `accumulate` calls it with columns, compiled code with one row after
+    the other. With `flags` of 0 it says what label and weight alone decide.
+
+    Parameters
+    ----------
+    rules : Rules
+    flags : (n,) uint8, or one of them
+        As in `Scores`.
+    label : (n,) int64, or one of them
+    weight : (n,) float64, or one of them
+        1 where there are no weights.
+
+    Returns
+    -------
+    (n,) int64, or one of them
+        Bits of `COUNTED` to `NEGATIVE`.
+
+    Examples
+    --------
+    >>> rules = Rules(classes=3, has_ignore=True, ignore=-1, drop_invalid=True, drop_broken=False)
+    >>> [int(classify(rules, 0, label, 1.0)) for label in (2, -1, 3)] == [COUNTED, IGNORED, INVALID]
+    True
+    """
+    ignored = np.logical_and(rules.has_ignore, label == rules.ignore)
+    masked = np.logical_and(weight == 0.0, np.logical_not(ignored))
+    shown = np.logical_not(np.logical_or(ignored, masked))
+    invalid = np.logical_and(shown, np.logical_or(label < 0, label >= rules.classes))
+    nan = np.logical_and(shown, (flags & NAN) != 0)
+    infinite = np.logical_and(shown, (flags & INFINITE) != 0)
+    dropped = np.logical_or(
+        np.logical_and(rules.drop_invalid, invalid), np.logical_and(rules.drop_broken, np.logical_or(nan, infinite))
+    )
+    counts = np.logical_and(shown, np.logical_not(dropped))
+    clipped = np.logical_and(counts, np.logical_and((flags & CLIPPED) != 0, np.logical_not(invalid)))
+    return (
+        counts * COUNTED
+        + ignored * IGNORED
+        + masked * MASKED
+        + invalid * INVALID
+        + nan * HAS_NAN
+        + infinite * IS_INFINITE
+        + clipped * IS_CLIPPED
+        + np.logical_and(counts, (flags & UNNORMALISED) != 0) * NOT_ONE
+        + np.logical_not(np.isfinite(weight)) * BAD_WEIGHT
+        + (weight < 0.0) * NEGATIVE
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How many rows have something in common, and the first of them as (row, value) pairs in order of the row."""
+
+    count: int = 0
+    first: tuple[tuple[int, float], ...] = ()
+
+    def merge(self, other: Finding) -> Finding:
+        """Combine the findings of different rows."""
+        return Finding(self.count + other.count, tuple(sorted(self.first + other.first)[:FIRST]))
+
+
+class Scored(NamedTuple):
+    """Rows that are scored and classified, with what lies along them.
+
+    Attributes
+    ----------
+    scores : Scores
+        Of n rows, with `target` for probabilities.
+    labels : (n,) int64
+        For dense labels the class with the largest label, or a key of `NOT_FINITE`.
+    weights : (n,) float64 or None
+        None counts every row once.
+    along : mapping of str to (n,) array
+        Arrays along the rows by name, as they are stored: of labels if they do not fit int64, and of groups.
+    status : (n,) integers
+        See `classify`.
+    """
+
+    scores: Scores
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
+    along: Mapping[str, NDArray[Any]]
+    status: NDArray[Any]
+
+    @classmethod
+    def of(
+        cls,
+        question: Question,
+        scores: Scores,
+        labels: NDArray[np.int64],
+        weights: NDArray[np.float64] | None = None,
+        along: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> Scored:
+        """Classify scored rows."""
+        status = classify(rules_of(question), scores.flags, labels, 1.0 if weights is None else weights)
+        return cls(scores, labels, weights, along, status)
+
+
+def findings(question: Question, rows: Scored) -> dict[str, Finding]:
+    """Return the findings of rows, numbered from 0."""
+    exceptional = np.flatnonzero(rows.status != COUNTED)
+    if not exceptional.size:
+        return {}
+    status = rows.status[exceptional]
+    invalid = "label_not_finite" if question.dense else "label_out_of_range"
+    labels = rows.along.get("labels", rows.labels)
+    values: dict[str, Any] = {invalid: labels, "ignored": labels, "clipped": rows.scores.target}
+    values |= {"weight_not_finite": rows.weights, "weight_negative": rows.weights}
+    found = {}
+    for kind in AUDIT:
+        bit = INVALID if kind == invalid else KINDS.get(kind, 0)
+        at = exceptional[(status & bit) != 0]
+        if at.size:
+            value = values.get(kind)
+            shown = np.zeros(min(FIRST, at.size)) if value is None else value[at[:FIRST]]
+            if kind == "weight_not_finite":
+                shown = np.select([np.isnan(shown), shown > 0], [-1, -2], -3)
+            found[kind] = Finding(int(at.size), tuple(zip(at[:FIRST].tolist(), shown.tolist(), strict=True)))
+    return found
+
+
+def missing(kind: str, rows: NDArray[np.bool_]) -> dict[str, Finding]:
+    """Return the finding of rows that are not stored, (n,) bool; none if all are."""
+    at = tuple((row, 0.0) for row in np.flatnonzero(rows)[:FIRST].tolist())
+    return {kind: Finding(int(rows.sum()), at)} if at else {}
+
+
+def joined(a: Mapping[str, Finding], b: Mapping[str, Finding]) -> dict[str, Finding]:
+    """Merge the findings of different rows; they are listed in the order of `AUDIT`."""
+    return {
+        kind: a[kind].merge(b[kind]) if kind in a and kind in b else (a.get(kind) or b[kind])
+        for kind in AUDIT
+        if kind in a or kind in b
+    }
+
+
+def complain(question: Question, audit: Mapping[str, Finding], positions: tuple[int, ...] = ()) -> None:
+    """Raise the first finding that is an error.
+
+    Parameters
+    ----------
+    question : Question
+    audit : mapping of str to Finding
+    positions : tuple of int
+        Shape of the positions; where there are several axes the message names the position with the row.
+
+    Raises
+    ------
+    ValueError
+        A label out of range or not finite (unless `on_invalid` says otherwise), or a weight that is not finite or is
+        negative.
+    """
+    raised = ["weight_not_finite"]
+    if not question.allow_negative_weights:
+        raised.append("weight_negative")
+    if question.on_invalid == "raise":
+        raised += ["label_out_of_range", "label_not_finite"]
+    found = [(audit[kind].first[0], kind) for kind in raised if kind in audit]
+    if not found:
+        return
+    (row, value), kind = min(found, key=lambda finding: finding[0][0])
+    place = f"row {row}"
+    if len(positions) > 1:
+        place += f" (position {tuple(int(i) for i in np.unravel_index(row, positions))})"
+    if kind == "label_out_of_range":
+        raise ValueError(f"y_true: label {int(value)} at {place} is outside [0, {question.classes})")
+    if kind == "label_not_finite":
+        raise ValueError(f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite")
+    if kind == "weight_not_finite":
+        raise ValueError(f"sample_weight: {NOT_FINITE[int(value)]} at {place}; weights must be finite")
+    raise ValueError(f"sample_weight: {value} at {place} is negative; allow_negative_weights=True takes it")

@@ -1,0 +1,119 @@
+"""What is asked of every row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from daskxent.numbers import keys, statistics
+from daskxent.numbers.records import MOST_CLASSES
+from daskxent.numbers.scores import SUMMED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from daskxent.numbers.keys import By
+    from daskxent.numbers.statistics import Statistic
+
+ON_INVALID = ("raise", "skip", "count")
+ON_MISSING = (None, "raise", "fill")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every row.
+
+    Parameters
+    ----------
+    metrics : tuple of str
+        Names known to `statistics.metric`.
+    classes : int
+        Number of classes.
+    from_logits : bool
+        Predictions are logits; otherwise probabilities.
+    dense : bool
+        Labels are one-hot or soft, one number per class.
+    ignore_class : int or None
+        Rows with this label are left out.
+    label_smoothing : float
+        Share of each label spread evenly over the classes.
+    on_invalid : {"raise", "skip", "count"}
+        What to do with labels out of range or not finite and with rows of NaN or infinities; see `evaluate`.
+    allow_negative_weights : bool
+        Negative weights are an error otherwise.
+    on_missing : {"raise", "fill"} or None
+        What to do with chunks that are not stored; None raises for predictions and fills labels and weights.
+    by : tuple of By
+        Groupings by which sums are kept as well, each of another name.
+    columns : tuple of str
+        Columns of `Scores` that are wanted beside those that metrics and groupings need.
+    """
+
+    metrics: tuple[str, ...]
+    classes: int
+    from_logits: bool = False
+    dense: bool = False
+    ignore_class: int | None = None
+    label_smoothing: float = 0.0
+    on_invalid: str = "raise"
+    allow_negative_weights: bool = False
+    on_missing: str | None = None
+    by: tuple[By, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [by.name for by in self.by]
+        if len(set(names)) < len(names):  # their sums would be under the same keys
+            raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
+        if self.summed and self.classes > MOST_CLASSES:
+            raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
+
+    @cached_property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The statistics that the metrics need, each once."""
+        names = dict.fromkeys(statistics.metric(name).statistic for name in self.metrics)
+        return tuple(map(statistics.statistic, names))
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """The columns that statistics and groupings need, and `target`, which the audit shows of probabilities."""
+        needs = frozenset(self.columns)
+        needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in self.by))
+        return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether anything is made of the loss."""
+        return "loss" in self.needs
+
+    @property
+    def summed(self) -> bool:
+        """Whether anything is made of the sum over the classes."""
+        return bool(self.needs & SUMMED)
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether scoring needs all classes of a row in memory: with dense labels, and with smoothed ones."""
+        return self.dense or bool(self.label_smoothing and self.needs_loss)
+
+    @cached_property
+    def depth(self) -> int:
+        """How many of a row's largest values are needed."""
+        return max((each.depth for each in self.statistics), default=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the question as plain lists, numbers and strings."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        lists = {"metrics": list(self.metrics), "columns": list(self.columns)}
+        return found | lists | {"by": list(map(keys.to_json, self.by))}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Question:
+        """Read what `to_json` wrote."""
+        tuples = {name: tuple(data[name]) for name in ("metrics", "columns")}
+        return cls(**{**data, **tuples, "by": tuple(map(keys.from_json, data["by"]))})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the fields alone: what is made of them holds functions that do not pickle."""
+        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)

@@ -1,0 +1,256 @@
+"""What is known of rows that are finished, as columns: one array per quantity, one entry per row.
+
+Everything that is said about rows is made of these columns: statistics and their sums, groups, per-row output. `finish`
+makes them of the records of whole rows and is their definition; the compiled scan of `kernels` gives the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daskxent.numbers import elementary
+from daskxent.numbers.records import (
+    EPSILON,
+    HAS_NAN,
+    OUTSIDE_UNIT,
+    Records,
+    counted,
+    excesses,
+    probability,
+    total_probability,
+    widen,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Bits of `flags`.
+NAN = 1  # NaN among the predictions
+INFINITE = 2  # +inf, or nothing but -inf, among the predictions
+CLIPPED = 4  # the probability of the label is below EPSILON
+UNNORMALISED = 8  # probabilities that do not sum to 1, or leave [0, 1]
+
+SUM_TOLERANCE = 1e-3
+UNRANKED = np.iinfo(np.int32).max  # `above` of a row whose label has no rank
+# Columns that need the sum over the classes.
+SUMMED = frozenset({"loss", "total", "confidence"})
+
+
+_ABSENT: Any = None
+
+
+class Scores(NamedTuple):
+    """Columns of n finished rows; those that were not asked for are None.
+
+    Float columns are NaN in rows that hold NaN, `loss` and `target` also where the label is no class.
+
+    Attributes
+    ----------
+    flags : (n,) uint8
+        `NAN`, `INFINITE`, `CLIPPED`, `UNNORMALISED`.
+    loss : (n,) float64
+        Crossentropy in nats. For logits NaN too in rows with +inf or without any finite logit, and +inf where the
+        label's logit is -inf.
+    hit : (n,) bool
+        Whether the label is the lowest of the classes that hold the largest value.
+    above : (n,) int32
+        How many classes are larger than the label's, or the depth asked for if there are more; `UNRANKED` in rows with
+        NaN or whose label is no class.
+    prediction : (n,) int64
+        The lowest class that holds the largest value; -1 in rows with NaN.
+    peak, second : (n,) float64
+        The largest and the second largest value; equal on a tie.
+    target : (n,) float64
+        The value at the label.
+    total : (n,) float64
+        For logits the sum of exp(x - peak) over the classes, NaN in rows with +inf or without any finite logit; for
+        probabilities the sum of the clipped ones.
+    confidence : (n,) float64
+        Probability of the prediction: 1 / total for logits, the clipped peak / total for probabilities.
+    """
+
+    flags: NDArray[np.uint8]
+    loss: NDArray[np.float64] = _ABSENT
+    hit: NDArray[np.bool_] = _ABSENT
+    above: NDArray[np.int32] = _ABSENT
+    prediction: NDArray[np.int64] = _ABSENT
+    peak: NDArray[np.float64] = _ABSENT
+    second: NDArray[np.float64] = _ABSENT
+    target: NDArray[np.float64] = _ABSENT
+    total: NDArray[np.float64] = _ABSENT
+    confidence: NDArray[np.float64] = _ABSENT
+
+
+COLUMNS = frozenset(Scores._fields)
+
+
+def sum_tolerance(classes: int) -> float:
+    """Return how far the sum of clipped probabilities may be from 1: clipping alone adds up to EPSILON a class."""
+    return SUM_TOLERANCE + classes * EPSILON
+
+
+def finish(
+    records: Records,
+    labels: NDArray[np.int64],
+    classes: int,
+    needs: frozenset[str],
+    losses: NDArray[np.float64] | None = None,
+) -> Scores:
+    """Make columns of records over all classes.
+
+    Parameters
+    ----------
+    records : Records
+        Of n rows, scanned with these labels.
+    labels : (n,) int64
+        What is outside [0, classes) is no class.
+    classes : int
+    needs : frozenset of str
+        Names of the columns to make.
+    losses : (n,) float64, optional
+        In nats, of dense or smoothed labels, which need more than the records; see `dense_losses`.
+
+    Returns
+    -------
+    Scores
+
+    Examples
+    --------
+    >>> from daskxent.numbers.records import scan
+    >>> x, y = np.log([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1])
+    >>> scores = finish(scan(x, y), y, 2, frozenset({"loss", "hit", "confidence"}))
+    >>> scores.loss.round(6).tolist(), scores.hit.tolist(), scores.confidence.round(6).tolist()
+    ([1.386294, 0.693147], [False, False], [0.75, 0.5])
+    """
+    nan = (records.flags & HAS_NAN).astype(bool)
+    known = (labels >= 0) & (labels < classes) & ~nan
+    flags = _flags(records, nan, classes)
+    found: dict[str, Any] = {}
+    if needs & SUMMED:
+        total = _total(records, nan)
+        if losses is None and "loss" in needs:
+            losses = row_losses(records)
+        found = {"total": total, "confidence": _confidence(records, total), "loss": losses}
+        if losses is not None:
+            found["loss"] = np.where(known, losses, np.nan)
+    if "above" in needs:
+        above = (records.top > records.target[:, None]).sum(axis=1)
+        found["above"] = np.where(known, above, UNRANKED).astype(np.int32)
+    found |= {
+        "hit": known & (records.best == labels),
+        "prediction": np.where(nan, -1, records.best),
+        "peak": np.where(nan, np.nan, records.peak),
+        "second": np.where(nan, np.nan, records.second),
+        "target": np.where(known, records.target, np.nan),
+    }
+    return Scores(flags, **{name: column for name, column in found.items() if name in needs})
+
+
+def _flags(records: Records, nan: NDArray[np.bool_], classes: int) -> NDArray[np.uint8]:
+    flags = np.where(nan, NAN, np.where(np.isinf(records.peak), INFINITE, 0))
+    if not records.grid.step and len(records.mass):
+        far = np.abs(total_probability(records) - 1) > sum_tolerance(classes)
+        outside = (records.flags & OUTSIDE_UNIT).astype(bool)
+        flags |= np.where(~nan & (records.target < EPSILON), CLIPPED, 0)
+        flags |= np.where(~nan & (far | outside), UNNORMALISED, 0)
+    return flags.astype(np.uint8)
+
+
+def _total(records: Records, nan: NDArray[np.bool_]) -> NDArray[np.float64]:
+    if not records.grid.step:
+        return np.where(nan, np.nan, total_probability(records))
+    return np.where(nan | np.isinf(records.peak), np.nan, 1.0 + excesses(records))
+
+
+def _confidence(records: Records, total: NDArray[np.float64]) -> NDArray[np.float64]:
+    if not records.grid.step:
+        return probability(records.peak, records.grid)[0] / total
+    return 1.0 / total
+
+
+def row_losses(records: Records) -> NDArray[np.float64]:
+    """Return the crossentropy of finished rows with their integer labels, in nats.
+
+    Logits: log(sum_j exp(x_j)) - x_y, computed as log1p((sum_j exp(x_j) - exp(peak)) / exp(peak)) + (peak - x_y),
+    so that the small loss of a sure and right prediction keeps its digits. Probabilities: log(sum_j q_j / q_y)
+    with q clipped to [1e-7, 1 - 1e-7], which is what tf.keras computes.
+
+    Parameters
+    ----------
+    records : Records
+        All classes merged, sums included.
+
+    Returns
+    -------
+    (n,) float64
+        NaN for a row with NaN; for logits also with +inf or without any finite one. +inf for a logit of -inf at the
+        label.
+
+    Examples
+    --------
+    >>> from daskxent.numbers.records import scan
+    >>> row_losses(scan(np.log([[0.25, 0.75]]), np.array([0]))).round(12).tolist()
+    [1.38629436112]
+    """
+    broken = (records.flags & HAS_NAN).astype(bool)
+    if not records.grid.step:
+        target, own = probability(records.target, records.grid)
+        rest = counted(records.mass - own, records.grid) * 2.0**-records.grid.unit
+        return np.where(broken, np.nan, elementary.log1p(rest / target))
+    broken |= np.isinf(records.peak)
+    gap = np.where(broken, 0.0, records.peak) - records.target
+    return np.where(broken | np.isnan(records.target), np.nan, elementary.log1p(excesses(records)) + gap)
+
+
+def dense_losses(
+    values: NDArray[Any], labels: NDArray[Any], records: Records, *, smoothing: float = 0.0
+) -> NDArray[np.float64]:
+    """Return the crossentropy of rows with one-hot or soft labels, in nats.
+
+    The labels y become ``y * (1 - smoothing) + smoothing / C``. Logits: sum_j y_j (log(sum_i exp(x_i)) - x_j), where
+    a class with y_j = 0 adds nothing even if its logit is -inf. Probabilities: -sum_j y_j log(q_j), where q is
+    p / sum(p) clipped to [1e-7, 1 - 1e-7]. That is Keras on every backend.
+
+    Parameters
+    ----------
+    values, labels : (n, C) arrays
+        Whole rows: this needs all classes at once.
+    records : Records
+        The records of `values`.
+    smoothing : float
+
+    Returns
+    -------
+    (n,) float64
+
+    Examples
+    --------
+    >>> from daskxent.numbers.records import scan
+    >>> x = np.log([[0.25, 0.75]])
+    >>> records = scan(x, np.array([0]))
+    >>> bool(dense_losses(x, np.eye(2)[:1], records)[0] == row_losses(records)[0])
+    True
+    """
+    x = widen(values).astype(np.float64)
+    y = np.asarray(labels).astype(np.float64)
+    if smoothing:
+        y = y * (1.0 - smoothing) + smoothing / x.shape[1]
+    broken = (records.flags & HAS_NAN).astype(bool) | np.isinf(records.peak)
+    if not records.grid.step:
+        total = _from_left(np.where(broken[:, None], 1.0, x))
+        broken |= total == 0
+        q = np.where(broken[:, None], 1.0, x) / np.where(broken, 1.0, total)[:, None]
+        each = -elementary.log(np.minimum(np.maximum(q, EPSILON), 1 - EPSILON))
+    else:
+        above = np.where(broken[:, None], 0.0, np.where(broken, 0.0, records.peak)[:, None] - x)
+        each = elementary.log1p(excesses(records))[:, None] + above
+    loss = _from_left(np.where(y == 0, 0.0, y * np.where(y == 0, 0.0, each)))
+    return np.where(broken, np.nan, loss)
+
+
+def _from_left(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum along the classes; cumsum adds from left to right in any block, so a row's sum never depends on its chunk."""
+    total: NDArray[np.float64] = np.cumsum(terms, axis=1)[:, -1]
+    return total

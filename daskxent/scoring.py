@@ -1,0 +1,217 @@
+"""Score the rows of a block of predictions that is in memory, in the way that its kind allows, and add them up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.numbers import audit, records
+from daskxent.numbers.audit import NOT_FINITE, Scored, findings
+from daskxent.numbers.keys import TOTAL
+from daskxent.numbers.scores import dense_losses, finish
+from daskxent.numbers.state import State, accumulate, sums_by_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from daskxent.boxes import Aligned
+    from daskxent.kernels import Scorer, Totals
+    from daskxent.numbers.question import Question
+    from daskxent.numbers.records import Records
+    from daskxent.numbers.scores import Scores
+
+# Rows with dense or smoothed labels are widened this many bytes at a time.
+DENSE_BYTES = 4 << 20
+# Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
+FEW = 1 << 14
+MISSING = {"label_missing": "labels", "weight_missing": "weights"}  # kinds of the audit, and what they are about
+
+
+@dataclass(frozen=True)
+class Block:
+    """All classes of a box of positions, with what lies along its rows.
+
+    Attributes
+    ----------
+    question : Question
+    aligned : Aligned
+        The box, and the columns along it.
+    positions : tuple of int
+        Shape of all positions, in which the rows are numbered.
+    values : (before, classes, after) array, or None
+        Predictions; rows are numbered over before and after in C order.
+    records : Records or None
+        What was scanned instead, where the classes came in several blocks.
+    dense : (n, classes) array, or None
+        One-hot or soft labels.
+    missing : mapping of str to (n,) bool
+        By kinds of the audit: rows of which something is not stored and was read as the fill value.
+    """
+
+    question: Question
+    aligned: Aligned
+    positions: tuple[int, ...]
+    values: NDArray[Any] | None = None
+    records: Records | None = None
+    dense: NDArray[Any] | None = None
+    missing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def place(self, row: int) -> int:
+        """Return the number that a row of the block has among all rows."""
+        at = np.unravel_index(row, self.aligned.shape)
+        whole = [int(i) + s.start for i, s in zip(at, self.aligned.box, strict=True)]
+        return int(np.ravel_multi_index(whole, self.positions))
+
+    def covered(self) -> tuple[tuple[int, int], ...]:
+        """Return the rows of the block as ranges."""
+        shape = self.aligned.shape
+        if 0 in shape:
+            return ()
+        whole = len(shape)  # axes from here on are covered in full
+        while whole > 1 and shape[whole - 1] == self.positions[whole - 1]:
+            whole -= 1
+        run = math.prod(shape[whole - 1 :])
+        starts = (self.place(row) for row in range(0, math.prod(shape), run))
+        return tuple((start, start + run) for start in starts)
+
+    def state(self, scorer: Scorer | None = None, totals: Totals | None = None) -> State:
+        """Add up the rows, numbered among all rows; the coverage is left empty.
+
+        With `totals` the sums over everything are added to those, and are not part of the state.
+        """
+        state = State.zero()
+        for some, rows, exceptional in self.scored(scorer):
+            found = self._added(rows, exceptional, totals)
+            if found.sums or found.audit:
+                state = state.merge(found.placed(partial(add, some.start), ()))
+        for kind, where in self.missing.items():
+            state = state.found(audit.missing(kind, where))
+        return state.placed(self.place, ()) if state.audit else state
+
+    def evaluated(self) -> State:
+        """Add up the rows of a block that is a part of its own."""
+        scorer, totals = compiled_for(self.question, math.prod(self.aligned.shape))
+        state = self.state(scorer, totals)
+        return state if totals is None else state.merge(State({TOTAL: totals.sums()}))
+
+    def _added(self, rows: Scored, exceptional: int, totals: Totals | None) -> State:
+        if totals is None:
+            return accumulate(self.question, rows)
+        from daskxent.kernels import sums_by_group
+
+        totals.add(rows, exceptional)
+        by_key = sums_by_key(self.question, rows, sums_by_group) if self.question.by else {}
+        return State(by_key, findings(self.question, rows) if exceptional else {})
+
+    def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored, int]]:
+        """Yield which rows these are, what is known of them until the next are asked for, how many are exceptional."""
+        labels, weights = self.aligned.labels, self.aligned.weights
+        if scorer is not None and self.values is not None and labels is not None and not self.question.whole_rows:
+            for some, rows, exceptional in scorer.slabs(self.values, labels, weights):
+                yield some, rows._replace(along=self._along(some)), exceptional
+            return
+        scores, labels = self._scores()
+        everything = slice(0, len(labels))
+        rows = Scored.of(self.question, scores, labels, weights, self._along(everything))
+        yield everything, rows, int(np.count_nonzero(rows.status != audit.COUNTED))
+
+    def _along(self, some: slice) -> dict[str, NDArray[Any]]:
+        """Return the arrays that groupings may read, and labels that do not fit int64, of some rows."""
+        columns = self.aligned.columns
+        wanted = {by.name for by in self.question.by} & columns.keys() - {"labels"}
+        found = {name: columns[name].values[some] for name in wanted}
+        if "labels" in columns and (beyond := columns["labels"].beyond) is not None:
+            found["labels"] = beyond[some]
+        return found
+
+    def _scores(self) -> tuple[Scores, NDArray[np.int64]]:
+        """Score all rows by way of their records; return the labels as classes too."""
+        question, labels, losses = self.question, self.aligned.labels, None
+        if self.dense is not None:
+            labels = largest(self.dense)
+        assert labels is not None
+        found = self.records or scan(question, self.values, labels, 0)
+        if question.whole_rows and question.needs_loss:
+            losses = _dense_losses(question, self.values, labels if self.dense is None else self.dense, found)
+        return finish(found, labels, question.classes, question.needs, losses), labels
+
+
+def compiled_for(question: Question, rows: int) -> tuple[Scorer | None, Totals | None]:
+    """Return what scores and sums so many rows in compiled code, if that is worth it."""
+    if rows * question.classes < FEW:
+        return None, None
+    from daskxent.kernels import Scorer, Totals
+
+    return Scorer(question), Totals(question)
+
+
+def scan(question: Question, values: Any, labels: NDArray[np.int64], first: int) -> Records:
+    """Scan a (before, classes, after) block of predictions with what the question needs."""
+    wants: Any = {"probabilities": not question.from_logits, "mass": question.summed, "top": question.depth}
+    if values.size < FEW:
+        whole = np.moveaxis(values, 1, -1).reshape(len(labels), values.shape[1])
+        return records.scan(whole, labels, first, **wants)
+    from daskxent import kernels
+
+    return kernels.scan(values, labels, first, **wants)
+
+
+def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the class with the largest label of each row of dense labels, or a key of `NOT_FINITE`."""
+    found: NDArray[np.int64] = labels.argmax(axis=1).astype(np.int64)
+    if labels.dtype.kind in "biu":
+        return found
+    finite = np.isfinite(labels)
+    bad = np.flatnonzero(~finite.all(axis=1))
+    first = labels[bad, finite[bad].argmin(axis=1)].astype(np.float64)
+    for code, value in NOT_FINITE.items():
+        found[bad[np.isnan(first) if math.isnan(value) else first == value]] = code
+    return found
+
+
+def _dense_losses(question: Question, values: Any, labels: NDArray[Any], found: Records) -> NDArray[np.float64]:
+    """Return the crossentropy of (before, classes, after) predictions with (n, classes) labels, or (n,) classes.
+
+    Rows are widened, and classes written out as one-hot labels, for a few rows at a time.
+    """
+    _, classes, after = values.shape
+    losses, some = np.empty(len(labels)), max(1, DENSE_BYTES // (8 * classes))
+    for at in range(0, len(labels), some):
+        few = slice(at, min(at + some, len(labels)))
+        number = np.arange(few.start, few.stop)
+        with np.errstate(over="ignore", invalid="ignore"):  # of labels that are not finite, or nearly
+            losses[few] = dense_losses(
+                values[number // after, :, number % after],
+                labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
+                found.some(few),
+                smoothing=question.label_smoothing,
+            )
+    return losses
+
+
+def _one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Write classes out as dense labels; there is nothing in the rows of those that are out of range."""
+    dense = np.zeros((len(labels), classes))
+    inside = np.flatnonzero((labels >= 0) & (labels < classes))
+    dense[inside, labels[inside]] = 1
+    return dense
+
+
+def as_rows(values: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return an array as (before, classes, after), where rows are numbered over before and after in C order."""
+    shape = values.shape
+    if not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    return values.reshape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+
+
+def as_dense(labels: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return dense labels as (n, classes)."""
+    return np.moveaxis(as_rows(labels, axis), 1, -1).reshape(-1, labels.shape[axis])

@@ -1,0 +1,110 @@
+"""Columns: one value for each row of a box, in the form in which it is used, however it is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+class Column(NamedTuple):
+    """What one array along the rows holds for the rows of a box.
+
+    Attributes
+    ----------
+    values : (n,) array
+        Labels are int64, weights float64. Further arrays keep their type, in native byte order; strings are of a
+        fixed width (``U``) or of NumPy's ``StringDType``.
+    missing : (n,) bool or None
+        Rows of which the value is not stored and was read as the fill value; None if all that was read at once is.
+    beyond : (n,) uint64 or None
+        Labels as they are stored, if some of them do not fit int64.
+    """
+
+    values: NDArray[Any]
+    missing: NDArray[np.bool_] | None = None
+    beyond: NDArray[np.uint64] | None = None
+
+    def map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Column:
+        """Return a column made of each of the arrays."""
+        values, missing, beyond = self
+        if missing is None and beyond is None:
+            return Column(change(values))
+        return Column(
+            change(values), None if missing is None else change(missing), None if beyond is None else change(beyond)
+        )
+
+
+class Kind(NamedTuple):
+    """What a column may be made of, in words and as a test of its dtype, and how it is made."""
+
+    expected: str
+    fits: Callable[[np.dtype[Any]], bool]
+    values: Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether predictions may have this dtype: float16, bfloat16, float32 or float64."""
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
+
+
+def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return integer labels as int64; what does not fit stays out of range. Compiled code needs them contiguous."""
+    labels = native(labels)
+    if labels.dtype == np.uint64:
+        labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
+    return np.ascontiguousarray(labels, np.int64)
+
+
+def beyond_int64(labels: NDArray[Any]) -> NDArray[np.uint64] | None:
+    """Return labels that `as_labels` cannot hold; None if it holds them all."""
+    long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
+    return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
+
+
+def as_keys(values: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers in native byte order, and strings as strings, whatever holds them.
+
+    Raises
+    ------
+    ValueError
+        Among objects is one that is no string; bytes are not UTF-8.
+    """
+    if values.dtype.kind == "S":
+        return np.strings.decode(values, "utf-8")
+    if values.dtype.kind == "O" or hasattr(values.dtype, "na_object"):
+        for value in values.astype(object).flat:
+            if not isinstance(value, str):
+                raise ValueError(f"expected strings, got {value!r} among them")
+        return values.astype(np.dtypes.StringDType())
+    return values if values.dtype.kind == "T" else native(values)
+
+
+def native(values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the byte order of this machine."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _is_key(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuSUTO"
+
+
+KINDS = {
+    "labels": Kind("integer labels", lambda dtype: dtype.kind in "biu", as_labels),
+    "weights": Kind(
+        "real numbers", lambda dtype: dtype.kind in "biuf" or is_float(dtype), lambda values: values.astype(np.float64)
+    ),
+    "keys": Kind("integers, bool or strings", _is_key, as_keys),
+    "numbers or keys": Kind("numbers or strings", lambda dtype: _is_key(dtype) or is_float(dtype), as_keys),
+}
+
+
+def check(dtype: np.dtype[Any], kind: str, title: str, what: str = "") -> None:
+    """Refuse a dtype that a kind of column is not made of; the TypeError calls the array by its title."""
+    if not KINDS[kind].fits(dtype):
+        raise TypeError(f"{title}: expected {KINDS[kind].expected}, got {what}dtype {dtype}")

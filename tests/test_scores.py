@@ -1,0 +1,148 @@
+"""The compiled scan fills the columns of whole rows with the bits of their definition, and sums them likewise."""
+
+import gc
+import itertools
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+from test_kernels import DTYPES, predictions
+
+from daskxent import kernels
+from daskxent.kernels.blocks import LONG, plain
+from daskxent.numbers import records
+from daskxent.numbers.audit import HIDDEN, Scored
+from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.question import Question
+from daskxent.numbers.scores import Scores, finish
+from daskxent.numbers.state import accumulate
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
+
+SHAPES = [(1000, 10, 1), (300, 3, 1), (150, 16, 1), (260, 37, 1), (140, 200, 1), (130, 1000, 1)]
+SHAPES += [(3, 21, 70), (1, 300, 140)]
+EVERYTHING = Scores._fields
+METRICS = {
+    "loss": ("crossentropy", "accuracy"),
+    "hits": ("accuracy",),
+    "top": ("crossentropy", "top_5_accuracy", "top_2_accuracy"),
+}
+
+
+def defined(question: Question, values: Any, labels: Any, weights: Any) -> Scored:
+    """Score rows by the definition."""
+    flat = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+    unit = not question.from_logits
+    found = records.scan(flat, labels, probabilities=unit, mass=question.summed, top=question.depth)
+    return Scored.of(question, finish(found, labels, question.classes, question.needs), labels, weights)
+
+
+def assert_columns(got: Scored, wanted: Scored, some: slice) -> None:
+    shown = (got.status & HIDDEN) == 0
+    np.testing.assert_array_equal(got.status, wanted.status[some])
+    for name in Scores._fields:
+        column, expected = getattr(got.scores, name), getattr(wanted.scores, name)
+        assert (column is None) == (expected is None), name
+        if expected is not None:
+            assert column.dtype == expected.dtype, name
+            np.testing.assert_array_equal(column[shown], expected[some][shown], err_msg=name)
+
+
+def assert_scored(question: Question, values: Any, labels: Any, weights: Any, slab_rows: int = 200) -> int:
+    """Compare columns, statuses and sums with the definition; return how many rows are exceptional."""
+    wanted, scorer, totals = defined(question, values, labels, weights), kernels.Scorer(question, slab_rows), None
+    totals, exceptional = kernels.Totals(question), 0
+    for some, got, count in scorer.slabs(values, labels, weights):
+        assert_columns(got, wanted, some)
+        totals.add(got, count)
+        exceptional += count
+    assert totals.sums() == accumulate(question, wanted).total
+    assert exceptional == np.count_nonzero(wanted.status != 1)
+    return exceptional
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_compiled_columns_and_sums_have_the_bits_of_their_definition(dtype: Any, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(3)
+    values = predictions(rng, shape, dtype, shape[0] // 4)
+    labels = rng.integers(-1, shape[1] + 1, shape[0] * shape[2])
+    weights = rng.choice([0.0, 1.0, 0.3, np.inf, -1.0], labels.size, p=[0.2, 0.4, 0.3, 0.05, 0.05])
+    for logits, given in itertools.product((True, False), (None, weights)):
+        question = Question(
+            METRICS["top"], shape[1], from_logits=logits, ignore_class=1, on_invalid="count", columns=EVERYTHING
+        )
+        assert assert_scored(question, values, labels, given)
+    for name, rule in itertools.product(METRICS, ("raise", "skip")):
+        assert_scored(Question(METRICS[name], shape[1], from_logits=True, on_invalid=rule), values, labels, None)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("logits", [True, False])
+def test_usual_rows_are_not_exceptional(logits: bool, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(4)
+    values = (rng.normal(size=shape) * 30).astype(np.float32)
+    if not logits:
+        values = np.exp(values - values.max(axis=1, keepdims=True)) + np.float32(1e-4)
+        values /= values.sum(axis=1, keepdims=True)
+    best = np.moveaxis(values, 1, -1).reshape(-1, shape[1]).argmax(axis=1)
+    labels = np.where(rng.random(best.size) < 0.5, best, 0)
+    for name in METRICS:
+        assert assert_scored(Question(METRICS[name], shape[1], from_logits=logits), values, labels, None) == 0
+
+
+@pytest.mark.parametrize("weight", [np.inf, -np.inf, np.nan])
+def test_a_loss_of_0_adds_nothing_whatever_the_weight(weight: float) -> None:
+    values, labels, weights = np.array([[[9.0], [-np.inf]]] * 3), np.zeros(3, np.int64), np.array([1.0, weight, 2.0])
+    question = Question(METRICS["loss"], 2, from_logits=True)
+    assert_scored(question, values, labels, weights)
+    wanted = accumulate(question, defined(question, values, labels, weights))
+    assert wanted.total.totals["crossentropy"] == ExactSum()
+
+
+@pytest.mark.parametrize("classes", [LONG - 1, LONG])
+def test_rows_of_any_layout(classes: int) -> None:
+    rng = np.random.default_rng(5)
+    values = predictions(rng, (300, 2 * classes, 1), np.float32, 9)
+    question = Question(METRICS["loss"], classes, from_logits=True)
+    for view in (values[:, ::2], values[:, classes:], np.asfortranarray(values[:, :classes]), values[::-1, classes:]):
+        assert_scored(question, view, rng.integers(0, classes, 300), None)
+
+
+@pytest.mark.parametrize("slab_rows", [1, 128, 1000])
+def test_columns_do_not_depend_on_the_slabs(slab_rows: int) -> None:
+    rng = np.random.default_rng(6)
+    values = predictions(rng, (700, 12, 1), np.float32, 30)
+    question = Question(METRICS["top"], 12, from_logits=True, columns=EVERYTHING)
+    assert_scored(question, values, rng.integers(0, 12, 700), rng.random(700), slab_rows)
+
+
+@pytest.mark.parametrize("name", ["labels", "weights"])
+def test_shapes_that_do_not_fit_never_reach_compiled_code(name: str) -> None:
+    values, along = np.zeros((4, 3, 2), np.float32), {"labels": np.zeros(8, np.int64), "weights": np.ones(8)}
+    scorer = kernels.Scorer(Question(METRICS["loss"], 3, from_logits=True))
+    assert len(list(scorer.slabs(values, **along))) == 1
+    for wrong in (np.zeros(7, along[name].dtype), np.zeros((8, 1), along[name].dtype)):
+        with pytest.raises(ValueError, match=rf"{name}: expected shape \(8,\) for as many rows"):
+            list(scorer.slabs(values, **{**along, name: wrong}))
+    with pytest.raises(ValueError, match=r"labels: expected shape \(8,\)"):
+        kernels.scan(values, np.zeros(9, np.int64))
+    with pytest.raises(ValueError, match=r"expected 3 classes, got shape \(4, 2, 2\)"):
+        list(scorer.slabs(values[:, :2], **along))
+
+
+def test_memory_that_is_handed_to_the_kernels_is_held() -> None:
+    class Owner(np.ndarray):
+        """An array that can be watched."""
+
+    array = np.arange(8.0).view(Owner)
+    array.flags.writeable = False
+    watched, view = weakref.ref(array), plain(array)
+    del array
+    gc.collect()
+    assert watched() is not None
+    assert view.flags.writeable
+    del view
+    gc.collect()
+    assert watched() is None

@@ -1,0 +1,188 @@
+"""A statistic is a row of a table, and a grouping an object: both right, to the same bits, on every way there is."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+
+import daskxent as dx
+from daskxent import engine, scoring
+from daskxent.numbers import statistics
+from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.keys import TOTAL, Bins, Group
+from daskxent.numbers.question import Question
+from daskxent.numbers.state import State, Sums
+from daskxent.numbers.statistics import Statistic
+
+CLASSES = 41
+MARGIN = Statistic("margin", frozenset({"peak", "second"}), lambda scores, labels: scores.peak - scores.second, "nats")
+EDGES = (0.0, 0.1, 0.3, 0.5, 1.0)
+
+
+def add_margin() -> None:
+    """Put the statistic into the table of this process."""
+    statistics.STATISTICS["margin"] = MARGIN
+
+
+@pytest.fixture
+def margin(monkeypatch):
+    monkeypatch.setitem(statistics.STATISTICS, "margin", MARGIN)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.run(add_margin)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(11)
+    x = rng.normal(0, 2, (700, CLASSES)).astype(np.float32)
+    x[::50] = np.round(x[::50])  # ties
+    return rng.integers(0, CLASSES, 700), x, rng.integers(0, 9, 700) / 8, rng.choice(["de", "en", "fr"], 700)
+
+
+def stored(values, chunks):
+    array = zarr.create_array({}, shape=values.shape, dtype=values.dtype, chunks=chunks)
+    array[...] = values
+    return array
+
+
+WAYS = {
+    "NumPy": lambda x: x,
+    "map": lambda x: x,
+    "zarr": lambda x: stored(x, (90, CLASSES)),
+    "zarr split by classes": lambda x: stored(x, (90, 7)),
+    "blocks of classes": lambda x: [x[:, :1], x[:, 1:20], x[:, 20:]],
+    "dask": lambda x: da.from_array(x, chunks=(130, CLASSES)),
+    "dask split by classes": lambda x: da.from_array(x, chunks=(130, 13)),
+}
+
+
+def asked(way: str, data: Any, **options: Any) -> tuple[Any, Question]:
+    """Open and align the data held in some way, with the languages of the rows along them."""
+    y, x, w, languages = data
+    if way == "map":  # the class axis in the middle, rows over two axes
+        y, w, languages = (each.reshape(10, 70) for each in (y, w, languages))
+        x, options = np.moveaxis(x.reshape(10, 70, CLASSES), 2, 1), {**options, "axis": 1}
+    given = {"sample_weight": w, "from_logits": True, "along": {"language": languages}, **options}
+    inputs, question, _ = engine._prepare(y, WAYS[way](x), **given)
+    return inputs, question
+
+
+def answered(inputs: Any, question: Question, **where: Any) -> State:
+    *_, report = engine.run(inputs, question, **where)
+    return report.state
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["compiled", "NumPy"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_statistic_of_one_row_in_the_table_is_right(margin, data, monkeypatch, way, few):
+    monkeypatch.setattr(scoring, "FEW", few)
+    _, x, w, _ = data
+    top = np.sort(x.astype(float), axis=1)
+    each = [Fraction(a - b) for a, b in zip(top[:, -1], top[:, -2], strict=True)]
+    total = sum(Fraction(weight) * value for weight, value in zip(w, each, strict=True))
+    state = answered(*asked(way, data, metrics=["margin", "crossentropy"]))
+    assert state.total.totals["margin"] == ExactSum.of([]) + ExactSum(int(total * 2**1074))
+    assert state.total == answered(*asked("NumPy", data, metrics=["margin", "crossentropy"])).total
+
+
+@pytest.mark.slow
+def test_a_statistic_of_one_row_in_the_table_is_right_on_a_cluster(margin, data, client):
+    wanted = answered(*asked("NumPy", data, metrics=["margin"]), threads=1)
+    for way in ("zarr split by classes", "dask", "dask split by classes"):
+        assert answered(*asked(way, data, metrics=["margin"]), client=client) == wanted, way
+
+
+def test_a_metric_is_reported_by_the_name_of_its_statistic(margin, data):
+    report = dx.evaluate(data[0], data[1], metrics=["margin"], from_logits=True)
+    top = np.sort(data[1].astype(float), axis=1)
+    assert report["margin"] == pytest.approx((top[:, -1] - top[:, -2]).mean(), rel=1e-14)  # a sum of 700 rounds
+    assert "margin" in repr(report)
+    assert "nats" in repr(report)
+
+
+@pytest.mark.parametrize("name", ["margn", "top_0_accuracy", "", None, 3])
+def test_an_unknown_statistic_is_an_error_everywhere(data, name):
+    y, x = data[:2]
+    for call in (dx.evaluate, dx.plan, dx.stream):
+        with pytest.raises((TypeError, ValueError), match=r"metrics: .* (is unknown|expected)"):
+            call(y, x, metrics=[name])
+    if isinstance(name, str):
+        with pytest.raises(ValueError, match="is unknown; known are 'crossentropy', 'accuracy'"):
+            Question((name,), 3)
+
+
+def summed(data: Any, chosen: Any, question: Question) -> Sums:
+    """Return the sums over some rows, from an evaluation of them alone."""
+    y, x, w = (each[chosen] for each in data[:3])
+    return dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=question.metrics, threads=1).state.total
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["compiled", "NumPy"])
+@pytest.mark.parametrize("way", WAYS)
+def test_sums_by_key_are_those_of_the_rows_alone(data, monkeypatch, way, few):
+    monkeypatch.setattr(scoring, "FEW", few)
+    inputs, question = asked(way, data, metrics=["crossentropy", "accuracy", "top_2_accuracy"])
+    question = replace(question, by=(Group("language"), Bins("confidence", EDGES), Group("labels")))
+    state = answered(inputs, question)
+    x = data[1].astype(np.longdouble)
+    confidence = (np.exp(x.max(axis=1)) / np.exp(x).sum(axis=1)).astype(float)
+    keys = {"language": data[3], "labels": data[0], "confidence": np.digitize(confidence, EDGES) - 1}
+    wanted = {TOTAL: summed(data, slice(None), question)}
+    for name, values in keys.items():
+        used = sorted(set(values[data[2] > 0].tolist()))
+        wanted |= {(name, value): summed(data, values == value, question) for value in used}
+    assert state.sums == wanted
+    for name in keys:  # and the groups add up to the total
+        groups = [sums for key, sums in state.sums.items() if key[:1] == (name,)]
+        assert sum(groups[1:], groups[0]) == state.total
+
+
+@pytest.mark.slow
+def test_sums_by_key_are_the_same_on_a_cluster_in_json_and_in_a_journal(data, client, tmp_path):
+    by = (Group("language"), Bins("confidence", EDGES))
+    inputs, question = asked("NumPy", data)
+    wanted = answered(inputs, replace(question, by=by))
+    for way in ("zarr", "zarr split by classes", "dask"):
+        inputs, question = asked(way, data)
+        assert answered(inputs, replace(question, by=by), client=client) == wanted, way
+    assert State.from_json(json.loads(json.dumps(wanted.to_json()))) == wanted
+    inputs, question = asked("zarr", data)
+    question = replace(question, by=by)
+    for _ in range(2):  # the second run finds everything in the journal
+        assert answered(inputs, question, journal=tmp_path / "journal") == wanted
+    with pytest.raises(dx.JournalError, match=r"question\.by"):
+        answered(inputs, replace(question, by=by[:1]), journal=tmp_path / "journal")
+    assert Question.from_json(json.loads(json.dumps(question.to_json()))) == question
+
+
+def test_rows_that_do_not_count_have_no_key():
+    inputs, question, _ = engine._prepare(
+        [0, 1, 5], [[0.5, 0.5]] * 3, sample_weight=[0, 1, 1], on_invalid="skip", along={"group": [7, 8, 9]}
+    )
+    state = answered(inputs, replace(question, by=(Group("group"),)))
+    assert set(state.sums) == {TOTAL, ("group", 8)}
+
+
+def test_bins_of_what_is_no_column_are_refused():
+    with pytest.raises(ValueError, match="by: 'certainty' is no column; there are above, confidence"):
+        Question(("accuracy",), 3, by=(Bins("certainty", (0.5,)),))
+
+
+@pytest.mark.parametrize("other", [Bins("peak", (1.0,)), Group("peak")])
+def test_groupings_of_the_same_name_are_refused(other):
+    with pytest.raises(ValueError, match="by: expected groupings of different names, got peak, peak"):
+        Question(("accuracy",), 3, by=(Bins("peak", (0.5,)), other))
