@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Where the package changes its way: lanes, tiles, pieces, vectors, rows kept, NumPy or compiled.
+LIMITS = (16, 32, 56, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 12288, 16384)
 INTEGERS = ("i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")
 
 
@@ -37,9 +39,16 @@ class Draw:
     def integers(self, low: int, high: int, *shape: int) -> NDArray[np.int64]:
         return self.rng.integers(low, high, shape)
 
+    def places(self, n: int, *shape: int) -> NDArray[np.int64]:
+        """Return places below n, half of them at either end or on either side of a limit."""
+        near = np.array([0, n - 1, *(at for limit in LIMITS for at in (limit - 1, limit) if at < n)])
+        return np.where(
+            self.integers(0, 2, *shape) == 0, self.integers(0, n, *shape), near[self.integers(0, len(near), *shape)]
+        )
+
     def rows(self, n: int, most: int = 5) -> NDArray[np.int64]:
         """Return a few rows of n, one at least."""
-        return self.integers(0, n, 1 + self.below(min(n, most)))
+        return self.places(n, 1 + self.below(min(n, most)))
 
     def cuts(self, length: int, most: int = 4) -> tuple[int, ...]:
         """Cut a length into unequal pieces, none of them empty."""
@@ -87,7 +96,16 @@ def zeros(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
 
 def peaked(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
     values = bell(draw, rows, classes)
-    values[np.arange(rows), draw.integers(0, classes, rows)] += draw.among([10, 100, 1000])
+    values[np.arange(rows), draw.places(classes, rows)] += draw.among([10, 100, 1000])
+    return values
+
+
+def tied(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
+    """Return rows whose largest number stands in two or three places, often beside one another."""
+    values, each = bell(draw, rows, classes), np.arange(rows)
+    peak, at = values.max(axis=1), draw.places(classes, rows)
+    for by in (0, 1, draw.among([0, 2, classes // 2])):
+        values[each, (at + by) % classes] = peak
     return values
 
 
@@ -106,7 +124,7 @@ def unnormalised(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
 
 def certain(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
     values = np.zeros((rows, classes))
-    values[np.arange(rows), draw.integers(0, classes, rows)] = 1
+    values[np.arange(rows), draw.places(classes, rows)] = 1
     return values
 
 
@@ -116,7 +134,7 @@ def near_one(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
 
 
 LOGITS: dict[Callable[..., Any], int] = {
-    bell: 10, ties: 4, equal: 1, huge: 2, minute: 2, shifted: 2, spread: 2, zeros: 1, peaked: 2, holes: 2,
+    bell: 10, ties: 4, equal: 1, huge: 2, minute: 2, shifted: 2, spread: 2, zeros: 1, peaked: 2, holes: 2, tied: 3,
 }  # fmt: skip
 PROBABILITIES: dict[Callable[..., Any], int] = {
     normalised: 12, unnormalised: 3, certain: 2, near_one: 3, zeros: 1, bell: 1, ties: 1,
@@ -134,7 +152,7 @@ def with_exceptions(draw: Draw, values: NDArray[np.float64]) -> None:
         if draw.chance(50):
             values[some] = filling
         else:
-            values[some, draw.integers(0, classes, len(some))] = filling
+            values[some, draw.places(classes, len(some))] = filling
 
 
 def rounded(values: NDArray[np.float64], dtype: str) -> NDArray[Any]:
@@ -168,11 +186,14 @@ def predictions(draw: Draw, rows: int, classes: int, dtype: str, from_logits: bo
 
 
 def labels(draw: Draw, values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return a class of each row, half of them the largest."""
+    """Return a class of each row: the first or last of the largest, or any."""
     rows, classes = values.shape
     with np.errstate(invalid="ignore"):
-        best = np.nan_to_num(values.astype(np.float64)).argmax(axis=1)
-    return np.where(draw.integers(0, 2, rows) == 0, best, draw.integers(0, classes, rows))
+        numbers = np.nan_to_num(values.astype(np.float64))
+    first, last = numbers.argmax(axis=1), classes - 1 - numbers[:, ::-1].argmax(axis=1)
+    return np.choose(
+        draw.integers(0, 4, rows), [first, last, draw.integers(0, classes, rows), draw.places(classes, rows)]
+    )
 
 
 def misplaced(draw: Draw, found: NDArray[np.int64], classes: int) -> None:
@@ -219,8 +240,9 @@ def weights(draw: Draw, positions: tuple[int, ...]) -> Any:
         found[draw.integers(0, 3, *shape) == 0] = 0
     if draw.chance(10):
         found *= 2.0 ** draw.integers(*draw.among([(-1060, 960), (-30, 30)]), *shape)
-    if draw.chance(12):
-        found.reshape(-1)[draw.rows(found.size, 3)] = draw.among([*INVALID, -1.5, -1e-9, -0.0, 5e-324])
+    if draw.chance(25):
+        special = {np.nan: 1, np.inf: 1, -np.inf: 1, -1.5: 2, -1e-9: 3, -0.0: 2, 5e-324: 2}
+        found.reshape(-1)[draw.rows(found.size, 3)] = draw.weighted(special)
     dtype = draw.weighted({"f8": 5, "f4": 4, "f2": 1, "i4": 1, "?": 1})
     if dtype in ("i4", "?") and not (np.abs(found) < 1 << 20).all():
         dtype = "f8"

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DTYPES = {"f4": 8, "f2": 3, "bfloat16": 3, "f8": 4}
-# Where the package changes its way: lanes, tiles, pieces, vectors, rows kept, NumPy or compiled. Each with its
-# neighbours.
-LIMITS = (16, 32, 56, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 12288, 16384)
-EDGES = [1, 2, 3, *(limit + by for limit in LIMITS for by in (-1, 0, 1)), 20_000]
+EDGES = [1, 2, 3, *(limit + by for limit in drawn.LIMITS for by in (-1, 0, 1)), 20_000]
 MOST = 1 << 17  # predictions, but for the large questions
 ON_DISK = ("npy", "zarr2", "zarr3", "sharded")
 
@@ -127,7 +124,7 @@ def basic(draw: Draw, rows: int, classes: int, dense: bool | None = None) -> Que
     with np.errstate(invalid="ignore"):  # signalling NaN
         invalid = not np.isfinite(values.astype(np.float64)).all() or draw.chance(30)
     options |= {"on_invalid": draw.weighted({"raise": 1, "skip": 3, "count": 3})} if invalid else {}
-    options |= {"allow_negative_weights": True} if draw.chance(30) else {}
+    options |= {"allow_negative_weights": True} if draw.chance(50) else {}
     y_pred = laid(draw, values, positions, axis)
     if dtype == "bfloat16" and draw.chance(50):
         y_pred, options["view"] = y_pred.view("u2"), "bfloat16"

@@ -205,7 +205,7 @@ def misfit(draw: Draw) -> Question:
     if change == 0:
         asked = asked._replace(y_true=asked.y_true[..., :-1])
     elif change == 1:
-        asked = asked._replace(y_pred=asked.y_pred.astype("i8" if asked.y_pred.dtype.kind != "u" else "i2"))
+        asked = asked._replace(y_pred=np.ones(asked.y_pred.shape, draw.among(["i8", "i2", "u2", "?"])))
     elif change == 2:
         asked = asked._replace(sample_weight=np.ones(asked.y_pred.shape[0] + 1))
     elif change == 3:

@@ -56,8 +56,8 @@ def chosen(data: Path, scale: float, only: list[str]) -> list[Timed]:
 def compare(sides: tuple[Side, Side], steps: list[Timed], rounds: int) -> tuple[str, list[str]]:
     """Take steps on both sides, in turn; return a table, and which steps failed or gave other answers, in any bit."""
     first, second = (side.name.split(" (")[0] for side in sides)
-    header = ["what", f"{first}, s", f"{second}, s", "ratio", "by round", "of cpu", f"{first}, MB", f"{second}, MB"]
-    header.append("ratio")
+    header = ["what", f"{first}, s", f"{second}, s", "ratio", "by round", "of cpu", "by round"]
+    header += [f"{first}, MB", f"{second}, MB", "ratio"]
     rows, failed = [], []
     for name, before, step in steps:
         on = {side.name: step._replace(python=side.python, environment=side.environment) for side in sides}
@@ -73,7 +73,7 @@ def compare(sides: tuple[Side, Side], steps: list[Timed], rounds: int) -> tuple[
 
 def summary(rows: list[list[str]]) -> Iterator[str]:
     """Say in a line each how far the ratios of times, of cpu and of memory reach."""
-    for what, column in (("times", 3), ("cpu", 5), ("memory", 8)):
+    for what, column in (("times", 3), ("cpu", 5), ("memory", 9)):
         ratios = [float(row[column]) for row in rows if row[column]]
         if ratios:
             yield f"{what}: ratios of {min(ratios):.2f} to {max(ratios):.2f}, median {median(ratios):.2f}"
@@ -81,18 +81,21 @@ def summary(rows: list[list[str]]) -> Iterator[str]:
 
 def compared(name: str, sides: tuple[Side, Side], found: Found) -> Iterator[list[str]]:
     """Yield a row for each time that a step measured."""
-    both = [found.results[side.name] for side in sides]
-    for key in sorted(both[0][0].keys() - BESIDE):
-        seconds = [found(side.name, key) for side in sides]
-        rounds = [median(ours[key]) / median(theirs[key]) for theirs, ours in zip(*both, strict=True)]
-        title = name if key == "daskxent" else f"{name}, {key}"
-        row = [title, *map(shown, seconds), ratio(*seconds), f"{min(rounds):.2f} to {max(rounds):.2f}"]
-        if "peak" not in both[0][0]:
-            yield [*row, "", "", "", ""]
+    measured = found.results[sides[0].name][0].keys()
+    for key in sorted(measured - BESIDE):
+        row = [name if key == "daskxent" else f"{name}, {key}"]
+        row += [*(shown(found(side.name, key)) for side in sides), *ratios(sides, found, key)]
+        if "peak" not in measured:
+            yield [*row, *[""] * 5]
             continue
-        cpu, peaks = ([found(side.name, beside) for side in sides] for beside in ("cpu", "peak"))
-        yield [*row, ratio(*cpu), *map(shown, peaks), ratio(*peaks) if min(peaks) > LITTLE else ""]
+        peaks = [found(side.name, "peak") for side in sides]
+        more = f"{peaks[1] / peaks[0]:.2f}" if min(peaks) > LITTLE else ""
+        yield [*row, *ratios(sides, found, "cpu"), *map(shown, peaks), more]
 
 
-def ratio(theirs: float, ours: float) -> str:
-    return f"{ours / theirs:.2f}"
+def ratios(sides: tuple[Side, Side], found: Found, key: str) -> tuple[str, str]:
+    """Return the ratio of the medians of a measure, and between which bounds it is in single rounds."""
+    theirs, ours = (found(side.name, key) for side in sides)
+    rounds = zip(*(found.results[side.name] for side in sides), strict=True)
+    each = [median(mine[key]) / median(other[key]) for other, mine in rounds]
+    return f"{ours / theirs:.2f}", f"{min(each):.2f} to {max(each):.2f}"
