@@ -177,6 +177,17 @@ def test_rows_that_do_not_count_have_no_key():
     assert set(state.sums) == {TOTAL, ("group", 8)}
 
 
+@pytest.mark.parametrize("edges", [(0.5, 0.5), (0.5, 0.1), (0.1, np.nan, 0.5)])
+def test_bins_whose_edges_do_not_increase_are_refused(edges):
+    with pytest.raises(ValueError, match=r"by: the edges of 'confidence' do not increase: 0\.\d, "):
+        Question(("accuracy",), 3, by=(Bins("confidence", edges),))
+
+
+def test_columns_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="columns: 'certainty' is unknown; known are above, confidence"):
+        Question(("accuracy",), 3, columns=("certainty",))
+
+
 def test_bins_of_what_is_no_column_are_refused():
     with pytest.raises(ValueError, match="by: 'certainty' is no column; there are above, confidence"):
         Question(("accuracy",), 3, by=(Bins("certainty", (0.5,)),))

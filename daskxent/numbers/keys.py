@@ -6,6 +6,7 @@ key that is the label. To the sums they are all the same.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -85,6 +86,8 @@ class Bins(NamedTuple):
         """The column, which has the name of the grouping."""
         if self.name not in COLUMNS:
             raise ValueError(f"by: {self.name!r} is no column; there are {', '.join(sorted(COLUMNS))}")
+        if not all(low < high for low, high in pairwise(self.edges)):  # NaN is not less than anything
+            raise ValueError(f"by: the edges of {self.name!r} do not increase: {', '.join(map(str, self.edges))}")
         return frozenset({self.name})
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, statistics
 from daskxent.numbers.records import MOST_CLASSES
-from daskxent.numbers.scores import SUMMED
+from daskxent.numbers.scores import COLUMNS, SUMMED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +63,8 @@ class Question:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if unknown := sorted(set(self.columns) - COLUMNS):
+            raise ValueError(f"columns: {unknown[0]!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
         names = [by.name for by in self.by]
         if len(set(names)) < len(names):  # their sums would be under the same keys
             raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
