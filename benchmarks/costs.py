@@ -73,7 +73,7 @@ def memory(**dump: Any) -> Measured:
     import zarr
 
     import daskxent as dx
-    from daskxent import engine, kernels  # noqa: F401
+    from daskxent import api, kernels  # noqa: F401
 
     # numba puts off most of its own imports, 60 MB, until it meets the first function.
     numba.njit("int64(int64)", cache=True)(nothing)

@@ -23,8 +23,9 @@ from distributed import Client, LocalCluster
 from invented import Invented, chunk
 
 import daskxent as dx
-from daskxent import engine, planning
+from daskxent import api
 from daskxent.numbers.question import Question
+from daskxent.run import planning
 from daskxent.sources import align
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def simulated(client: Any, chunks: int, shape: tuple[int, int], metric: str) -> 
     print("  parts done   seconds   memory, MB   tasks known to the scheduler")
     process, began = psutil.Process(), time.perf_counter()
     marks = {max(1, len(plan) * i // SHOWN) for i in range(SHOWN + 1)}
-    for done, report in enumerate(engine.run(inputs, question, client=client), 1):
+    for done, report in enumerate(api.run(inputs, question, client=client), 1):
         complete = report.complete
         if done in marks:
             seconds, memory = time.perf_counter() - began, process.memory_info().rss / 1e6

@@ -25,8 +25,8 @@ from shootout import laid_out
 STAGES = {
     "read": "daskxent.sources.encoded.Files.fetch",
     "decode": "daskxent.sources.chunks.Chunks._decoded",
-    "score and add up": "daskxent.scoring.Block.state",
-    "labels and weights": "daskxent.boxes._read",
+    "score and add up": "daskxent.run.scoring.Block.state",
+    "labels and weights": "daskxent.sources.boxes._read",
 }
 
 

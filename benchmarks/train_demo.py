@@ -1,4 +1,4 @@
-"""Train the network of the demo and print its weights, the numbers in daskxent/demo_network.py.
+"""Train the network of the demo and print its weights, the numbers in daskxent/demo_weights.txt.
 
 What comes out differs a little between machines, as sums of floating point numbers do. This is why the package has a
 table and trains nothing.

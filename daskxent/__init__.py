@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskxent import losses, metrics
-    from daskxent.engine import aevaluate, evaluate, plan, stream, verify
-    from daskxent.journal import JournalError
-    from daskxent.planning import Plan
+    from daskxent.api import aevaluate, evaluate, plan, stream, verify
     from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled, Unreadable
+    from daskxent.run.journal import JournalError
+    from daskxent.run.planning import Plan
 
 __all__ = [
     "ClusterLost",
@@ -35,17 +35,17 @@ _HOMES = {
     "ClusterLost": "daskxent.report",
     "IncompleteResult": "daskxent.report",
     "Interrupted": "daskxent.report",
-    "JournalError": "daskxent.journal",
-    "Plan": "daskxent.planning",
+    "JournalError": "daskxent.run.journal",
+    "Plan": "daskxent.run.planning",
     "Poisoned": "daskxent.report",
     "Report": "daskxent.report",
     "Stalled": "daskxent.report",
     "Unreadable": "daskxent.report",
-    "aevaluate": "daskxent.engine",
-    "evaluate": "daskxent.engine",
-    "plan": "daskxent.engine",
-    "stream": "daskxent.engine",
-    "verify": "daskxent.engine",
+    "aevaluate": "daskxent.api",
+    "evaluate": "daskxent.api",
+    "plan": "daskxent.api",
+    "stream": "daskxent.api",
+    "verify": "daskxent.api",
 }
 
 

@@ -157,10 +157,10 @@ def main() -> None:
 @click.option("--progress/--no-progress", default=None, help="By default a bar is drawn on terminals only.")
 def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **options: Any) -> None:
     """Evaluate PREDICTIONS against LABELS."""
-    from daskxent import engine
+    from daskxent import api
 
     with _client(scheduler, options["threads"]) as client, _telling_of_compilation():
-        report = engine.evaluate(**options, client=client, progress=_wants_bar(progress))
+        report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
     click.echo(report.to_json() if as_json else _table("Report", _described(report)))
 
 
@@ -170,10 +170,11 @@ def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
     """Say what `evaluate` would read, in which parts, with how much memory; evaluate nothing."""
     import json
 
-    from daskxent import engine, planning
+    from daskxent import api
+    from daskxent.run import planning
 
     with _client(scheduler, options["threads"]) as client:
-        found = engine.plan(**options, client=client)
+        found = api.plan(**options, client=client)
     click.echo(json.dumps(planning.describe(found)) if as_json else repr(found))
 
 
@@ -205,10 +206,10 @@ def verify(report: str, parts: int, seed: int) -> None:
 
     REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
     """
-    from daskxent import engine
+    from daskxent import api
     from daskxent.report import amount
 
-    checked = engine.verify(_read_report(report), parts=parts, seed=seed)
+    checked = api.verify(_read_report(report), parts=parts, seed=seed)
     click.echo(f"{amount(checked, 'part')} gave the same bits")
 
 
@@ -236,14 +237,14 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
     """
     from pathlib import Path
 
-    from daskxent import engine
+    from daskxent import api
     from daskxent.demo import parse_size, write_dump
-    from daskxent.planning import show_bytes
+    from daskxent.run.planning import show_bytes
 
     bar = _wants_bar(progress)
     dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar)
     with _telling_of_compilation():
-        report = engine.evaluate(
+        report = api.evaluate(
             dump / "labels",
             dump / "logits",
             sample_weight=dump / "weights",
@@ -306,7 +307,7 @@ def _client(address: str | None, threads: int | None) -> Iterator[Any]:
 
 
 def _described(report: Report) -> list[tuple[str, str]]:
-    from daskxent.planning import show_bytes
+    from daskxent.run.planning import show_bytes
 
     return [*report.lines(), ("peak memory", f"{show_bytes(peak_memory())} of this process")]
 

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-from daskxent import demo_network
 
 MARKER = "daskxent_demo"
 VERSION = 2  # raised whenever the same size and seed would give other digits
@@ -25,6 +24,12 @@ GREY = 256  # units of a grey level, of which there are 16
 MOST_BRIGHTENING = 102  # units, for every grey level of a pixel: 0.4
 NOISE_SHIFT = 4  # differences of two bytes, times less than 128, become noise of 3 grey levels at full strength
 IMAGE_SHIFT = 4  # the network takes images in sixteenths of a grey level
+
+# The network has one hidden layer; its weights are whole numbers, found by benchmarks/train_demo.py: a line for each of
+# 64 pixels, what it adds to 32 hidden units, then a line for each digit, what the hidden units add to its logit.
+WEIGHTS = Path(__file__).with_name("demo_weights.txt")
+PIXELS = 64
+SCALE = 2.0**-18
 
 # The digits of some writers trained the network, those of others fill the dump.
 TRAINING, OTHERS = slice(898), slice(898, None)
@@ -183,7 +188,26 @@ class _RowSource:
         rng = np.random.default_rng([self._seed, block])
         images, labels, strength = augment(self._digits, rng, BLOCK_ROWS)
         weights = 1 - strength.astype(np.float32) * np.float32(0.5 / STRENGTHS)
-        return Rows(labels, demo_network.logits(images), weights)
+        return Rows(labels, classified(images), weights)
+
+
+@cache
+def network() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return the weights of the hidden units, a row a pixel, and those of the logits, a row a digit."""
+    weights = np.loadtxt(WEIGHTS, np.int32)
+    return weights[:PIXELS], weights[PIXELS:]
+
+
+def classified(images: Integers) -> Floats:
+    """Score images, in sixteenths of a grey level, one row of ten logits each.
+
+    Floating point sums would not do: those of BLAS differ in the last bits between processors and with the number of
+    rows. Here all sums are integers, below 2**29.
+    """
+    pixels, (hidden, digits) = images.T.astype(np.int32, order="C"), network()  # einsum is fastest along rows
+    active = np.maximum(np.einsum("pr,ph->hr", pixels, hidden), 0)
+    scores: npt.NDArray[np.int32] = np.einsum("hr,dh->dr", active, digits)
+    return scores.T.astype(np.float32, order="C") * np.float32(SCALE)
 
 
 def load_digits(chosen: slice) -> Digits:

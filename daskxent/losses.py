@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent import engine, lazy, planning
+from daskxent import api
 from daskxent.numbers import elementary
 from daskxent.numbers.audit import Scored, complain, findings
 from daskxent.numbers.exact import ExactSum, ratio
@@ -31,8 +31,9 @@ from daskxent.numbers.records import EPSILON
 from daskxent.numbers.state import State
 from daskxent.numbers.statistics import LOSS
 from daskxent.options import flag, ignored
-from daskxent.parts import read_blocks
-from daskxent.scoring import Block, compiled_for
+from daskxent.run import graph, planning
+from daskxent.run.parts import read_blocks
+from daskxent.run.scoring import Block, compiled_for
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
 
@@ -216,7 +217,7 @@ class Loss:
             return _per_row(inputs, asked, self._dtype)
         finish = Reduce(self.reduction, asked, inputs.positions, self._dtype)
         if is_dask(inputs.predictions) and inputs.rows:
-            return lazy.reduced(lazy.states(inputs, asked), finish, self._dtype)
+            return graph.reduced(graph.states(inputs, asked), finish, self._dtype)
         return finish(total(inputs, asked))
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -354,7 +355,7 @@ def open_inputs(
         weights = weights.reshape(1)  # a number is read at once, an array when it is needed
     if 0 in predictions.shape and 0 in labels.shape:
         return Inputs(predictions, axis % len(predictions.shape), dense_labels=labels if dense else None)
-    return engine.meet(align(labels, predictions, weights, axis, dense))
+    return api.meet(align(labels, predictions, weights, axis, dense))
 
 
 def ask(
@@ -382,7 +383,7 @@ def total(inputs: Inputs, asked: Question) -> State:
     state = State.zero()
     if inputs.rows:
         threads = _threads() if isinstance(inputs.predictions, Memory) else None
-        for report in engine.run(inputs, asked, threads=threads):
+        for report in api.run(inputs, asked, threads=threads):
             state = report.state
     return state
 
@@ -436,7 +437,7 @@ def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
     finish = partial(_finish_rows, dtype=dtype, single=_is_single(inputs.predictions.dtype))
     if is_dask(inputs.predictions):
         if inputs.rows:
-            return lazy.per_chunk(inputs, asked, finish, dtype=dtype)
+            return graph.per_chunk(inputs, asked, finish, dtype=dtype)
         import dask.array as da
 
         return da.zeros(inputs.positions, dtype)

@@ -10,10 +10,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from daskxent.journal import Journal, read
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, Sums, merge_all
+from daskxent.run.journal import Journal, read
 
 PARTS = 8
 CALLS = ("write", "fsync", "replace", "unlink", "chmod")  # that change files, or make sure that they are changed

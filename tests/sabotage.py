@@ -16,7 +16,7 @@ import signal
 import time
 from pathlib import Path
 
-from daskxent import parts
+from daskxent.run import parts
 from daskxent.sources.encoded import Files
 
 HERE = Path(os.environ["SABOTAGE"])

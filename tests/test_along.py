@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import warnings
+from dataclasses import replace
 
 import dask
 import dask.array as da
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from strategies import SOME, partitions
 
 import daskxent as dx
-from daskxent import boxes, lazy
-from daskxent.engine import _prepare
-from daskxent.sources import Further, align, open_array
+from daskxent.api import _prepare
+from daskxent.numbers.question import Question
+from daskxent.run import graph
+from daskxent.sources import Further, align, boxes, open_array
 from daskxent.sources.fingerprint import fingerprint
 
 CLASSES = 3
@@ -45,7 +47,7 @@ def files(tmp_path_factory):
 
 def ask(inputs, **options):
     """The question that `inputs` were prepared for; it matters to reading only in `on_missing`."""
-    return dx.engine.Question(metrics=("accuracy",), classes=inputs.classes, from_logits=True, **options)
+    return Question(metrics=("accuracy",), classes=inputs.classes, from_logits=True, **options)
 
 
 def plain(columns):
@@ -154,7 +156,7 @@ def one(_):
 
 
 def per_chunk(inputs, question):
-    return lazy.per_chunk(inputs, question, as_block, dtype=object, size=one)
+    return graph.per_chunk(inputs, question, as_block, dtype=object, size=one)
 
 
 def assert_read(whole, positions, read):
@@ -196,7 +198,7 @@ def test_every_chunk_of_a_graph_has_what_numpy_has_there(case, data, split, file
     x = np.random.default_rng(0).normal(size=inputs.predictions.shape)
     cuts = [data.draw(partitions(n)) for n in x.shape]
     cuts[axis] = (1,) * CLASSES if split else CLASSES
-    inputs = dx.engine.replace(inputs, predictions=da.from_array(x, chunks=tuple(cuts)))
+    inputs = replace(inputs, predictions=da.from_array(x, chunks=tuple(cuts)))
     found = per_chunk(inputs, ask(inputs)).compute(scheduler="synchronous")
     read = [(tuple(map(slice, o, np.add(o, s))), columns) for o, s, columns in found.flat]
     assert_read(whole, positions, read)
@@ -234,7 +236,7 @@ def test_workers_read_what_numpy_has(client, tmp_path, where, kind):
         parts = [(0, 13), (13, 40)]
 
         def read(inputs, question, start, stop):  # by value: workers do not import the tests
-            from daskxent.boxes import boxes
+            from daskxent.sources.boxes import boxes
 
             return [
                 (aligned.box, {name: (c.values.tolist(), c.missing) for name, c in aligned.columns.items()})
@@ -252,9 +254,9 @@ def test_workers_read_what_numpy_has(client, tmp_path, where, kind):
         out[0] = tuple(s.start for s in aligned.box), aligned.shape, columns
         return out
 
-    inputs = dx.engine.replace(inputs, predictions=da.from_array(x, chunks=(11, CLASSES)))
-    graph = lazy.per_chunk(inputs, ask(inputs), as_object, dtype=object, size=lambda _: 1)
-    found = client.compute(graph).result()
+    inputs = replace(inputs, predictions=da.from_array(x, chunks=(11, CLASSES)))
+    every = graph.per_chunk(inputs, ask(inputs), as_object, dtype=object, size=lambda _: 1)
+    found = client.compute(every).result()
     assert len(found) == 4
     assert_read(whole, (40,), [(tuple(map(slice, o, np.add(o, s))), columns) for o, s, columns in found])
 
@@ -402,11 +404,11 @@ def test_a_journal_goes_on_only_with_the_same_further_arrays(tmp_path):
 
     report = run(g)
     assert run(g).state == report.state
-    assert dx.engine.verify(report) == 1  # and the arrays can be opened again
-    with pytest.raises(dx.journal.JournalError, match=r"inputs\.group\.sample was"):
+    assert dx.verify(report) == 1  # and the arrays can be opened again
+    with pytest.raises(dx.JournalError, match=r"inputs\.group\.sample was"):
         run(h)
     with pytest.raises(ValueError, match=r"^verify: the arrays were not given as paths"):
-        dx.engine.verify(run(np.arange(8), "memory"))
+        dx.verify(run(np.arange(8), "memory"))
 
 
 @pytest.mark.parametrize("weight", [2, 2.5, np.float32(0.5), np.array(3.0), da.from_array(np.array(1.5)), True])

@@ -9,9 +9,9 @@ import pytest
 from strategies import stored
 
 import daskxent as dx
-from daskxent import scoring
 from daskxent.numbers.audit import AUDIT
 from daskxent.report import Report
+from daskxent.run import scoring
 
 ROWS, CLASSES = 40, 5
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")

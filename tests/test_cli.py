@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from daskxent import cli, engine
+from daskxent import api, cli
 from daskxent.numbers.question import Question
 from daskxent.numbers.state import State
 from daskxent.report import IncompleteResult, Report
@@ -112,7 +112,7 @@ def test_table_for_people(inputs, dump):
 def test_json_is_the_whole_report(inputs):
     result = run("evaluate", *inputs, "--json")
     report = Report.from_json(result.stdout)
-    assert report == engine.evaluate(LABELS, LOGITS, from_logits=True)
+    assert report == api.evaluate(LABELS, LOGITS, from_logits=True)
     assert len(result.stdout.splitlines()) == 1
 
 
@@ -158,7 +158,7 @@ def test_bfloat16_kept_as_uint16(tmp_path, dump):
     logits = LOGITS.astype(ml_dtypes.bfloat16)
     np.save(tmp_path / "view.npy", logits.view(np.uint16))
     found = evaluate(dump / "labels", tmp_path / "view.npy", "--view", "bfloat16", "--from-logits")
-    assert found["state"] == engine.evaluate(LABELS, logits, from_logits=True).state.to_json()
+    assert found["state"] == api.evaluate(LABELS, logits, from_logits=True).state.to_json()
 
 
 def test_on_missing(tmp_path):
@@ -177,7 +177,7 @@ def test_threads(inputs):
 
 
 def test_plan_evaluates_nothing(inputs, monkeypatch):
-    monkeypatch.setattr(engine, "_stream", None)
+    monkeypatch.setattr(api, "_stream", None)
     found = json.loads(run("plan", *inputs, "--json").stdout)
     assert (found["rows"], found["chunks"], found["classes"], found["nbytes"]) == (4, 2, 3, LOGITS.nbytes)
     for_people = run("plan", *inputs)
@@ -217,7 +217,7 @@ def ends(monkeypatch, error):
     def evaluate(*_, **__):
         raise error
 
-    monkeypatch.setattr(engine, "evaluate", evaluate)
+    monkeypatch.setattr(api, "evaluate", evaluate)
     result = CliRunner().invoke(cli.main, ["evaluate", "labels", "predictions"], catch_exceptions=False)
     return result.exit_code, result.stderr
 

@@ -9,8 +9,9 @@ import zarr
 from click.testing import CliRunner
 
 import daskxent as dx
-from daskxent import cli, engine, planning
+from daskxent import api, cli
 from daskxent.report import ClusterLost, Interrupted, Report
+from daskxent.run import planning
 
 ROWS = 40
 
@@ -68,13 +69,13 @@ def test_a_journal_goes_on(dump, tmp_path, wanted):
 )
 def test_what_is_kept_is_told(dump, wanted, monkeypatch, kind, status, said):
     error = kind("gone")
-    error.report = engine.replace(wanted, expected=ROWS + 10)
+    error.report = api.replace(wanted, expected=ROWS + 10)
 
     def fail(**options):
         error.journal = options["journal"]
         raise error
 
-    monkeypatch.setattr(engine, "evaluate", fail)
+    monkeypatch.setattr(api, "evaluate", fail)
     result = evaluate(dump)
     assert (result.exit_code, result.stderr) == (status, f"{said} (40 of 50 rows were evaluated)\n")
     result = evaluate(dump, "--journal", "run.journal")

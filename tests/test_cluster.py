@@ -7,11 +7,11 @@ import zarr
 from distributed import Client, LocalCluster
 
 import daskxent as dx
-from daskxent import cluster, planning
 from daskxent.numbers.audit import AUDIT, FIRST, Finding
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, Sums
+from daskxent.run import cluster, planning
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daskxent import demo, demo_network
+from daskxent import demo
 
 MEGABYTE = 10**6
 
@@ -86,9 +86,9 @@ def test_every_machine_makes_these_bytes(source):
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 def test_logits_are_sums_without_overflow(rows):
     images = np.random.default_rng(0).choice(np.array([-512, 512], np.int16), (rows, 64))  # 127 and 483 are the most
-    hidden = np.maximum(images.astype(np.int64) @ demo_network.HIDDEN, 0)
-    scores = hidden @ demo_network.SCORES.T.astype(np.int64)
-    assert np.array_equal(demo_network.logits(images), scores.astype(np.float32) / np.float32(2**18))
+    hidden = np.maximum(images.astype(np.int64) @ demo.network()[0], 0)
+    scores = hidden @ demo.network()[1].T.astype(np.int64)
+    assert np.array_equal(demo.classified(images), scores.astype(np.float32) / np.float32(2**18))
 
 
 @pytest.mark.parametrize("step", [5_000, demo.BLOCK_ROWS, 11_111])

@@ -23,10 +23,10 @@ from strategies import MANY, SOME, partitions, questions
 from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
-from daskxent import boxes, parts, planning, scoring
 from daskxent.numbers.state import State
 from daskxent.report import Report
-from daskxent.sources import arrays
+from daskxent.run import parts, planning, scoring
+from daskxent.sources import arrays, boxes
 from daskxent.sources.arrays import Npy, Zarr
 from daskxent.sources.chunks import Chunks
 

@@ -30,10 +30,11 @@ from distributed import Client
 from distributed.chaos import KillWorker
 
 import daskxent as dx
-from daskxent import cluster as driver
-from daskxent import engine, planning
+from daskxent import api
 from daskxent.numbers.state import merge_all
-from daskxent.parts import Work
+from daskxent.run import cluster as driver
+from daskxent.run import planning
+from daskxent.run.parts import Work
 from daskxent.sources import arrays
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
@@ -452,7 +453,7 @@ def test_data_errors_are_told_at_once(client, site, dump, values, tmp_path):
 CLIENT = """
 import sys, daskxent as dx
 from distributed import Client
-from daskxent import planning
+from daskxent.run import planning
 planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
 with Client(sys.argv[1]) as client:
     dump = sys.argv[2]
@@ -609,7 +610,7 @@ def test_an_evaluation_that_is_no_longer_awaited_stops(site, dump, client, parts
 
 def test_an_array_that_changed_its_shape_is_refused(values, tmp_path):
     moved = write(tmp_path / "dump.zarr", values)
-    inputs, question, _ = engine._prepare(**arguments(moved))
+    inputs, question, _ = api._prepare(**arguments(moved))
     sent = pickle.dumps(Work(inputs, question))
     zarr.open_array(moved / "logits").resize((ROWS + 1, 7))
     arrays._opened_again.cache_clear()

@@ -13,8 +13,9 @@ import pytest
 import zarr
 
 import daskxent as dx
-from daskxent import engine, parts, planning
-from daskxent.journal import JournalError, read
+from daskxent import api
+from daskxent.run import parts, planning
+from daskxent.run.journal import JournalError, read
 from daskxent.sources.arrays import Memory, Npy, Zarr
 
 ROWS, CHUNK, CLASSES = 60, 10, 4
@@ -288,7 +289,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from functools import partial
 import test_journal
-from daskxent import journal, parts, planning
+from daskxent.run import journal, parts, planning
 
 def slow(*part):
     import time
@@ -379,7 +380,7 @@ def test_verify_refuses_what_it_cannot_check(dump, journal, values):
     report = evaluate(dump, journal)
     other = evaluate(dump, str(journal) + "2", rows=(0, 20))
     with pytest.raises(ValueError, match=r"is not what the journal .* adds up to"):
-        dx.verify(engine.replace(report, state=other.state))
+        dx.verify(api.replace(report, state=other.state))
     held = dx.evaluate(values["labels"], values["logits"], from_logits=True, threads=1, journal=str(journal) + "3")
     with pytest.raises(ValueError, match="not given as paths"):
         dx.verify(held)

@@ -17,8 +17,8 @@ from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
 import daskxent as dx
-from daskxent import boxes, planning
-from daskxent.sources import kept, open_array
+from daskxent.run import planning
+from daskxent.sources import boxes, kept, open_array
 from daskxent.sources.chunks import Chunks, TornChunk
 from daskxent.sources.kept import KEPT, Kept
 

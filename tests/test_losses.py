@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from keras_cases import Case, cases, chunked, dense_losses, reduced, sparse_losses, stored
 from strategies import draws
 
-from daskxent import boxes, losses
+from daskxent import losses
+from daskxent.sources import boxes
 
 few, many = draws(15), draws(40)
 REDUCTIONS = ["sum_over_batch_size", "mean", "auto", "sum", "mean_with_sample_weight"]

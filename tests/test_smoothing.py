@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import SOME, partitions, questions, stored
 
 import daskxent as dx
-from daskxent import scoring
+from daskxent.run import scoring
 
 ROWS, CLASSES, SMOOTHING = 45, 9, 0.15
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")

@@ -23,8 +23,8 @@ from killing import PARTS, STATES, append, opened, part, small, written
 from strategies import SOME, partitions
 
 import daskxent as dx
-from daskxent.journal import Journal, JournalError, read
 from daskxent.numbers.state import State, merge_all
+from daskxent.run.journal import Journal, JournalError, read
 
 
 def kinds(path):
@@ -392,7 +392,7 @@ def evaluate(dump, journal=None, call=dx.evaluate):
 @pytest.fixture
 def cut(monkeypatch):
     """Cut the rows of the dump into six parts."""
-    from daskxent import planning
+    from daskxent.run import planning
 
     monkeypatch.setattr(planning, "PART_BYTES", 160)
     monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 160)
@@ -400,7 +400,7 @@ def cut(monkeypatch):
 
 @pytest.mark.parametrize(("keep", "left"), [(0, 0), (700, 2)])
 def test_a_run_goes_on_from_a_snapshot(dump, journal, monkeypatch, cut, keep, left):
-    monkeypatch.setattr("daskxent.journal.Journal", functools.partial(Journal, keep_bytes=keep, growth=0.0))
+    monkeypatch.setattr("daskxent.run.journal.Journal", functools.partial(Journal, keep_bytes=keep, growth=0.0))
     wanted = evaluate(dump)
     reports = evaluate(dump, journal, dx.stream)
     while next(reports).rows < 40:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import daskxent as dx
-from daskxent import scoring
+from daskxent.run import scoring
 
 CUTS = {
     "columns": lambda x: x[:, :300],

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.boxes import PIECE_BYTES, Aligned, held_bytes
 from daskxent.numbers import records
 from daskxent.numbers.state import State, merge_all
-from daskxent.planning import Plan
-from daskxent.scoring import MISSING, Block, as_dense, as_rows, scan
+from daskxent.run.planning import Plan
+from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources import Along, Column, Inputs, is_dask
 from daskxent.sources.align import marked
 from daskxent.sources.arrays import Memory, Zarr, plain
+from daskxent.sources.boxes import PIECE_BYTES, Aligned, held_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -19,21 +19,21 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from daskxent import planning
 from daskxent.numbers.audit import complain
 from daskxent.numbers.question import ON_INVALID, ON_MISSING, Question
 from daskxent.numbers.state import State
 from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
-from daskxent.parts import Work
 from daskxent.report import IncompleteResult, Interrupted, Report, amount
-from daskxent.runners import Attempt, Done, Graph, Threads
+from daskxent.run import planning
+from daskxent.run.parts import Work
+from daskxent.run.threads import Attempt, Done, Graph, Threads
 from daskxent.sources import Further, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from daskxent.journal import Journal
-    from daskxent.planning import Part, Plan
+    from daskxent.run.journal import Journal
+    from daskxent.run.planning import Part, Plan
 
 METRICS = ("crossentropy", "accuracy")
 
@@ -178,7 +178,7 @@ def _warned(report: Report) -> Report:
 
 def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str, Any]) -> Any:
     """Return the evaluation as a Delayed."""
-    from daskxent import lazy
+    from daskxent.run import graph
 
     if split_every is not None and whole(split_every, "split_every") < 2:
         raise ValueError(f"split_every: expected at least 2, got {split_every}")
@@ -187,7 +187,7 @@ def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str
     inputs, question, _ = _prepare(y_true, y_pred, **asked)
     if not is_dask(inputs.predictions):
         inputs = _in_dask(inputs, fill=question.on_missing == "fill")
-    return lazy.deferred(inputs, question, partial(_finished, question, inputs.positions), split_every)
+    return graph.deferred(inputs, question, partial(_finished, question, inputs.positions), split_every)
 
 
 def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
@@ -303,7 +303,7 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     """
     if report.journal is None:
         raise ValueError("verify: the report was made without a journal, which keeps what each part gave")
-    from daskxent.journal import read
+    from daskxent.run.journal import read
 
     kept = read(report.journal)
     if kept.state != report.state:
@@ -491,7 +491,7 @@ def _journaled(reports: Iterator[Report], journal: Journal) -> Iterator[Report]:
 def _open_journal(
     path: str, inputs: Inputs, plan: Plan, rows: tuple[int, int] | None, call: dict[str, Any] | None
 ) -> Journal:
-    from daskxent.journal import Journal
+    from daskxent.run.journal import Journal
     from daskxent.sources.fingerprint import fingerprint
 
     if is_dask(inputs.predictions):
@@ -509,10 +509,10 @@ def meet(inputs: Inputs, fill: bool = False) -> Inputs:
 
 def _in_dask(inputs: Inputs, fill: bool) -> Inputs:
     """Turn stored predictions into a dask array; with `fill` what is not stored is filled and told, no error."""
-    from daskxent import lazy
+    from daskxent.run import graph
 
     lead = inputs.lead + (inputs.lead >= inputs.axis)
-    return replace(inputs, predictions=lazy.from_source(inputs.predictions, lead, fill))
+    return replace(inputs, predictions=graph.from_source(inputs.predictions, lead, fill))
 
 
 def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:
@@ -523,7 +523,7 @@ def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: fl
         raise TypeError(f"client: expected a distributed.Client, got {client!r}")
     if client.status in ("closing", "closed"):
         raise ValueError(f"client: {client!r} is closed")
-    from daskxent.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
+    from daskxent.run.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
 
     runner = ClusterGraph if is_dask(inputs.predictions) else Cluster
     return runner(client, WORKER_TIMEOUT if worker_timeout is None else worker_timeout)

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from daskxent import scoring
-from daskxent.boxes import boxes
 from daskxent.numbers import records
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, merge_all
-from daskxent.scoring import MISSING, Block, as_dense, as_rows, compiled_for
+from daskxent.run import scoring
+from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
 from daskxent.sources.align import marked
 from daskxent.sources.arrays import class_cuts
+from daskxent.sources.boxes import boxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from daskxent.boxes import Aligned
     from daskxent.numbers.question import Question
     from daskxent.sources import Inputs
     from daskxent.sources.arrays import Box
+    from daskxent.sources.boxes import Aligned
 
 
 @dataclass(frozen=True)

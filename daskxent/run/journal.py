@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daskxent.journal_file import JournalError, JournalFile, read_records
 from daskxent.numbers.state import State, merge_all
 from daskxent.report import differences
+from daskxent.run.journal_file import JournalError, JournalFile, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -13,7 +13,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daskxent.boxes import held_bytes, run_steps
+from daskxent.sources.boxes import held_bytes, run_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -31,17 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent import planning
 from daskxent.numbers.state import merge_all
-from daskxent.parts import Work
 from daskxent.report import ClusterLost, Poisoned, Stalled
-from daskxent.runners import IN_FLIGHT, Attempt, Done, Graph
+from daskxent.run import planning
+from daskxent.run.parts import Work
+from daskxent.run.threads import IN_FLIGHT, Attempt, Done, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from daskxent.numbers.question import Question
-    from daskxent.planning import Part, Plan
+    from daskxent.run.planning import Part, Plan
     from daskxent.sources import Inputs
 
 LOOK_AROUND = 1.0  # seconds between looks at the workers
@@ -96,14 +96,14 @@ class ClusterGraph(Graph):
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what every few chunks gave, as it is done."""
-        from daskxent import lazy
+        from daskxent.run import graph
 
-        every = lazy.states(inputs, question, run=_run())
+        every = graph.states(inputs, question, run=_run())
         before = (slice(None),) * inputs.lead
 
         def submit(parts: list[Part]) -> list[Any]:
             futures: list[Any] = self.client.compute(
-                [lazy.merged(every.blocks[(*before, slice(*part))]) for part in parts]
+                [graph.merged(every.blocks[(*before, slice(*part))]) for part in parts]
             )
             return futures
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskxent.boxes import Aligned
     from daskxent.kernels import Scorer, Totals
     from daskxent.numbers.question import Question
     from daskxent.numbers.records import Records
     from daskxent.numbers.scores import Scores
+    from daskxent.sources.boxes import Aligned
 
 # Rows with dense or smoothed labels are widened this many bytes at a time.
 DENSE_BYTES = 4 << 20

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daskxent import planning
 from daskxent.numbers.state import merge_all
-from daskxent.parts import Work
 from daskxent.report import Unreadable
+from daskxent.run import planning
+from daskxent.run.parts import Work
 from daskxent.sources import tiny, whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.question import Question
     from daskxent.numbers.state import State
-    from daskxent.planning import Part, Plan
+    from daskxent.run.planning import Part, Plan
     from daskxent.sources import Inputs
 
 IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
@@ -108,17 +108,17 @@ class Graph:
 
     def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
         """Describe the chunks; a part is one of them."""
-        from daskxent import lazy
+        from daskxent.run import graph
 
         if rows is not None:
             raise ValueError("rows: slice dask arrays before they are evaluated")
-        return lazy.plan(inputs, question, self.threads)
+        return graph.plan(inputs, question, self.threads)
 
     def groups(self, inputs: Inputs, question: Question) -> Iterator[Any]:
         """Yield dask arrays of the states of some chunks each."""
-        from daskxent import lazy
+        from daskxent.run import graph
 
-        return lazy.groups(inputs, question, self.threads * IN_FLIGHT)
+        return graph.groups(inputs, question, self.threads * IN_FLIGHT)
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what every group of chunks gave, as it is done."""
