@@ -184,7 +184,7 @@ def growth(data: Path, scale: float) -> Case:
             against = f"a tenth of the rows: {tenth:.3g} s"
             yield Row.below(f"10 times the rows, {name}", found(name, "all") / tenth, 10.5, "x", against)
 
-    return both("growth", data, scale, lambda count: {"all": {}, "a tenth": {"rows": [0, count // 10]}}, rows)
+    return both("growth", data, scale, lambda count: {"all": {}, "a tenth": {"steps": [0, count // 10]}}, rows)
 
 
 def threads(data: Path, scale: float) -> Case:

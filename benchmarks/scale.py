@@ -23,9 +23,9 @@ from distributed import Client, LocalCluster
 from invented import Invented, chunk
 
 import daskxent as dx
-from daskxent import api
 from daskxent.numbers.question import Question
-from daskxent.run import planning
+from daskxent.run import engines, planning
+from daskxent.show.tables import show_bytes
 from daskxent.sources import align
 
 if TYPE_CHECKING:
@@ -58,12 +58,13 @@ def simulated(client: Any, chunks: int, shape: tuple[int, int], metric: str) -> 
     )
     question = Question((metric,), classes, from_logits=True)
     plan = planning.cut(inputs, question, sum(client.nthreads().values()))
-    print(f"{chunks:,} chunks of {planning.show_bytes(rows * classes * 4)}, {planning.show_bytes(plan.nbytes)} in all,")
+    print(f"{chunks:,} chunks of {show_bytes(rows * classes * 4)}, {show_bytes(plan.nbytes)} in all,")
     print(f"{len(plan):,} parts; scheduler and client are one process here")
     print("  parts done   seconds   memory, MB   tasks known to the scheduler")
     process, began = psutil.Process(), time.perf_counter()
     marks = {max(1, len(plan) * i // SHOWN) for i in range(SHOWN + 1)}
-    for done, report in enumerate(api.run(inputs, question, client=client), 1):
+    engine = engines.engine_for(inputs, client)
+    for done, report in enumerate(engines.run(inputs, question, engine), 1):
         complete = report.complete
         if done in marks:
             seconds, memory = time.perf_counter() - began, process.memory_info().rss / 1e6

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from daskxent import losses, metrics
-    from daskxent.api import aevaluate, evaluate, plan, stream, verify
-    from daskxent.report import ClusterLost, IncompleteResult, Interrupted, Poisoned, Report, Stalled, Unreadable
+    from daskxent.api import aevaluate, astream, delayed, evaluate, plan, rows, stream, verify
+    from daskxent.report import (
+        ClusterLost,
+        IncompleteResult,
+        Interrupted,
+        Poisoned,
+        Report,
+        Stalled,
+        Unreadable,
+        Unwritable,
+    )
     from daskxent.run.journal import JournalError
     from daskxent.run.planning import Plan
 
@@ -22,11 +31,15 @@ __all__ = [
     "Report",
     "Stalled",
     "Unreadable",
+    "Unwritable",
     "aevaluate",
+    "astream",
+    "delayed",
     "evaluate",
     "losses",
     "metrics",
     "plan",
+    "rows",
     "stream",
     "verify",
 ]
@@ -41,9 +54,13 @@ _HOMES = {
     "Report": "daskxent.report",
     "Stalled": "daskxent.report",
     "Unreadable": "daskxent.report",
+    "Unwritable": "daskxent.report",
     "aevaluate": "daskxent.api",
+    "astream": "daskxent.api",
+    "delayed": "daskxent.api",
     "evaluate": "daskxent.api",
     "plan": "daskxent.api",
+    "rows": "daskxent.api",
     "stream": "daskxent.api",
     "verify": "daskxent.api",
 }

@@ -1,9 +1,4 @@
-"""Run an evaluation: hand out the parts, merge their states as they come, report.
-
-One driver serves threads and clusters. It keeps a bounded number of parts in flight, merges each state as it
-arrives, and ends with a report only when every row has been covered exactly once. What comes of a part does not
-depend on where it ran, in which order, or how the rows were cut, so none of that shows in the report.
-"""
+"""What users call: evaluate labels and predictions, at once, as a stream of reports, or as a graph."""
 
 from __future__ import annotations
 
@@ -12,55 +7,45 @@ import json
 import math
 import os
 import random
-import sys
-import time
 import warnings
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers.audit import complain
-from daskxent.numbers.question import ON_INVALID, ON_MISSING, Question
-from daskxent.numbers.state import State
-from daskxent.options import flag, ignored, metric_names, one_of, seconds, share
-from daskxent.report import IncompleteResult, Interrupted, Report, amount
-from daskxent.run import planning
+import numpy as np
+
+from daskxent.numbers import scores
+from daskxent.numbers.audit import COLUMNS, complain
+from daskxent.numbers.question import Question
+from daskxent.options import Asked, Rows, Run, Shown, takes
+from daskxent.options import Graph as OfGraph
+from daskxent.report import Interrupted, Report
+from daskxent.run import graph
+from daskxent.run.engines import chosen, engine_for, run
 from daskxent.run.parts import Work
-from daskxent.run.threads import Attempt, Done, Graph, Threads
-from daskxent.sources import Further, Inputs, align, check_dims, is_dask, open_array, open_predictions, place, whole
+from daskxent.run.sink import Arrays, Group, page_steps
+from daskxent.run.threads import cores
+from daskxent.show.progress import shown
+from daskxent.sources import Further, Inputs, align, check_dims, open_array, open_predictions, place
+from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from daskxent.run.journal import Journal
-    from daskxent.run.planning import Part, Plan
+    from dask.delayed import Delayed
 
-METRICS = ("crossentropy", "accuracy")
+    from daskxent.numbers.state import State
+    from daskxent.options import ArrayLike
+    from daskxent.run.planning import Plan
+
+# What the options and the question share, by the same names.
+SHARED = (
+    "metrics", "from_logits", "ignore_class", "label_smoothing", "on_invalid", "allow_negative_weights", "on_missing",
+)  # fmt: skip
 
 
-def evaluate(
-    y_true: Any,
-    y_pred: Any,
-    *,
-    metrics: Iterable[str] = METRICS,
-    sample_weight: Any = None,
-    from_logits: bool = False,
-    axis: int = -1,
-    view: str | None = None,
-    ignore_class: int | None = None,
-    label_smoothing: float = 0.0,
-    on_invalid: str = "raise",
-    allow_negative_weights: bool = False,
-    on_missing: str | None = None,
-    rows: tuple[int, int] | None = None,
-    client: Any = None,
-    threads: int | None = None,
-    worker_timeout: float | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    progress: bool | Callable[[Report], None] | None = None,
-    compute: bool = True,
-    split_every: int | None = None,
-) -> Report:
+@takes(Shown)
+def evaluate(y_true: ArrayLike, y_pred: ArrayLike, options: Shown) -> Report:
     """Evaluate predictions against labels, in one pass over arrays of any size.
 
     Parameters
@@ -71,63 +56,19 @@ def evaluate(
     y_pred : as `y_true`
         Logits or probabilities, float16, bfloat16, float32 or float64. A list of arrays of two or more axes is taken
         as consecutive blocks of classes.
-    metrics : iterable of str
-        "crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits".
-    sample_weight : number or as `y_true`, optional
-        Weights along the leading axes of the positions, each axis of that length or 1. A weight of 0 masks a row.
-    from_logits : bool
-        Whether predictions are logits; otherwise they are probabilities.
-    axis : int
-        The class axis of `y_pred`.
-    view : {"bfloat16"}, optional
-        What uint16 predictions stand for: zarr has no bfloat16, so dumps keep the bits.
-    ignore_class : int, optional
-        Rows with this label are left out of sums and weights.
-    label_smoothing : float
-        The share of each label that is spread evenly over the classes. Integer labels are then taken as the one-hot
-        labels they stand for: whole rows are read at once, and probabilities are divided by their sum, then clipped.
-    on_invalid : {"raise", "skip", "count"}
-        "raise": a label out of range is an error, and so is a dense one that is NaN or infinite; rows with NaN or +inf
-        stay in, make the loss NaN, and are told in the report. "skip": both kinds of rows are left out, and told.
-        "count": both stay in; the loss is NaN.
-    allow_negative_weights : bool
-        Take negative weights, which are an error otherwise.
-    on_missing : {None, "raise", "fill"}
-        What becomes of zarr chunks that are not stored. zarr leaves out chunks that hold nothing but the fill value,
-        so None takes missing labels and weights as filled, and tells; missing predictions are an error. "raise" and
-        "fill" decide for all three.
-    rows : (start, stop), optional
-        Evaluate only these steps along the first axis of the positions.
-    client : distributed.Client, optional
-        Where to run; by default the current client if there is one, else threads of this process. In the event loop
-        of an asynchronous client the report is to be awaited: see `aevaluate`.
-    threads : int, optional
-        Run on this many threads of this process, whatever clients there are. By default one per core.
-    worker_timeout : float, optional
-        Seconds without any worker after which a run on a cluster is given up; 300 by default.
-    journal : path, optional
-        A file that keeps what has been evaluated. The same call with the same journal goes on where it stopped, and
-        ends with the same bits; after rows were appended to the arrays it evaluates only those.
-    progress : bool or callable, optional
-        True draws a progress bar; a callable is given a report after each part.
-    compute : bool
-        False runs nothing and returns a `dask.delayed.Delayed` of the report, one task per chunk and a tree of
-        merges, to be computed together with others: ``dask.compute(a, b)``.
-    split_every : int, optional
-        With ``compute=False``: how many states a task of that tree merges.
+    {options}
 
     Returns
     -------
     Report
-        Metrics by name; a metric over no rows or no weight is NaN, with a warning (of the task that makes the report,
-        with ``compute=False``).
+        Metrics by name; a metric over no rows or no weight is NaN, with a warning.
 
     Raises
     ------
     ValueError
         Shapes or options do not fit; a label is out of range or not finite; a weight is negative or not finite.
     TypeError
-        A dtype that labels, predictions or weights cannot have.
+        A dtype that labels, predictions or weights cannot have; an asynchronous client: see `aevaluate`.
     FileNotFoundError
         There is nothing at a path.
     IncompleteResult
@@ -142,69 +83,22 @@ def evaluate(
     >>> evaluate([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]], sample_weight=[0.3, 0.7])["accuracy"]
     0.3
     """
-    asked: dict[str, Any] = {
-        "metrics": metrics,
-        "sample_weight": sample_weight,
-        "from_logits": from_logits,
-        "axis": axis,
-        "view": view,
-        "ignore_class": ignore_class,
-        "label_smoothing": label_smoothing,
-        "on_invalid": on_invalid,
-        "allow_negative_weights": allow_negative_weights,
-        "on_missing": on_missing,
-        "rows": rows,
-    }
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise TypeError(f"progress: expected True, False or a callable, got {progress!r}")
-    if not flag(compute, "compute"):
-        # A Delayed passes attributes and items on, lazily: it is used like the report it stands for.
-        return cast("Report", _deferred(y_true, y_pred, split_every, asked))
-    where = {"client": client, "threads": threads, "worker_timeout": worker_timeout, "journal": journal}
-    client = _chosen(client, threads)
-    if getattr(client, "asynchronous", False):
-        where |= {"client": client, "progress": progress}
-        return cast("Report", aevaluate(y_true, y_pred, **asked, **where))  # Dask's own functions do the same
-    return _warned(_last(stream(y_true, y_pred, **asked, **where), progress))
+    return _warned(_last(_stream(y_true, y_pred, options), options.progress))
 
 
-def _warned(report: Report) -> Report:
-    """Return a report, with a warning to whoever called `evaluate` if it is about nothing."""
-    if report.state.total.weight.units == 0:
-        why = "no row was counted" if report.state.total.counted == 0 else "the weights sum to zero"
-        warnings.warn(f"{why}: the metrics are NaN", stacklevel=3)
-    return report
-
-
-def _deferred(y_true: Any, y_pred: Any, split_every: int | None, asked: dict[str, Any]) -> Any:
-    """Return the evaluation as a Delayed."""
-    from daskxent.run import graph
-
-    if split_every is not None and whole(split_every, "split_every") < 2:
-        raise ValueError(f"split_every: expected at least 2, got {split_every}")
-    if asked.pop("rows") is not None:
-        raise ValueError("rows: with compute=False slice the arrays instead")
-    inputs, question, _ = _prepare(y_true, y_pred, **asked)
-    if not is_dask(inputs.predictions):
-        inputs = _in_dask(inputs, fill=question.on_missing == "fill")
-    return graph.deferred(inputs, question, partial(_finished, question, inputs.positions), split_every)
-
-
-def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
-    complain(question, state.audit, positions)
-    rows = math.prod(positions)
-    return _warned(Report(question, state, rows, available=rows))
-
-
-def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
+@takes(Run)
+def stream(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> Iterator[Report]:
     """Evaluate as `evaluate` does and yield a report after each part; the last one is complete.
 
-    A stream that is closed or dropped before its end begins no more parts, and does not wait for those that run.
+    Bad options raise at once, before the first report is asked for. A part that takes longer than a second is reported
+    as far as it is. A stream that is closed or dropped before its end begins no more parts, and does not wait for those
+    that run.
 
     Parameters
     ----------
-    y_true, y_pred, **options
-        As for `evaluate`; bad options are told at once, before the first report is asked for.
+    y_true, y_pred : array
+        As for `evaluate`.
+    {options}
 
     Yields
     ------
@@ -216,66 +110,153 @@ def stream(y_true: Any, y_pred: Any, **options: Any) -> Iterator[Report]:
     >>> [report.complete for report in stream([0, 1], [[0.9, 0.1], [0.2, 0.8]])]
     [True]
     """
-    inputs, question, where = _prepare(y_true, y_pred, **options)
-    asked = {**(_prepare.__kwdefaults__ or {}), **options, "metrics": question.metrics, "rows": where["rows"]}
-    return run(inputs, question, **where, call=_repeatable({"y_true": y_true, "y_pred": y_pred, **asked}))
+    return _stream(y_true, y_pred, options)
 
 
-def run(
-    inputs: Inputs,
-    question: Question,
-    *,
-    rows: tuple[int, int] | None = None,
-    client: Any = None,
-    threads: int | None = None,
-    worker_timeout: float | None = None,
-    journal: str | os.PathLike[str] | None = None,
-    call: dict[str, Any] | None = None,
-) -> Iterator[Report]:
-    """Evaluate inputs that are aligned already, and yield a report after each part, as `stream` does."""
-    runner = _runner(inputs, client, threads, worker_timeout)
-    plan = runner.plan(inputs, question, rows)
-
-    def found(parts: Iterable[Part]) -> Iterator[Done]:
-        return _sound(runner.states(inputs, question, parts, plan), question, inputs)
-
-    kept = None if journal is None else _open_journal(place(journal), inputs, plan, rows, call)
-    begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
-    if kept is None:
-        return _stream(begin, found(plan), plan)
-    state = kept.state
-    was = "was" if state.rows == 1 else "were"
-    note = (f"{amount(state.rows, 'row')} {was} in the journal already",) if state.rows else ()
-    begin = replace(begin, state=state, notes=note, inputs=kept.inputs)
-    left = planning.remaining(plan, state.covered)
-    return _journaled(_stream(begin, found(left), plan, kept), kept)
-
-
-async def aevaluate(y_true: Any, y_pred: Any, *, client: Any, **options: Any) -> Report:
-    """Evaluate as `evaluate` does, on the cluster of an asynchronous client, without blocking the event loop.
+@takes(Run)
+def plan(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> Plan:
+    """Say what `evaluate` with the same arguments would read, in which parts, with how much memory; run nothing.
 
     Parameters
     ----------
-    y_true, y_pred, **options
+    y_true, y_pred : array
         As for `evaluate`.
-    client : distributed.Client
-        With ``asynchronous=True``. The evaluation runs in a thread, with a connection of its own to the scheduler.
+    {options}
+
+    Returns
+    -------
+    Plan
+
+    Examples
+    --------
+    >>> len(plan([0, 1], [[0.9, 0.1], [0.2, 0.8]]))
+    1
+    """
+    inputs, question = prepare(y_true, y_pred, options)
+    return engine_for(inputs, options.client, options.threads).plan(inputs, question, _slice(options))
+
+
+@takes(Rows)
+def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
+    """Evaluate as `evaluate` does and keep columns of every row.
+
+    Parameters
+    ----------
+    y_true, y_pred : array
+        As for `evaluate`. With `out`, no dask arrays.
+    {options}
+
+    Returns
+    -------
+    dict of str to numpy.ndarray or zarr.Array
+        The columns by name, of the shape of the positions. Floats are float64, and NaN where there is no such number:
+        the loss of a row whose label is no class, for example.
+
+    Raises
+    ------
+    FileExistsError
+        There is something else at `out`. The same call goes on with a group that is not complete, and returns one that
+        is.
+    IncompleteResult
+        As for `evaluate`; `Unwritable` if a column could not be written. A group that is not complete says so in its
+        attributes.
+
+    Examples
+    --------
+    >>> rows([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]], columns=["hit", "prediction"])
+    {'hit': array([ True, False]), 'prediction': array([1, 1])}
+    """
+    inputs, question = prepare(y_true, y_pred, options)
+    names = tuple(options.columns)
+    question = replace(question, columns=tuple(name for name in names if name in scores.COLUMNS))
+    run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
+    if options.out is None:
+        arrays = {name: np.zeros(inputs.positions, COLUMNS[name]) for name in names}
+        threads = options.threads or cores()
+        _last(run_it(engine_for(inputs, threads=threads), sink=Arrays(arrays)), options.progress)
+        return arrays
+    engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
+    plan = engine.plan(inputs, question, _slice(options))
+    group = Group(place(options.out), names, page_steps(inputs, plan.grid))
+    about = {
+        "question": question.to_json(),
+        "steps": [plan.start, plan.stop],
+        "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
+    }
+    found = group.begin(inputs, about)
+    if not found["complete"]:
+        out = {"path": group.path, "run": found["run"]}
+        _last(run_it(engine, sink=group, out=out), options.progress)
+        group.end()
+    return group.opened()
+
+
+@takes(OfGraph)
+def delayed(y_true: ArrayLike, y_pred: ArrayLike, options: OfGraph) -> Delayed:
+    """Return the evaluation as a graph: one task per chunk and a tree of merges; nothing runs.
+
+    Parameters
+    ----------
+    y_true, y_pred : array
+        As for `evaluate`.
+    {options}
+
+    Returns
+    -------
+    dask.delayed.Delayed
+        Of the report, to be computed together with others: ``dask.compute(a, b)``. A metric over no rows or no weight
+        is NaN, with a warning of the task that makes the report.
+
+    Examples
+    --------
+    >>> delayed([0, 1], [[0.9, 0.1], [0.2, 0.8]]).compute()["accuracy"]
+    1.0
+    """
+    inputs, question = prepare(y_true, y_pred, options)
+    inputs = graph.in_dask(inputs, fill=question.on_missing == "fill")
+    finish = partial(_finished, question, inputs.positions)
+    found: Delayed = graph.deferred(inputs, question, finish, options.split_every)
+    return found
+
+
+@takes(Run)
+async def aevaluate(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> Report:
+    """Evaluate as `evaluate` does, without blocking the event loop.
+
+    Parameters
+    ----------
+    y_true, y_pred : array
+        As for `evaluate`. A client may be asynchronous: the evaluation runs in a thread, with a connection of its own
+        to the scheduler.
+    {options}
 
     Returns
     -------
     Report
     """
-    from distributed import Client
+    report: Report | None = None
+    async for report in _astream(y_true, y_pred, options):  # noqa: B007
+        pass
+    assert report is not None
+    return _warned(report)
 
-    connect = partial(Client, client.scheduler.address, security=client.security, set_as_default=False)
-    connecting = asyncio.create_task(asyncio.to_thread(connect))
-    try:
-        own = await asyncio.shield(connecting)
-        return await asyncio.to_thread(evaluate, y_true, y_pred, client=own, **options)
-    finally:
-        # An evaluation that is no longer awaited ends when its connection is closed, even one that was being made.
-        own = await connecting
-        await asyncio.to_thread(own.close)
+
+@takes(Run)
+def astream(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> AsyncIterator[Report]:
+    """Evaluate as `stream` does, without blocking the event loop.
+
+    Parameters
+    ----------
+    y_true, y_pred : array
+        As for `aevaluate`.
+    {options}
+
+    Yields
+    ------
+    Report
+        Over the rows evaluated so far, in no particular order.
+    """
+    return _astream(y_true, y_pred, options)
 
 
 def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
@@ -315,84 +296,121 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
             f"verify: the states are so large that the journal {report.journal} holds only what the parts add up to, "
             "not what each of them gave"
         )
-    inputs, question, _ = _prepare(**kept.header["call"])
+    arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
+    inputs, question = prepare(arrays["y_true"], arrays["y_pred"], Asked(**asked), arrays["along"])
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
+    work = Work(inputs, question, patience=math.inf)
     for state in chosen:
         for start, stop in state.covered:
-            again = Attempt(Work(inputs, question))(start // inputs.rows_per_step, stop // inputs.rows_per_step)
-            if again.state != state:
+            if work(start // inputs.rows_per_step, stop // inputs.rows_per_step).state != state:
                 raise ValueError(f"verify: rows {start} to {stop - 1} give other bits than the report was made from")
     return len(chosen)
 
 
-def plan(y_true: Any, y_pred: Any, **options: Any) -> Plan:
-    """Say what `evaluate` with the same arguments would read, in which parts, with how much memory; run nothing.
-
-    Examples
-    --------
-    >>> len(plan([0, 1], [[0.9, 0.1], [0.2, 0.8]]))
-    1
-    """
-    inputs, question, options = _prepare(y_true, y_pred, **options)
-    runner = _runner(inputs, options["client"], options["threads"], options["worker_timeout"])
-    found: Plan = runner.plan(inputs, question, options["rows"])
-    return found
-
-
-def _prepare(
-    y_true: Any,
-    y_pred: Any,
-    *,
-    metrics: Iterable[str] = METRICS,
-    sample_weight: Any = None,
-    from_logits: bool = False,
-    axis: int = -1,
-    view: str | None = None,
-    ignore_class: int | None = None,
-    label_smoothing: float = 0.0,
-    on_invalid: str = "raise",
-    allow_negative_weights: bool = False,
-    on_missing: str | None = None,
-    along: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> tuple[Inputs, Question, dict[str, Any]]:
-    """Open, check and align everything that `evaluate` takes, and further arrays `along` the rows, by name."""
-    known = {"rows": None, "client": None, "threads": None, "worker_timeout": None, "journal": None}
-    if unknown := set(options) - set(known):
-        raise TypeError(f"unknown option {sorted(unknown)[0]!r}")
-    asked: dict[str, Any] = {
-        "metrics": metric_names(metrics),
-        "from_logits": flag(from_logits, "from_logits"),
-        "ignore_class": ignored(ignore_class),
-        "label_smoothing": share(label_smoothing, "label_smoothing"),
-        "on_invalid": one_of(on_invalid, ON_INVALID, "on_invalid"),
-        "allow_negative_weights": flag(allow_negative_weights, "allow_negative_weights"),
-        "on_missing": one_of(on_missing, ON_MISSING, "on_missing"),
-    }
-    options = known | options
-    options["worker_timeout"] = seconds(options["worker_timeout"], "worker_timeout")
-    along = along or {}
-    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight, **along)
-    weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
+def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
+    """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
+    along, weights = along or {}, asked.sample_weight
+    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=weights, **along)
+    opened = None if weights is None else open_array(weights, "sample_weight")
     further = {name: Further(open_array(array, name), name) for name, array in along.items()}
-    labels, predictions = open_array(y_true, "y_true"), open_predictions(y_pred, axis, view)
-    inputs = align(labels, predictions, weights, axis, further=further)
-    inputs = meet(inputs, fill=on_missing == "fill")
-    if ignore_class is not None and inputs.dense:
+    labels, predictions = open_array(y_true, "y_true"), open_predictions(y_pred, asked.axis, asked.view)
+    inputs = align(labels, predictions, opened, asked.axis, further=further)
+    inputs = graph.met(inputs, fill=asked.on_missing == "fill")
+    if asked.ignore_class is not None and inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
-    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **asked), options
+    given = {name: getattr(asked, name) for name in SHARED}
+    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **given)
 
 
-def _repeatable(call: dict[str, Any]) -> dict[str, Any] | None:
+def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
+    """Exhaust a stream and return its last report; an interrupt carries what there is by then."""
+    report: Report | None = None
+    try:
+        for report in shown(reports, progress):  # noqa: B007
+            pass
+    except KeyboardInterrupt as error:
+        interrupted = Interrupted(*error.args)
+        interrupted.report, interrupted.journal = report, report.journal if report else None
+        raise interrupted from None
+    assert report is not None
+    return report
+
+
+def _stream(y_true: Any, y_pred: Any, options: Run) -> Iterator[Report]:
+    inputs, question = prepare(y_true, y_pred, options)
+    engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
+    call = None if options.journal is None else repeatable(y_true, y_pred, options)
+    return run(inputs, question, engine, steps=_slice(options), journal=options.journal, call=call)
+
+
+async def _astream(y_true: Any, y_pred: Any, options: Run) -> AsyncIterator[Report]:
+    client = chosen(options.client, options.threads)
+    own = await _connected(client) if getattr(client, "asynchronous", False) else None
+    reports: Iterator[Report] = iter(())
+    step: asyncio.Future[Any] = asyncio.ensure_future(asyncio.sleep(0))
+    try:
+        here = options if own is None else replace(options, client=own)
+        reports = await asyncio.to_thread(_stream, y_true, y_pred, here)
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, reports, None))
+            report = await asyncio.shield(step)
+            if report is None:
+                return
+            yield report
+    finally:
+        # An evaluation that is no longer awaited ends when its connection is closed.
+        if own is not None:
+            await asyncio.to_thread(own.close)
+        await asyncio.wait([step])
+        getattr(reports, "close", bool)()
+
+
+async def _connected(client: Any) -> Any:
+    """Connect to the scheduler of an asynchronous client, from a thread; close that if nobody waits for it any more."""
+    from distributed import Client
+
+    connect = partial(Client, client.scheduler.address, security=client.security, set_as_default=False)
+    connecting = asyncio.ensure_future(asyncio.to_thread(connect))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        own = await connecting
+        await asyncio.to_thread(own.close)
+        raise
+
+
+def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
+    complain(question, state.audit, positions)
+    rows = math.prod(positions)
+    return _warned(Report(question, state, rows, available=rows))
+
+
+def _warned(report: Report) -> Report:
+    """Return a report, with a warning to the caller of a public function if it is about nothing."""
+    if report.state.total.weight.units == 0:
+        why = "no row was counted" if report.state.total.counted == 0 else "the weights sum to zero"
+        warnings.warn(f"{why}: the metrics are NaN", stacklevel=4)
+    return report
+
+
+def _slice(options: Run) -> slice | None:
+    assert options.steps is None or isinstance(options.steps, slice)  # which the check makes of it
+    return options.steps
+
+
+def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
-    call = {key: value for key, value in call.items() if key not in ("client", "threads", "worker_timeout", "journal")}
-    arrays = {name: call.get(name) for name in ("y_true", "y_pred", "sample_weight")}
-    along = call.get("along") or {}
-    if not all(map(_is_stored, (*arrays.values(), *along.values()))):
+    along = along or {}
+    if not all(map(_is_stored, (y_true, y_pred, asked.sample_weight, *along.values()))):
         return None
-    call |= {name: _placed(given) for name, given in arrays.items()}
-    call["along"] = {name: _placed(given) for name, given in along.items()}
-    made: dict[str, Any] = json.loads(json.dumps(call, default=_as_json))
+    given = {each.name: getattr(asked, each.name) for each in fields(Asked)}
+    given["sample_weight"] = _placed(asked.sample_weight)
+    arrays = {
+        "y_true": _placed(y_true),
+        "y_pred": _placed(y_pred),
+        "along": {name: _placed(array) for name, array in along.items()},
+    }
+    made: dict[str, Any] = json.loads(json.dumps({"arrays": arrays, "asked": given}, default=_as_json))
     return made
 
 
@@ -411,133 +429,3 @@ def _placed(given: Any) -> Any:
 
 def _as_json(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else list(value)
-
-
-def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
-    """Exhaust a stream and return its last report; an interrupt carries what there is by then."""
-    report: Report | None = None
-    try:
-        for shown in _shown(reports, progress):
-            report = shown
-    except KeyboardInterrupt as error:
-        interrupted = Interrupted(*error.args)
-        interrupted.report, interrupted.journal = report, report.journal if report else None
-        raise interrupted from None
-    assert report is not None
-    return report
-
-
-def _shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Iterator[Report]:
-    """Pass reports on and show progress."""
-    if progress is True:
-        from tqdm import tqdm
-
-        with tqdm(unit=" rows", unit_scale=True, desc="daskxent") as bar:
-            for report in reports:
-                bar.total = report.expected
-                bar.update(report.rows - bar.n)
-                bar.set_postfix({name: f"{value:.5g}" for name, value in report.metrics.items()}, refresh=False)
-                yield report
-    else:
-        for report in reports:
-            if callable(progress):
-                progress(report)
-            yield report
-
-
-def _stream(report: Report, found: Iterator[Done], plan: Plan, journal: Journal | None = None) -> Iterator[Report]:
-    """Merge states as they come, write each into the journal before it counts, yield a report for each.
-
-    At the end the coverage is checked.
-    """
-    began = time.perf_counter()
-    bytes_per_row = plan.nbytes // plan.rows
-    known = report.rows
-    try:
-        if known:
-            yield report
-        for state, retries in found:
-            merged = report.state.merge(state) if journal is None else journal.append(state)
-            report = replace(
-                report,
-                state=merged,
-                elapsed=time.perf_counter() - began,
-                nbytes=(merged.rows - known) * bytes_per_row,
-                retries=report.retries + retries,
-            )
-            yield report
-        if not report.complete:
-            missing = report.expected - report.rows
-            raise IncompleteResult(f"{missing:,} of {report.expected:,} rows were not evaluated")
-    except IncompleteResult as error:
-        error.report, error.journal = report, report.journal
-        raise
-
-
-def _sound(found: Iterator[Done], question: Question, inputs: Inputs) -> Iterator[Done]:
-    """Pass on what is sound; raise the first finding that is an error."""
-    for done in found:
-        complain(question, done.state.audit, inputs.positions)
-        yield done
-
-
-def _journaled(reports: Iterator[Report], journal: Journal) -> Iterator[Report]:
-    try:
-        yield from reports
-    finally:
-        journal.close()
-
-
-def _open_journal(
-    path: str, inputs: Inputs, plan: Plan, rows: tuple[int, int] | None, call: dict[str, Any] | None
-) -> Journal:
-    from daskxent.run.journal import Journal
-    from daskxent.sources.fingerprint import fingerprint
-
-    if is_dask(inputs.predictions):
-        raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
-    question = {**plan.question.to_json(), "rows": rows}
-    steps = inputs.positions[inputs.lead]
-    return Journal(path, question, lambda count: fingerprint(inputs, count), steps, call)
-
-
-def meet(inputs: Inputs, fill: bool = False) -> Inputs:
-    """Turn stored predictions into a dask array of their own chunks where anything along them is a dask array."""
-    predictions, *others = inputs.sources()
-    return _in_dask(inputs, fill) if any(map(is_dask, others)) and not is_dask(predictions) else inputs
-
-
-def _in_dask(inputs: Inputs, fill: bool) -> Inputs:
-    """Turn stored predictions into a dask array; with `fill` what is not stored is filled and told, no error."""
-    from daskxent.run import graph
-
-    lead = inputs.lead + (inputs.lead >= inputs.axis)
-    return replace(inputs, predictions=graph.from_source(inputs.predictions, lead, fill))
-
-
-def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:
-    client = _chosen(client, threads)
-    if client is None:
-        return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
-    if not hasattr(client, "scheduler"):
-        raise TypeError(f"client: expected a distributed.Client, got {client!r}")
-    if client.status in ("closing", "closed"):
-        raise ValueError(f"client: {client!r} is closed")
-    from daskxent.run.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
-
-    runner = ClusterGraph if is_dask(inputs.predictions) else Cluster
-    return runner(client, WORKER_TIMEOUT if worker_timeout is None else worker_timeout)
-
-
-def _chosen(client: Any, threads: int | None) -> Any:
-    """Return the client to run on: by default that of distributed, if it has been imported and has one."""
-    if threads is not None:
-        return None
-    if client is not None or "distributed" not in sys.modules:
-        return client
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None

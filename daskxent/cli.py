@@ -1,7 +1,7 @@
 """The command line: ``daskxent``, ``python -m daskxent`` and ``dask xent``.
 
-Only click is imported at the top, so that ``--help`` is quick. Exit status: 0 with a complete result, 1 when a run
-failed, 2 for bad use or bad input, 130 when interrupted.
+Only click and the options are imported at the top, so that ``--help`` is quick. Exit status: 0 with a complete result,
+1 when a run failed, 2 for bad use or bad input, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import reduce
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from daskxent.options import Run, Shown
+from daskxent.show.tables import as_text, show_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,54 +95,57 @@ def _one_line_warnings() -> Iterator[None]:
         yield
 
 
-def _rows(text: str) -> tuple[int, int]:
-    try:
-        start, stop = map(int, text.split(":"))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not START:STOP, two whole numbers") from None
-    return start, stop
+class Steps(click.ParamType):  # type: ignore[type-arg]
+    """A range of steps, written like a slice."""
+
+    name = "steps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the range as (start, stop)."""
+        edges = value.split(":")
+        try:
+            start, stop = (int(edge) if edge.strip() else None for edge in edges)
+        except ValueError:
+            self.fail(f"{value!r} is not START:STOP, two whole numbers, either of which may be left out", param, ctx)
+        return start, stop
 
 
-# What `evaluate` and `plan` share; the names of the parameters are those of `daskxent.evaluate`.
-INPUTS = (
-    click.argument("y_true", metavar="LABELS"),
-    click.argument("y_pred", metavar="PREDICTIONS"),
-    click.option("--weights", "sample_weight", metavar="PATH", help="Weights along the leading axes of LABELS."),
-    click.option("--from-logits", is_flag=True, help="PREDICTIONS are logits, not probabilities."),
-    click.option(
-        "--metric",
-        "metrics",
-        metavar="NAME",
-        multiple=True,
-        default=("crossentropy", "accuracy"),
-        show_default=True,
-        help="crossentropy, accuracy, top_K_accuracy for any K, perplexity, bits; may be repeated.",
-    ),
-    click.option("--axis", type=int, default=-1, show_default=True, help="The class axis of PREDICTIONS."),
-    click.option("--ignore-class", type=int, metavar="N", help="Leave out rows with this label."),
-    click.option("--label-smoothing", type=float, default=0.0, metavar="X", help="Share of each label spread evenly."),
-    click.option(
-        "--on-invalid",
-        type=click.Choice(["raise", "skip", "count"]),
-        default="raise",
-        show_default=True,
-        help="What becomes of labels out of range and of rows with NaN.",
-    ),
-    click.option("--view", type=click.Choice(["bfloat16"]), help="Read uint16 PREDICTIONS as these numbers."),
-    click.option(
-        "--on-missing",
-        type=click.Choice(["raise", "fill"]),
-        help="Chunks that are not stored; by default those of PREDICTIONS are an error, others are filled.",
-    ),
-    click.option("--rows", type=_rows, metavar="START:STOP", help="Only these steps along the first axis."),
-    click.option("--threads", type=int, metavar="N", help="Threads of this process; by default one per core."),
-    click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."),
-)
+# What is special about an option in a shell; its default and its meaning are those of `options`.
+SHELL: dict[str, dict[str, Any]] = {
+    "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
+    "from_logits": {"is_flag": True},
+    "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},
+    "axis": {"type": int, "show_default": True},
+    "ignore_class": {"type": int, "metavar": "N"},
+    "label_smoothing": {"type": float, "metavar": "X"},
+    "on_invalid": {"type": click.Choice(["raise", "skip", "count"]), "show_default": True},
+    "allow_negative_weights": {"is_flag": True},
+    "view": {"type": click.Choice(["bfloat16"])},
+    "on_missing": {"type": click.Choice(["raise", "fill"])},
+    "steps": {"type": Steps(), "metavar": "START:STOP"},
+    "threads": {"type": int, "metavar": "N"},
+    "worker_timeout": {"type": float, "metavar": "SECONDS"},
+    "journal": {"metavar": "FILE"},
+    "progress": {"flags": ["--progress/--no-progress"], "help": "Draw a bar; by default on terminals only."},
+}
+SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 
-def _takes_inputs(command: Callable[..., None]) -> Callable[..., None]:
-    return reduce(lambda function, decorate: decorate(function), reversed(INPUTS), command)
+def _asks(table: type, **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command LABELS, PREDICTIONS and the options of a table that a shell can give."""
+    given = [each for each in fields(table) if each.name in SHELL]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for each in [*reversed(given)]:
+            special = dict(SHELL[each.name])
+            flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])
+            means = each.metadata["means"].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
+            command = click.option(*flags, each.name, **{"default": each.default, "help": means, **special})(command)
+        command = click.argument("y_pred", metavar="PREDICTIONS")(command)
+        return click.argument("y_true", metavar="LABELS")(command)
+
+    return decorate
 
 
 @click.group("xent", cls=Commands)  # the name is that of the command within `dask`
@@ -152,45 +159,46 @@ def main() -> None:
 
 
 @main.command()
-@_takes_inputs
-@click.option("--journal", metavar="FILE", help="Keep what is evaluated in FILE; the same line again goes on from it.")
-@click.option("--progress/--no-progress", default=None, help="By default a bar is drawn on terminals only.")
+@_asks(Shown)
+@SCHEDULER
+@JSON
 def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **options: Any) -> None:
     """Evaluate PREDICTIONS against LABELS."""
     from daskxent import api
 
     with _client(scheduler, options["threads"]) as client, _telling_of_compilation():
         report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
-    click.echo(report.to_json() if as_json else _table("Report", _described(report)))
+    click.echo(report.to_json() if as_json else as_text("Report", _described(report)))
 
 
 @main.command()
-@_takes_inputs
+@_asks(Run)
+@SCHEDULER
+@JSON
 def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
     """Say what `evaluate` would read, in which parts, with how much memory; evaluate nothing."""
     import json
 
     from daskxent import api
-    from daskxent.run import planning
 
     with _client(scheduler, options["threads"]) as client:
         found = api.plan(**options, client=client)
-    click.echo(json.dumps(planning.describe(found)) if as_json else repr(found))
+    click.echo(json.dumps(found.to_dict()) if as_json else repr(found))
 
 
 @main.command()
 @click.argument("reports", metavar="REPORT...", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@JSON
 @click.pass_context
 def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
-    """Join reports of different rows, as `evaluate --rows --json` writes them, to that of one run over all.
+    """Join reports of different rows, as `evaluate --steps --json` writes them, to that of one run over all.
 
     The exit status is 1 if rows are missing; they are told.
     """
     from daskxent.report import Report
 
     report = reduce(Report.merge, map(_read_report, reports))
-    click.echo(report.to_json() if as_json else _table("Report", report.lines()))
+    click.echo(report.to_json() if as_json else repr(report))
     for start, stop in report.gaps:
         click.echo(f"Missing: rows {start} to {stop - 1}", err=True)
     if report.gaps:
@@ -207,7 +215,7 @@ def verify(report: str, parts: int, seed: int) -> None:
     REPORT was written by `evaluate --journal FILE --json`; the journal and the arrays must be where they were.
     """
     from daskxent import api
-    from daskxent.report import amount
+    from daskxent.show.tables import amount
 
     checked = api.verify(_read_report(report), parts=parts, seed=seed)
     click.echo(f"{amount(checked, 'part')} gave the same bits")
@@ -239,7 +247,6 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
 
     from daskxent import api
     from daskxent.demo import parse_size, write_dump
-    from daskxent.run.planning import show_bytes
 
     bar = _wants_bar(progress)
     dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar)
@@ -252,7 +259,7 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
             threads=threads,
             progress=bar,
         )
-    click.echo(_table("Report", [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report)]))
+    click.echo(as_text("Report", [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report)]))
 
 
 @contextmanager
@@ -307,14 +314,7 @@ def _client(address: str | None, threads: int | None) -> Iterator[Any]:
 
 
 def _described(report: Report) -> list[tuple[str, str]]:
-    from daskxent.run.planning import show_bytes
-
     return [*report.lines(), ("peak memory", f"{show_bytes(peak_memory())} of this process")]
-
-
-def _table(title: str, lines: list[tuple[str, str]]) -> str:
-    width = max(len(label) for label, _ in lines)
-    return "\n".join([title, *(f"  {label:<{width}}  {text}" for label, text in lines)])
 
 
 def peak_memory() -> int:

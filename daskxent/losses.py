@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent import api
 from daskxent.numbers import elementary
 from daskxent.numbers.audit import Scored, complain, findings
 from daskxent.numbers.exact import ExactSum, ratio
@@ -32,6 +31,7 @@ from daskxent.numbers.state import State
 from daskxent.numbers.statistics import LOSS
 from daskxent.options import flag, ignored
 from daskxent.run import graph, planning
+from daskxent.run.engines import engine_for, run
 from daskxent.run.parts import read_blocks
 from daskxent.run.scoring import Block, compiled_for
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
@@ -355,7 +355,7 @@ def open_inputs(
         weights = weights.reshape(1)  # a number is read at once, an array when it is needed
     if 0 in predictions.shape and 0 in labels.shape:
         return Inputs(predictions, axis % len(predictions.shape), dense_labels=labels if dense else None)
-    return api.meet(align(labels, predictions, weights, axis, dense))
+    return graph.met(align(labels, predictions, weights, axis, dense))
 
 
 def ask(
@@ -372,7 +372,7 @@ def ask(
         classes=inputs.classes,
         from_logits=flag(from_logits, "from_logits"),
         dense=inputs.dense,
-        ignore_class=ignored(ignore_class),
+        ignore_class=None if ignore_class is None else ignored(ignore_class),
         label_smoothing=float(label_smoothing),
         allow_negative_weights=True,
     )
@@ -383,7 +383,7 @@ def total(inputs: Inputs, asked: Question) -> State:
     state = State.zero()
     if inputs.rows:
         threads = _threads() if isinstance(inputs.predictions, Memory) else None
-        for report in api.run(inputs, asked, threads=threads):
+        for report in run(inputs, asked, engine_for(inputs, threads=threads)):
             state = report.state
     return state
 

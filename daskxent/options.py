@@ -1,65 +1,344 @@
-"""Check options, before anything is read: an option that is not understood is an error that says what was expected."""
+"""Every option once: its name, type, default, check and meaning. All signatures and the command line are made of these.
+
+An option that is not understood is an error that says what was expected, before anything is read. Nothing that takes
+time is imported here: ``--help`` is made of this.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Real
-from typing import Any
+import difflib
+import functools
+import inspect
+import operator
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-import numpy as np
+if TYPE_CHECKING:
+    import os
 
-from daskxent.numbers import statistics
-from daskxent.sources import whole
+    import dask.array
+    import numpy.typing as npt
+    import xarray
+    import zarr
+    from distributed import Client
+
+    from daskxent.report import Report
+    from daskxent.sources import Source
+
+    ArrayLike = str | os.PathLike[str] | npt.ArrayLike | zarr.Array[Any] | dask.array.Array | xarray.DataArray | Source
+    Steps = slice | tuple[int | None, int | None]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 def flag(given: Any, name: str) -> bool:
     """Return True or False; anything else, which might well mean the other, is an error."""
-    if not isinstance(given, (bool, np.bool_)):
+    if type(given).__name__ not in ("bool", "bool_"):  # NumPy 1 calls its own bool_
         raise TypeError(f"{name}: expected True or False, got {given!r}")
     return bool(given)
 
 
-def one_of(given: Any, choices: tuple[str | None, ...], name: str) -> Any:
-    """Return what is one of some choices."""
-    if not (given is None or isinstance(given, str)) or given not in choices:
-        expected = ", ".join("None" if choice is None else choice for choice in choices)
-        raise ValueError(f"{name}: expected one of {expected}; got {given!r}")
-    return given
+def whole(given: Any, name: str) -> int:
+    """Return an integer of any kind as an int."""
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"{name}: expected an integer, got {given!r}")
+    return int(given)
 
 
-def share(given: float, name: str) -> float:
+def one_of(*choices: str | None) -> Callable[[Any, str], Any]:
+    """Return a check for what is one of some choices."""
+
+    def check(given: Any, name: str) -> Any:
+        if not (given is None or isinstance(given, str)) or given not in choices:
+            expected = ", ".join("None" if choice is None else choice for choice in choices)
+            raise ValueError(f"{name}: expected one of {expected}; got {given!r}")
+        return given
+
+    return check
+
+
+def share(given: Any, name: str) -> float:
     """Return a number from 0 to 1."""
-    if not isinstance(given, Real) or not 0 <= given <= 1:
+    if not isinstance(given, Real) or not 0 <= float(given) <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {given!r}")
     return float(given)
 
 
-def seconds(given: float | None, name: str) -> float | None:
-    """Return a time above 0, or None."""
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, Real) or not given > 0:
+def seconds(given: Any, name: str) -> float:
+    """Return a time above 0."""
+    if isinstance(given, bool) or not isinstance(given, Real) or not float(given) > 0:
         raise ValueError(f"{name}: expected seconds above 0, got {given!r}")
     return float(given)
 
 
-def ignored(given: Any) -> int | None:
+def at_least(least: int) -> Callable[[Any, str], int]:
+    """Return a check for an integer that is not too small."""
+
+    def check(given: Any, name: str) -> int:
+        if whole(given, name) < least:
+            raise ValueError(f"{name}: expected at least {least}, got {given}")
+        return int(given)
+
+    return check
+
+
+def ignored(given: Any, name: str = "ignore_class") -> int:
     """Return the class to be ignored, which the int64 of compiled labels must hold."""
-    if given is None:
-        return None
-    label = whole(given, "ignore_class")
+    label = whole(given, name)
     if not -(2**63) <= label < 2**63 - 1:  # unsigned labels that do not fit are held as 2**63 - 1
-        raise ValueError(f"ignore_class: expected a label below 2**63 - 1, got {label}")
+        raise ValueError(f"{name}: expected a label below 2**63 - 1, got {label}")
     return label
 
 
-def metric_names(given: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of metrics, each once, if they are known."""
+def _names(given: Any, name: str) -> tuple[str, ...]:
     if not isinstance(given, Iterable):
-        raise TypeError(f"metrics: expected names, got {given!r}")
+        raise TypeError(f"{name}: expected names, got {given!r}")
     names = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
     if not names:
-        raise ValueError("metrics: expected at least one name")
-    for name in names:
-        statistics.metric(name)
+        raise ValueError(f"{name}: expected at least one name")
     return names
+
+
+def metric_names(given: Any, name: str = "metrics") -> tuple[str, ...]:
+    """Return the names of metrics, each once, if they are known."""
+    from daskxent.numbers import statistics
+
+    names = _names(given, name)
+    for each in names:
+        statistics.metric(each)
+    return names
+
+
+def column_names(given: Any, name: str) -> tuple[str, ...]:
+    """Return the names of columns of rows, each once, if they are known."""
+    from daskxent.numbers.audit import COLUMNS
+
+    names = _names(given, name)
+    for each in names:
+        if each not in COLUMNS:
+            raise ValueError(f"{name}: {each!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
+    return names
+
+
+def steps(given: Any, name: str) -> slice:
+    """Return a range of steps as a slice without a step."""
+    try:
+        start, stop = (given.start, given.stop) if isinstance(given, slice) else given
+        found = slice(*(None if edge is None else operator.index(edge) for edge in (start, stop)))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected (start, stop) or a slice, got {given!r}") from None
+    if getattr(given, "step", None) not in (None, 1):
+        raise ValueError(f"{name}: expected a slice without a step, got {given!r}")
+    return found
+
+
+def progress(given: Any, name: str) -> Any:
+    """Return True, False or a callable."""
+    if not isinstance(given, bool) and not callable(given):
+        raise TypeError(f"{name}: expected True, False or a callable, got {given!r}")
+    return given
+
+
+def _option(means: str, check: Callable[[Any, str], Any] | None = None) -> dict[str, Any]:
+    return {"means": textwrap.dedent(means).strip(), "check": check}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of every row."""
+
+    metrics: Iterable[str] = field(
+        default=("crossentropy", "accuracy"),
+        metadata=_option(
+            '"crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits".', metric_names
+        ),
+    )
+    sample_weight: ArrayLike | None = field(
+        default=None,
+        metadata=_option("""
+            Weights along the leading axes of the positions, each axis of that length or 1, or a number. A weight of 0
+            masks a row."""),
+    )
+    from_logits: bool = field(
+        default=False, metadata=_option("Whether predictions are logits; otherwise they are probabilities.", flag)
+    )
+    axis: int = field(default=-1, metadata=_option("The class axis of the predictions.", whole))
+    view: str | None = field(
+        default=None,
+        metadata=_option(
+            """
+            "bfloat16": what uint16 predictions stand for. zarr has no bfloat16, so dumps keep the bits.""",
+            one_of(None, "bfloat16"),
+        ),
+    )
+    ignore_class: int | None = field(
+        default=None, metadata=_option("Rows with this label are left out of sums and weights.", ignored)
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata=_option(
+            """
+            The share of each label that is spread evenly over the classes. Integer labels are then taken as the one-hot
+            labels they stand for: whole rows are read at once, and probabilities are divided by their sum, then
+            clipped.""",
+            share,
+        ),
+    )
+    on_invalid: str = field(
+        default="raise",
+        metadata=_option(
+            """
+            What becomes of invalid rows. "raise": a label out of range is an error, and so is a dense one that is NaN
+            or infinite; rows with NaN or +inf stay in, make the loss NaN, and are reported. "skip": both kinds of rows
+            are left out, and reported. "count": both stay in; the loss is NaN.""",
+            one_of("raise", "skip", "count"),
+        ),
+    )
+    allow_negative_weights: bool = field(
+        default=False, metadata=_option("Take negative weights, which are an error otherwise.", flag)
+    )
+    on_missing: str | None = field(
+        default=None,
+        metadata=_option(
+            """
+            What becomes of zarr chunks that are not stored. zarr leaves out chunks that hold nothing but the fill
+            value, so None takes missing labels and weights as filled, and reports them; missing predictions are an
+            error. "raise" and "fill" decide for all three.""",
+            one_of(None, "raise", "fill"),
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        """Check every option that was given."""
+        for each in fields(self):
+            check, given = each.metadata["check"], getattr(self, each.name)
+            if check is not None and (given is not None or each.default is not None):
+                object.__setattr__(self, each.name, check(given, each.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph(Asked):
+    """What is asked of a graph."""
+
+    split_every: int | None = field(
+        default=None, metadata=_option("How many states a task of the tree of merges takes.", at_least(2))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Asked):
+    """What is asked, of which steps, and where it runs."""
+
+    steps: Steps | None = field(
+        default=None,
+        metadata=_option(
+            """
+            Only these steps along the first axis of the positions, clipped like a Python slice. ``(40000, None)`` are
+            all from 40,000 on.""",
+            steps,
+        ),
+    )
+    client: Client | None = field(
+        default=None,
+        metadata=_option(
+            "Where to run; by default the current `distributed.Client` if there is one, else threads of this process."
+        ),
+    )
+    threads: int | None = field(
+        default=None,
+        metadata=_option(
+            "Run on this many threads of this process, whatever clients there are. By default one per core.",
+            at_least(1),
+        ),
+    )
+    worker_timeout: float | None = field(
+        default=None,
+        metadata=_option(
+            "Seconds without any worker after which a run on a cluster is given up; 300 by default.", seconds
+        ),
+    )
+    journal: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_option("""
+            A file that keeps what has been evaluated. The same call with the same journal goes on where it stopped, and
+            ends with the same bits; after rows were appended to the arrays it evaluates only those."""),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown(Run):
+    """The same, with progress."""
+
+    progress: bool | Callable[[Report], None] | None = field(
+        default=None,
+        metadata=_option("True draws a progress bar; a callable is given a report after each part.", progress),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(Shown):
+    """What is kept of every row, and where."""
+
+    columns: Iterable[str] = field(
+        default=("loss", "prediction", "confidence"),
+        metadata=_option(
+            """
+            What to keep of every row: "loss" (nats), "hit", "prediction", "confidence", "above" (how many classes are
+            larger than the label's), "peak", "second", "target" (the value at the label), "total", "flags", "label",
+            "weight", "counted" (whether the row counts).""",
+            column_names,
+        ),
+    )
+    out: str | os.PathLike[str] | None = field(
+        default=None,
+        metadata=_option("""
+            A zarr group for the columns, a path or URL that all workers reach. By default they are NumPy arrays, made
+            on threads of this process."""),
+    )
+
+
+class Takes(Protocol[P, R_co]):
+    """A function of labels, predictions and options."""
+
+    __name__: str
+
+    def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, *args: P.args, **options: P.kwargs) -> R_co:
+        """Check the options and call the function."""
+
+
+def takes(table: Callable[P, T]) -> Callable[[Callable[[Any, Any, T], R]], Takes[P, R]]:
+    """Give a function of labels, predictions and a table the options of the table as keyword arguments.
+
+    Its signature shows them all, and ``{options}`` in its docstring becomes what they mean.
+    """
+    known = {each.name: each for each in fields(table)}  # type: ignore[arg-type]
+    means = "\n".join(
+        f"{name} : {each.type}\n{textwrap.indent(each.metadata['means'], '    ')}" for name, each in known.items()
+    )
+
+    def decorate(function: Callable[[Any, Any, T], R]) -> Takes[P, R]:
+        @functools.wraps(function)
+        def call(y_true: Any, y_pred: Any, **options: Any) -> R:
+            if unknown := sorted(options.keys() - known):
+                like = difflib.get_close_matches(unknown[0], known, 1)
+                hint = f"; did you mean {like[0]!r}?" if like else ""
+                raise TypeError(f"{function.__name__}: unknown option {unknown[0]!r}{hint}")
+            return function(y_true, y_pred, table(**options))  # type: ignore[call-arg]
+
+        signature = inspect.signature(function)
+        *arrays, _ = signature.parameters.values()
+        keywords = (
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+            for name, each in known.items()
+        )
+        call.__signature__ = signature.replace(parameters=[*arrays, *keywords])  # type: ignore[attr-defined]
+        call.__doc__ = (function.__doc__ or "").replace("{options}", textwrap.indent(means, "    ").lstrip())
+        return call  # type: ignore[return-value]
+
+    return decorate

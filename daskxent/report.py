@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ from daskxent.numbers.audit import AUDIT
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.question import Question
 from daskxent.numbers.state import State
+from daskxent.show.tables import amount, as_html, as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 FORMAT = 2
 
@@ -55,6 +56,10 @@ class Unreadable(IncompleteResult):
     """Storage kept failing; the message names the rows."""
 
 
+class Unwritable(IncompleteResult):
+    """Columns of rows could not be written; the message says which and where."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The evaluation was interrupted; `report` tells about the rows evaluated by then."""
 
@@ -63,10 +68,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Mapping[str, float]):
     """Metrics over the rows evaluated so far.
 
-    Behaves as a mapping from the name of a metric to its value. Two reports are equal when they give the same
+    A mapping from the name of a metric to its value. Two reports are equal when they give the same
     answer to the same question: the sums, the audit and the coverage are compared, the time it took is not.
 
     Attributes
@@ -127,14 +132,10 @@ class Report:
     def __len__(self) -> int:
         return len(self.question.metrics)
 
-    def keys(self) -> tuple[str, ...]:
-        """Return the names of the metrics."""
-        return self.question.metrics
-
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics by name, in float64."""
-        return {name: self[name] for name in self.question.metrics}
+        return dict(self)
 
     @property
     def rows(self) -> int:
@@ -261,25 +262,10 @@ class Report:
         return shown + [("note", note) for note in self.notes]
 
     def __repr__(self) -> str:
-        return "\n".join(["Report", *_table(self.lines())])
+        return as_text("Report", self.lines())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
-            for label, text in self.lines()
-        )
-        return f"<table><caption>daskxent report</caption>{cells}</table>"
-
-
-def amount(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural if need be.
-
-    Examples
-    --------
-    >>> amount(1, "row"), amount(2000, "row")
-    ('1 row', '2,000 rows')
-    """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+        return as_html("daskxent report", self.lines())
 
 
 def _content(inputs: Any) -> Any:
@@ -302,11 +288,6 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any
             yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
     elif one != other:
         yield name, one, other
-
-
-def _table(lines: list[tuple[str, str]]) -> list[str]:
-    width = max(len(label) for label, _ in lines)
-    return [f"  {label:<{width}}  {text}" for label, text in lines]
 
 
 def _with_unit(value: float, unit: str) -> str:

@@ -14,10 +14,10 @@ import zarr
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
+from running import last, prepared
 from strategies import SOME, partitions
 
 import daskxent as dx
-from daskxent.api import _prepare
 from daskxent.numbers.question import Question
 from daskxent.run import graph
 from daskxent.sources import Further, align, boxes, open_array
@@ -98,7 +98,7 @@ def hold(values, where, data, files):
 
 @st.composite
 def cases(draw, holders):
-    """Draw what lies along some positions, and what holds it: the arrays for NumPy, and those for `_prepare`."""
+    """Draw what lies along some positions, and what holds it: the arrays for NumPy, and those for `prepared`."""
     positions = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
     axis = draw(st.integers(0, len(positions)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -118,7 +118,7 @@ def cases(draw, holders):
     return positions, axis, whole, kinds, where
 
 
-def prepared(case, data, files, **options):
+def opened(case, data, files, **options):
     """Open a case; arrays of no axes are numbers, and .npy has no strings of variable length."""
     positions, axis, whole, kinds, where = case
     shape = (*positions[:axis], CLASSES, *positions[axis:])
@@ -132,7 +132,7 @@ def prepared(case, data, files, **options):
         held[name] = hold(values, where[name], data, files) if values.ndim else float(values)
     y_pred = hold(logits, where["predictions"], data, files)
     weights = held.pop("weights", None)
-    inputs, _, _ = _prepare(
+    inputs, _ = prepared(
         held.pop("labels"), y_pred, sample_weight=weights, from_logits=True, axis=axis, along=held, **options
     )
     return inputs
@@ -173,7 +173,7 @@ STORED = ("NumPy", "xarray", "zarr", "npy")
 @given(case=cases(STORED), data=st.data())
 def test_every_box_has_what_numpy_has_there(case, data, files):
     positions, _, whole, *_ = case
-    inputs = prepared(case, data, files)
+    inputs = opened(case, data, files)
     steps = positions[inputs.lead]
     edges = np.cumsum((0, *data.draw(partitions(steps)))).tolist()
     with pytest.MonkeyPatch.context() as patch:
@@ -194,7 +194,7 @@ def test_every_box_has_what_numpy_has_there(case, data, files):
 def test_every_chunk_of_a_graph_has_what_numpy_has_there(case, data, split, files):
     positions, axis, whole, *_, where = case
     where["predictions"] = "NumPy"
-    inputs = prepared(case, data, files)
+    inputs = opened(case, data, files)
     x = np.random.default_rng(0).normal(size=inputs.predictions.shape)
     cuts = [data.draw(partitions(n)) for n in x.shape]
     cuts[axis] = (1,) * CLASSES if split else CLASSES
@@ -231,7 +231,7 @@ def test_workers_read_what_numpy_has(client, tmp_path, where, kind):
     stored = {name: written(tmp_path, name, values, where) for name, values in stored.items()}
     x = rng.normal(size=(40, CLASSES))
     labels = stored.pop("labels")
-    inputs, *_ = _prepare(labels, x, from_logits=True, along=stored)
+    inputs, _ = prepared(labels, x, from_logits=True, along=stored)
     if where != "dask":
         parts = [(0, 13), (13, 40)]
 
@@ -271,7 +271,7 @@ def test_what_is_not_stored_is_filled_and_marked(tmp_path, kind, predictions):
     filled, gone = whole.astype(object), np.zeros(20, bool)
     filled[6:12], gone[6:12] = (0 if kind == "integers" else ""), True
     x = np.zeros((20, CLASSES)) if predictions == "NumPy" else da.zeros((20, CLASSES), chunks=(7, CLASSES))
-    inputs, *_ = _prepare(np.zeros(20, int), x, along={"group": z})
+    inputs, _ = prepared(np.zeros(20, int), x, along={"group": z})
 
     def read(**options):
         if predictions == "NumPy":
@@ -327,7 +327,7 @@ def test_objects_that_are_no_strings_are_an_error_that_shows_them(wrong, lazily)
     values = np.array(["de", wrong, "en"], object)
     if lazily:
         x = da.from_array(np.eye(3), chunks=(2, 3))
-        inputs, *_ = _prepare([0, 1, 2], x, along={"by['language']": da.from_array(values, chunks=1)})
+        inputs, _ = prepared([0, 1, 2], x, along={"by['language']": da.from_array(values, chunks=1)})
     else:
         inputs = aligned(values)
     with pytest.raises(ValueError, match=r"^by\['language'\]: expected strings, got .* among them$") as caught:
@@ -360,7 +360,7 @@ def test_a_chunk_of_another_dtype_than_was_promised_is_an_error(name, wrong, mes
     given = {"labels": da.zeros(6, dtype="i8"), "weights": da.ones(6), "group": da.zeros(6, dtype="i8")}
     given[name] = given[name].map_blocks(lambda block: block.astype(wrong), dtype=given[name].dtype)
     labels, weights = given.pop("labels"), given.pop("weights")
-    inputs, *_ = _prepare(labels, np.zeros((6, CLASSES)), sample_weight=weights, along=given)
+    inputs, _ = prepared(labels, np.zeros((6, CLASSES)), sample_weight=weights, along=given)
     with pytest.raises(TypeError, match=message):
         per_chunk(inputs, ask(inputs)).compute(scheduler="synchronous")
 
@@ -369,7 +369,7 @@ def test_dimensions_in_another_order_are_refused_with_the_name_that_was_typed():
     x = xarray.DataArray(np.zeros((2, 3, CLASSES)), dims=("t", "u", "c"))
     group = xarray.DataArray(np.zeros((3, 2), int), dims=("u", "t"))
     with pytest.raises(ValueError, match=r"^by\['language'\]: dimensions .* are not in the order of"):
-        _prepare(np.zeros((2, 3), int), x, along={"by['language']": group})
+        prepared(np.zeros((2, 3), int), x, along={"by['language']": group})
 
 
 HELD = [("numbers", "i4"), ("words", "U7"), ("words", "S7"), ("words", object), ("words", STRING)]
@@ -380,7 +380,7 @@ def test_a_fingerprint_tells_further_arrays_by_their_values(what, dtype):
     values = np.arange(8) if what == "numbers" else np.array([f"word {n}" for n in range(8)])
 
     def taken(values):
-        inputs, *_ = _prepare(np.zeros(8, int), np.zeros((8, CLASSES)), along={"group": values.astype(dtype)})
+        inputs, _ = prepared(np.zeros(8, int), np.zeros((8, CLASSES)), along={"group": values.astype(dtype)})
         return fingerprint(inputs, 8)
 
     other = values.copy()
@@ -400,7 +400,7 @@ def test_a_journal_goes_on_only_with_the_same_further_arrays(tmp_path):
 
     def run(group, name="run"):
         options = {"from_logits": True, "threads": 1, "journal": tmp_path / f"{name}.journal"}
-        return list(dx.stream(y, x, along={"group": group}, **options))[-1]
+        return last(y, x, along={"group": group}, **options)
 
     report = run(g)
     assert run(g).state == report.state
@@ -413,7 +413,7 @@ def test_a_journal_goes_on_only_with_the_same_further_arrays(tmp_path):
 
 @pytest.mark.parametrize("weight", [2, 2.5, np.float32(0.5), np.array(3.0), da.from_array(np.array(1.5)), True])
 def test_a_number_as_weight_is_that_weight_of_every_row(weight):
-    inputs, *_ = _prepare(np.zeros((2, 3), int), np.zeros((2, 3, CLASSES)), sample_weight=weight)
+    inputs, _ = prepared(np.zeros((2, 3), int), np.zeros((2, 3, CLASSES)), sample_weight=weight)
     (found,) = boxes.boxes(inputs, ask(inputs), 0, 2)
     assert found.weights.dtype == np.float64
     assert found.weights.tolist() == [float(np.asarray(weight))] * 6
@@ -421,9 +421,7 @@ def test_a_number_as_weight_is_that_weight_of_every_row(weight):
 
 def test_nothing_of_further_arrays_is_in_the_report():
     y, x = np.array([0, 1, 2]), np.eye(3)
-    reports = [
-        list(dx.stream(y, x, threads=1, along=along))[-1] for along in ({}, {"group": ["a", "b", "a"]}, {"g": y})
-    ]
+    reports = [last(y, x, along=along) for along in ({}, {"group": ["a", "b", "a"]}, {"g": y})]
     assert reports[0] == reports[1] == reports[2]
     with dask.config.set(scheduler="synchronous"):
-        assert list(dx.stream(y, da.from_array(x), along={"g": y}))[-1].state == reports[0].state
+        assert last(y, da.from_array(x), along={"g": y}).state == reports[0].state

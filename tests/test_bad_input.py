@@ -220,7 +220,7 @@ def test_label_out_of_range(tmp_path, wrong, rows):
     np.save(tmp_path / "labels.npy", labels)
     stored = zarr.create_array({}, data=labels, chunks=4)
     for given in (labels, stored, tmp_path / "labels.npy"):
-        refused(ValueError, message, given, zarr.create_array({}, data=PREDICTIONS, chunks=(1, 2)), rows=rows)
+        refused(ValueError, message, given, zarr.create_array({}, data=PREDICTIONS, chunks=(1, 2)), steps=rows)
     refused(ValueError, message, da.from_array(labels, chunks=5), da.from_array(PREDICTIONS, chunks=(2, 3)))
 
 

@@ -54,14 +54,25 @@ def test_options(hold, run, options, error, message):
     [
         ({"progress": "x"}, TypeError, "progress: expected True, False or a callable, got 'x'"),
         ({"progress": 1}, TypeError, "progress: expected True, False or a callable, got 1"),
-        ({"compute": "no"}, TypeError, "compute: expected True or False, got 'no'"),
-        ({"compute": False, "split_every": 1}, ValueError, "split_every: expected at least 2, got 1"),
-        ({"compute": False, "split_every": "2"}, TypeError, "split_every: expected an integer, got '2'"),
     ],
     ids=str,
 )
 def test_options_of_evaluate_alone(hold, options, error, message):
     refused(error, message, hold(LABELS), hold(PREDICTIONS), **options)
+
+
+@HOLDERS
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"split_every": 1}, ValueError, "split_every: expected at least 2, got 1"),
+        ({"split_every": "2"}, TypeError, "split_every: expected an integer, got '2'"),
+        ({"steps": (0, 2)}, TypeError, "delayed: unknown option 'steps'"),
+    ],
+    ids=str,
+)
+def test_options_of_graphs(hold, options, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), **options, run=dx.delayed)
 
 
 @pytest.mark.parametrize("kind", [dx.losses.SparseCategoricalCrossentropy, dx.metrics.SparseCategoricalCrossentropy])
@@ -80,17 +91,14 @@ def test_ignore_class_needs_integer_labels(run):
 @pytest.mark.parametrize("hold", [np.asarray, in_zarr], ids=["numpy", "zarr"])
 @RUNS
 @pytest.mark.parametrize(
-    ("rows", "error", "message"),
+    ("steps", "error", "message"),
     [
-        ((3, 1), ValueError, "rows: 3:1 is not a range inside 0:6"),
-        ((2, 2), ValueError, "rows: 2:2 is not a range inside 0:6"),
-        ((-1, 2), ValueError, "rows: -1:2 is not a range inside 0:6"),
-        ((0, 7), ValueError, "rows: 0:7 is not a range inside 0:6"),
-        (5, TypeError, "rows: expected (start, stop), got 5"),
-        ((0.5, 2), TypeError, "rows: expected (start, stop), got (0.5, 2)"),
-        ((1, 2, 3), TypeError, "rows: expected (start, stop), got (1, 2, 3)"),
+        (5, TypeError, "steps: expected (start, stop) or a slice, got 5"),
+        ((0.5, 2), TypeError, "steps: expected (start, stop) or a slice, got (0.5, 2)"),
+        ((1, 2, 3), TypeError, "steps: expected (start, stop) or a slice, got (1, 2, 3)"),
+        (slice(0, 6, 2), ValueError, "steps: expected a slice without a step, got slice(0, 6, 2)"),
     ],
     ids=str,
 )
-def test_rows(hold, run, rows, error, message):
-    refused(error, message, hold(LABELS), hold(PREDICTIONS), rows=rows, run=run)
+def test_steps(hold, run, steps, error, message):
+    refused(error, message, hold(LABELS), hold(PREDICTIONS), steps=steps, run=run)

@@ -124,7 +124,7 @@ def test_metrics(inputs):
 
 
 def test_rows(inputs):
-    found = evaluate(*inputs, "--rows", "1:3")
+    found = evaluate(*inputs, "--steps", "1:3")
     assert (found["rows"], found["accuracy"], found["state"]["covered"]) == (2, 0.5, [[1, 3]])
 
 
@@ -188,8 +188,8 @@ def test_plan_evaluates_nothing(inputs, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "5"], "Error: Invalid value for '--rows': '5' is not START:STOP, two whole numbers"),
-        (["--rows", "3:1"], "Error: rows: 3:1 is not a range inside 0:4"),
+        (["--steps", "5"], "Error: Invalid value for '--steps': '5' is not START:STOP, two whole numbers"),
+        (["--steps", "0:4:2"], "Error: Invalid value for '--steps': '0:4:2' is not START:STOP"),
         (["--threads", "0"], "Error: threads: expected at least 1, got 0"),
         (["--axis", "2"], "Error: axis: 2 is out of range for y_pred of shape (4, 3)"),
         (["--metric", "acc"], "Error: metrics: 'acc' is unknown; known are 'crossentropy', 'accuracy', "),

@@ -85,7 +85,7 @@ def test_what_is_kept_is_told(dump, wanted, monkeypatch, kind, status, said):
 
 def test_merge(dump, tmp_path, wanted):
     spans = ["0:13", "13:20", "20:40"]
-    files = [written(dump, tmp_path / f"{i}.json", "--rows", span) for i, span in enumerate(spans)]
+    files = [written(dump, tmp_path / f"{i}.json", "--steps", span) for i, span in enumerate(spans)]
     result = run("merge", *reversed(files), "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     assert Report.from_json(result.stdout) == wanted
@@ -95,7 +95,7 @@ def test_merge(dump, tmp_path, wanted):
 
 
 def test_merge_tells_gaps(dump, tmp_path):
-    files = [written(dump, tmp_path / f"{i}.json", "--rows", span) for i, span in enumerate(["5:13", "20:30"])]
+    files = [written(dump, tmp_path / f"{i}.json", "--steps", span) for i, span in enumerate(["5:13", "20:30"])]
     result = run("merge", *files)
     assert result.exit_code == 1
     assert result.stderr.splitlines() == ["Missing: rows 0 to 4", "Missing: rows 13 to 19", "Missing: rows 30 to 39"]
@@ -106,9 +106,9 @@ def test_merge_tells_gaps(dump, tmp_path):
 
 
 def test_merge_refuses(dump, tmp_path):
-    first = written(dump, tmp_path / "first.json", "--rows", "0:20")
-    second = written(dump, tmp_path / "second.json", "--rows", "15:40")
-    other = written(dump, tmp_path / "other.json", "--rows", "20:40", "--metric", "bits")
+    first = written(dump, tmp_path / "first.json", "--steps", "0:20")
+    second = written(dump, tmp_path / "second.json", "--steps", "15:40")
+    other = written(dump, tmp_path / "other.json", "--steps", "20:40", "--metric", "bits")
     (tmp_path / "no.json").write_text("[]")
     for files, said in [
         ([first, second], "rows 15 to 19 are covered twice"),

@@ -133,8 +133,8 @@ def test_planning_for_a_cluster_sends_nothing(client, held):
 
 
 def test_halves_from_different_places_are_the_whole(client, held, wanted):
-    there = dx.evaluate(*held["zarr"][:2], sample_weight=held["zarr"][2], rows=(0, 185), client=client, **OPTIONS)
-    here = dx.evaluate(*held["npy"][:2], sample_weight=held["npy"][2], rows=(185, 400), threads=2, **OPTIONS)
+    there = dx.evaluate(*held["zarr"][:2], sample_weight=held["zarr"][2], steps=(0, 185), client=client, **OPTIONS)
+    here = dx.evaluate(*held["npy"][:2], sample_weight=held["npy"][2], steps=(185, 400), threads=2, **OPTIONS)
     there, here = (State.from_json(report.state.to_json()) for report in (there, here))
     assert there.merge(here) == here.merge(there) == wanted.state
 
@@ -159,14 +159,14 @@ def test_the_state_of_a_part_is_small_however_odd_its_rows_are():
 def test_chunks_in_many_axes_are_merged_before_they_travel(client, monkeypatch):
     rng = np.random.default_rng(4)
     labels, logits = rng.integers(0, 3, (24, 30, 20)), rng.normal(size=(24, 30, 20, 3)).astype("float32")
-    x, sizes, window = da.from_array(logits, chunks=(6, 5, 7, 3)), [], cluster.Window._results
+    x, sizes, window = da.from_array(logits, chunks=(6, 5, 7, 3)), [], cluster.Window.results
 
     def weighed(self):
         for found in window(self):
             sizes.append(len(pickle.dumps(found)))
             yield found
 
-    monkeypatch.setattr(cluster.Window, "_results", weighed)
+    monkeypatch.setattr(cluster.Window, "results", weighed)
     got = dx.evaluate(labels, x, client=client, from_logits=True)
     assert got == dx.evaluate(labels, logits, threads=1, from_logits=True)
     assert len(sizes) == 4  # chunks along the first axis, of 18 each, whose rows are 30 ranges and more
@@ -202,7 +202,7 @@ def test_data_that_are_rewritten_are_read_anew(client, held, data, wanted):
 def test_lazy_results_are_persisted_and_computed_with_others(client, data, wanted):
     y_true, y_pred, w = data
     x = da.from_array(y_pred, chunks=(37, 11))
-    report = dx.evaluate(y_true, x, sample_weight=w, compute=False, **OPTIONS)
+    report = dx.delayed(y_true, x, sample_weight=w, **OPTIONS)
     loss = dx.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")(np.clip(y_true, 0, 10), x)
     each = dx.losses.sparse_categorical_crossentropy(np.clip(y_true, 0, 10), x, from_logits=True)
     lazy = [report, loss, each]

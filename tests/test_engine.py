@@ -135,10 +135,10 @@ def test_the_order_of_completion_does_not_matter(data, monkeypatch, seed):
     wanted = ask(y_true, y_pred, sample_weight=w, **OPTIONS)
     evaluate, rng, order = parts.evaluate_part, np.random.default_rng(seed), []
 
-    def late(inputs, question, start, stop):
+    def late(inputs, question, start, stop, patience):
         time.sleep(rng.random() / 200)
         order.append(start)
-        return evaluate(inputs, question, start, stop)
+        return evaluate(inputs, question, start, stop, patience)
 
     monkeypatch.setattr(parts, "evaluate_part", late)
     with tiny():
@@ -159,7 +159,7 @@ def test_a_stream_counts_up_and_only_its_last_report_is_complete(data):
     assert [report.complete for report in reports] == [False] * (len(plan) - 1) + [True]
     assert rows[-1] == reports[0].expected == 101
     for report in reports[:-1]:  # each is the report of the rows it covers
-        some = [ask(y_true, y_pred, sample_weight=w, rows=span, **OPTIONS).state for span in report.state.covered]
+        some = [ask(y_true, y_pred, sample_weight=w, steps=span, **OPTIONS).state for span in report.state.covered]
         assert reduce(State.merge, some) == report.state
 
 
@@ -199,7 +199,7 @@ def test_pieces_merged_from_json_are_the_whole(question, data):
         options = {"axis": -1, "metrics": options["metrics"]}
     wanted = ask(y_true, y_pred, **options)
     edges = np.cumsum([0, *data.draw(partitions(y_pred.shape[0]))]).tolist()
-    told = [ask(y_true, y_pred, **options, rows=span).to_json() for span in itertools.pairwise(edges)]
+    told = [ask(y_true, y_pred, **options, steps=span).to_json() for span in itertools.pairwise(edges)]
     for text in told:
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     states = [Report.from_json(text).state for text in data.draw(st.permutations(told))]
@@ -219,7 +219,7 @@ def test_rows_covered_twice_are_an_error(data, monkeypatch):
 
 def test_rows_not_covered_are_an_incomplete_result(data, monkeypatch):
     y_true, y_pred, _ = data
-    rest = ask(y_true, y_pred, **OPTIONS, rows=(5, 101))
+    rest = ask(y_true, y_pred, **OPTIONS, steps=(5, 101))
     spans = planning.Plan.__iter__
     monkeypatch.setattr(planning.Plan, "__iter__", lambda plan: itertools.islice(spans(plan), 1, None))
     with tiny(5 * 44), pytest.raises(dx.IncompleteResult, match="5 of 101 rows were not evaluated") as caught:
@@ -265,7 +265,7 @@ def test_every_chunk_of_predictions_is_read_once(data, monkeypatch, layout, part
     chunks, shards = LAYOUTS[layout]
     with tiny(part, run=24):
         held = stored(y_true, labels), stored(y_pred, chunks, shards)
-        ask(*held, sample_weight=stored(w, (7,)), rows=rows, **OPTIONS)
+        ask(*held, sample_weight=stored(w, (7,)), steps=rows, **OPTIONS)
     start, stop = rows or (0, 101)
     grid = range(start // chunks[0], math.ceil(stop / chunks[0])), range(math.ceil(11 / chunks[1]))
     assert sorted(index for name, index in seen if name == "y_pred") == list(itertools.product(*grid))
@@ -343,6 +343,33 @@ def test_a_plan_of_a_million_chunks_is_a_handful_of_integers():
     assert plan.memory < 200e6
 
 
+@pytest.mark.parametrize("start", [None, 0, 17, -30, 200, -200])
+@pytest.mark.parametrize("stop", [None, 0, 40, 101, -1, 300, -300])
+def test_steps_are_clipped_like_a_slice(data, start, stop):
+    y_true, y_pred, w = data
+    edges, options = (start, stop), {"metrics": ["accuracy"], "from_logits": True, "on_invalid": "skip", "threads": 1}
+    wanted = tuple(slice(*edges).indices(101)[:2])
+    some = wanted[0] < wanted[1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for steps in (edges, slice(*edges), list(edges)):
+            report = dx.evaluate(y_true, y_pred, sample_weight=w, steps=steps, **options)
+            assert report.complete
+            assert report.state.covered == ((wanted,) if some else ())
+    assert {str(each.message) for each in caught} == (set() if some else {"no row was counted: the metrics are NaN"})
+    *_, streamed = dx.stream(y_true, y_pred, sample_weight=w, steps=edges, **options)
+    assert streamed == report
+    parts = dx.plan(y_true, y_pred, steps=edges, threads=1)
+    assert sum(last - first for first, last in parts) == report.rows
+
+
+def test_steps_are_those_of_the_first_axis_even_if_it_has_only_one():
+    y, x = np.zeros((1, 9), int), np.eye(9)[None]
+    assert dx.evaluate(y, x, steps=(0, 5)).rows == 9
+    with pytest.warns(UserWarning, match="no row was counted"):
+        assert dx.evaluate(y, x, steps=(1, 5)).rows == 0
+
+
 @pytest.mark.parametrize("rows", [(0, 1), (17, 101), (100, 101), (6, 12)])
 def test_some_rows_are_evaluated_alone(data, rows):
     y_true, y_pred, w = data
@@ -350,7 +377,7 @@ def test_some_rows_are_evaluated_alone(data, rows):
     wanted = ask(y_true[part], y_pred[part], sample_weight=w[part], **OPTIONS)
     for held in (y_pred, stored(y_pred, (6, 11)), stored(y_pred, (5, 4))):
         with tiny(200):
-            got = ask(y_true, held, sample_weight=w, rows=rows, **OPTIONS)
+            got = ask(y_true, held, sample_weight=w, steps=rows, **OPTIONS)
         assert got.state.total.totals == wanted.state.total.totals
         assert got.state.covered == (rows,)
         assert {kind: [row - rows[0] for row in found["rows"]] for kind, found in got.audit.items()} == {

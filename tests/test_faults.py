@@ -28,9 +28,9 @@ import pytest
 import zarr
 from distributed import Client
 from distributed.chaos import KillWorker
+from running import prepared
 
 import daskxent as dx
-from daskxent import api
 from daskxent.numbers.state import merge_all
 from daskxent.run import cluster as driver
 from daskxent.run import planning
@@ -291,8 +291,8 @@ def test_rows_that_kill_their_workers_are_named(client, site, dump, wanted, monk
         dx.evaluate(**arguments(dump), client=client)
     site.order()
     assert caught.value.report.gaps == ((200, 210),)
-    here = dx.evaluate(**arguments(dump, rows=(0, 200)), threads=1)
-    here = here.merge(dx.evaluate(**arguments(dump, rows=(210, ROWS)), threads=1))
+    here = dx.evaluate(**arguments(dump, steps=(0, 200)), threads=1)
+    here = here.merge(dx.evaluate(**arguments(dump, steps=(210, ROWS)), threads=1))
     assert caught.value.report.state == here.state
     until(lambda: ours(client) == 0)
 
@@ -362,13 +362,13 @@ def test_the_scheduler_is_killed_under_dask_arrays(bare, dump):
 
 def test_workers_come_and_go(bare, dump, wanted, monkeypatch):  # I11
     monkeypatch.setattr(driver, "LOOK_AROUND", 0.05)
-    submit, widths, seen = driver.Window._submit, {0: [], 1: [], 2: [], "1 again": []}, [0]
+    submit, widths, seen = driver.Window.submit, {0: [], 1: [], 2: [], "1 again": []}, [0]
 
     def noted(window, items):
         submit(window, items)
-        widths[seen[-1]].append(len(window.pending))
+        widths[seen[-1]].append(len(window._pending))
 
-    monkeypatch.setattr(driver.Window, "_submit", noted)
+    monkeypatch.setattr(driver.Window, "submit", noted)
     with connected(bare) as client:
 
         def count(workers, name):
@@ -479,7 +479,7 @@ def test_the_client_is_interrupted(client, site, dump, wanted):  # I13
         printed, _ = process.communicate(timeout=30)
     partial = dx.Report.from_json(printed)
     assert 0 < partial.rows < ROWS
-    parts = [dx.evaluate(**arguments(dump, rows=span), threads=1).state for span in partial.state.covered]
+    parts = [dx.evaluate(**arguments(dump, steps=span), threads=1).state for span in partial.state.covered]
     assert partial.state == merge_all(parts)
     until(lambda: ours(client) == 0)
     site.order()
@@ -532,7 +532,7 @@ def test_what_comes_back_twice_counts_once(client, dump, wanted, monkeypatch):  
 
 def test_two_evaluations_share_a_client(client, dump, wanted):  # I15
     found = {}
-    other = arguments(dump, rows=(100, 300))
+    other = arguments(dump, steps=(100, 300))
 
     def evaluate(name, asked):
         found[name] = dx.evaluate(**asked, client=client)
@@ -610,7 +610,7 @@ def test_an_evaluation_that_is_no_longer_awaited_stops(site, dump, client, parts
 
 def test_an_array_that_changed_its_shape_is_refused(values, tmp_path):
     moved = write(tmp_path / "dump.zarr", values)
-    inputs, question, _ = api._prepare(**arguments(moved))
+    inputs, question = prepared(**arguments(moved))
     sent = pickle.dumps(Work(inputs, question))
     zarr.open_array(moved / "logits").resize((ROWS + 1, 7))
     arrays._opened_again.cache_clear()

@@ -75,9 +75,9 @@ def evaluated(monkeypatch):
     spans = []
     evaluate_part = parts.evaluate_part
 
-    def noted(inputs, question, start, stop):
+    def noted(inputs, question, start, stop, patience):
         spans.append((start, stop))
-        return evaluate_part(inputs, question, start, stop)
+        return evaluate_part(inputs, question, start, stop, patience)
 
     monkeypatch.setattr(parts, "evaluate_part", noted)
     return spans
@@ -153,7 +153,7 @@ def test_cut_around_every_record_a_run_goes_on(dump, journal):
         kept = max(0, sum(end <= length for end in ends) - 1) * CHUNK
         assert report.notes == ((f"{kept} rows were in the journal already",) if kept else ())
         assert journal.read_bytes()[: len(lines[0])] == lines[0]
-        assert read(str(journal)).header["call"]["y_pred"] == str(dump / "logits")
+        assert read(str(journal)).header["call"]["arrays"]["y_pred"] == str(dump / "logits")
 
 
 def test_damage_is_an_error(dump, journal):
@@ -244,7 +244,7 @@ def test_another_codec_is_refused(dump, journal, values):
         ({"ignore_class": 1}, r"question\.ignore_class was None, is 1"),
         ({"on_invalid": "skip"}, r"question\.on_invalid was 'raise', is 'skip'"),
         ({"on_missing": "fill"}, r"question\.on_missing was None, is 'fill'"),
-        ({"rows": (0, 20)}, r"question\.rows was None, is \[0, 20\]"),
+        ({"steps": (0, 20)}, r"question\.steps was None, is \[0, 20\]"),
         ({"sample_weight": None}, r"inputs\.sample_weight was \{.*\}, is None"),
         ({"sample_weight": 2.0}, r"inputs\.sample_weight was \{.*\}, is 2\.0"),
     ],
@@ -320,10 +320,10 @@ def test_one_process_at_a_time(dump, journal):
             evaluate(dump, journal)
         other.kill()
     assert evaluate(dump, journal) == evaluate(dump)
-    reports = dx.stream(**arguments(dump, rows=(0, 50)), journal=str(journal) + "2")
+    reports = dx.stream(**arguments(dump, steps=(0, 50)), journal=str(journal) + "2")
     next(reports)
     with pytest.raises(JournalError, match="another process"):
-        evaluate(dump, str(journal) + "2", rows=(0, 50))
+        evaluate(dump, str(journal) + "2", steps=(0, 50))
     reports.close()
 
 
@@ -378,7 +378,7 @@ def test_verify_refuses_what_it_cannot_check(dump, journal, values):
     with pytest.raises(ValueError, match="without a journal"):
         dx.verify(evaluate(dump))
     report = evaluate(dump, journal)
-    other = evaluate(dump, str(journal) + "2", rows=(0, 20))
+    other = evaluate(dump, str(journal) + "2", steps=(0, 20))
     with pytest.raises(ValueError, match=r"is not what the journal .* adds up to"):
         dx.verify(api.replace(report, state=other.state))
     held = dx.evaluate(values["labels"], values["logits"], from_logits=True, threads=1, journal=str(journal) + "3")
@@ -389,7 +389,7 @@ def test_verify_refuses_what_it_cannot_check(dump, journal, values):
 def test_reports_of_jobs_merge_to_the_bits_of_one_run(dump, journal, values, tmp_path):
     wanted = evaluate(dump)
     spans = [(0, 17), (17, 40), (40, ROWS)]
-    jobs = [evaluate(dump, f"{journal}{i}", rows=span) for i, span in enumerate(spans)]
+    jobs = [evaluate(dump, f"{journal}{i}", steps=span) for i, span in enumerate(spans)]
     jobs = [dx.Report.from_json(job.to_json()) for job in jobs]
     both = jobs[2].merge(jobs[0])
     assert both.gaps == ((17, 40),)
@@ -398,12 +398,12 @@ def test_reports_of_jobs_merge_to_the_bits_of_one_run(dump, journal, values, tmp
     with pytest.raises(ValueError, match="rows 0 to 16 are covered twice"):
         both.merge(jobs[0])
     with pytest.raises(ValueError, match=r"different questions: metrics \['crossentropy', .*\] and \['accuracy'\]$"):
-        both.merge(evaluate(dump, rows=(17, 40), metrics=["accuracy"]))
+        both.merge(evaluate(dump, steps=(17, 40), metrics=["accuracy"]))
     other = write(tmp_path / "other.zarr", values | {"logits": values["logits"] + 1})
     with pytest.raises(ValueError, match=r"different arrays: y_pred\.sample '\w+' and '\w+'$"):
-        both.merge(evaluate(other, tmp_path / "other.journal", rows=(17, 40)))
+        both.merge(evaluate(other, tmp_path / "other.journal", steps=(17, 40)))
     moved = dump.rename(tmp_path / "moved.zarr")
-    assert both.merge(evaluate(moved, tmp_path / "moved.journal", rows=(17, 40))) == wanted
+    assert both.merge(evaluate(moved, tmp_path / "moved.journal", steps=(17, 40))) == wanted
 
 
 def test_reads_are_counted(dump, journal, monkeypatch):

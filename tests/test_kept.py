@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dask.array as da
 import numpy as np
 import pytest
+import running
 import zarr
 from distributed import Client, LocalCluster
 from numpy.testing import assert_array_equal
@@ -126,8 +127,7 @@ def arrays_of(y_true, y_pred, options):
 
 
 def last(y_true, y_pred, **options):
-    *_, report = dx.stream(y_true, y_pred, from_logits=True, **options)
-    return report
+    return running.last(y_true, y_pred, from_logits=True, **options)
 
 
 def in_memory(y_true, y_pred, options):
@@ -170,7 +170,7 @@ def test_chunks_that_tasks_side_by_side_take_whole_are_decoded_once(tmp_path, de
     logits, labels = rng.normal(size=(12, 6, CLASSES)), rng.integers(0, CLASSES, (12, 6))
     z, w = write(tmp_path, "labels", labels, (4, 6)), write(tmp_path, "w", rng.random(12), (4,))
     split = {"weights": (4, 2, CLASSES), "split": (4, 6, 1)}[what]
-    lazily = dx.evaluate(z, da.from_array(logits, chunks=split), sample_weight=w, from_logits=True, compute=False)
+    lazily = dx.delayed(z, da.from_array(logits, chunks=split), sample_weight=w, from_logits=True)
     state = lazily.compute(scheduler="threads", num_workers=1).state  # its tasks remember nothing of one another
     once = dict.fromkeys(decoded, 1)
     assert Counter(decoded) == once
@@ -383,7 +383,7 @@ def test_a_graph_that_is_computed_again_reads_what_was_rewritten(tmp_path, where
     z = zarr.create_array(store, name="z", data=labels, chunks=(chunk,), **shards)
     x = da.from_array(logits, chunks=(4, CLASSES))
     each = dx.losses.sparse_categorical_crossentropy(z, x, from_logits=True)
-    whole = dx.evaluate(z, x, from_logits=True, compute=False)
+    whole = dx.delayed(z, x, from_logits=True)
     for _ in range(3):
         labels = np.roll(labels, 1)
         z[...] = labels
@@ -398,7 +398,7 @@ def test_a_graph_reads_stored_predictions_that_were_rewritten(tmp_path):
     few, many = rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
     blocks = [write(tmp_path, "few", few, (5, 3)), write(tmp_path, "many", many, (20, 1))]
     labels = rng.integers(0, 5, 40)
-    lazily = dx.evaluate(labels, blocks, from_logits=True, compute=False)
+    lazily = dx.delayed(labels, blocks, from_logits=True)
     for _ in range(2):
         many = np.roll(many, 1, axis=0)
         blocks[1][...] = many

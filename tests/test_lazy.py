@@ -143,7 +143,7 @@ def test_a_reduction_is_a_number_through_a_tree(data):
 def test_a_deferred_evaluation_reads_nothing_until_it_is_computed(data):
     y_true, y_pred, w = data
     source = Counted(y_pred)
-    lazy = dx.evaluate(y_true, source.chunked((20, 13)), sample_weight=w, from_logits=True, compute=False)
+    lazy = dx.delayed(y_true, source.chunked((20, 13)), sample_weight=w, from_logits=True)
     assert not source.seen
     (got,) = dask.compute(lazy, scheduler="threads")
     assert got == ask(y_true, y_pred, sample_weight=w, from_logits=True)
@@ -152,7 +152,7 @@ def test_a_deferred_evaluation_reads_nothing_until_it_is_computed(data):
 @pytest.mark.parametrize(("weight", "why"), [(0.0, "no row was counted"), ([1.0, -1.0], "the weights sum to zero")])
 def test_a_deferred_evaluation_over_no_weight_warns_as_any_other(weight, why):
     options = {"sample_weight": weight, "allow_negative_weights": True}
-    lazy = dx.evaluate([0, 1], np.full((2, 2), 0.5), **options, compute=False)
+    lazy = dx.delayed([0, 1], np.full((2, 2), 0.5), **options)
     with pytest.warns(UserWarning, match=f"^{why}: the metrics are NaN$"):
         (got,) = dask.compute(lazy, scheduler="threads")
     assert math.isnan(got["accuracy"])
@@ -163,7 +163,7 @@ def test_a_deferred_evaluation_is_a_task_per_chunk_and_a_tree_of_merges(data, sp
     y_true, y_pred, w = data
     source = Counted(y_pred)
     x = source.chunked((1, 13)) * 2
-    lazy = dx.evaluate(y_true, x, sample_weight=w, from_logits=True, compute=False, split_every=split_every)
+    lazy = dx.delayed(y_true, x, sample_weight=w, from_logits=True, split_every=split_every)
     with Tasks() as tasks:
         (got,) = dask.compute(lazy, scheduler="threads")
     assert got == ask(y_true, y_pred * 2, sample_weight=w, from_logits=True)

@@ -142,8 +142,11 @@ def test_missing_predictions_are_filled_and_told_beside_dask_arrays(tmp_path, da
         labels = da.from_array(np.eye(CLASSES)[labels] if beside == "one-hot" else labels, chunks=9)
     plan = dx.plan(labels, held, sample_weight=w, **OPTIONS, **options)
     assert (plan.dtype, plan.nbytes) == (str(filled.dtype), filled.nbytes)
-    got = ask([labels, held, w], **options, **({"threads": None, "compute": False} if beside == "deferred" else {}))
-    got = got.compute(scheduler="threads") if beside == "deferred" else got
+    if beside == "deferred":
+        given = {name: value for name, value in OPTIONS.items() if name != "threads"} | options
+        got = dx.delayed(labels, held, sample_weight=w, **given).compute(scheduler="threads")
+    else:
+        got = ask([labels, held, w], **options)
     assert (got.state.total.totals, got.state.total.weight) == (wanted.state.total.totals, wanted.state.total.weight)
     told = {"what": AUDIT["prediction_missing"], "count": len(gone), "rows": list(gone)[:10]}
     assert got.audit == {**wanted.audit, "prediction_missing": told}

@@ -27,8 +27,9 @@ sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.blocks kernels.llvm.along
 kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows kernels.lanes
 kernels.columns kernels.scan kernels.sums kernels
-sources.boxes report options run run.journal_file run.journal run.planning run.scoring run.parts run.graph run.threads
-run.cluster api demo losses metrics cli __init__ __main__
+sources.boxes show show.tables report options show.progress
+run run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.threads
+run.cluster run.engines api demo losses metrics cli __init__ __main__
 """,
 )
 

@@ -287,7 +287,7 @@ def test_labels_have_any_strides(tmp_path, rows):
         assert (dx.losses.sparse_categorical_crossentropy(held, y_pred, True) == losses).all()
     stored = write(tmp_path, "y", y_true, (300,))
     assert ask(stored, da.from_array(y_pred, chunks=(500, 100))) == wanted
-    assert ask(stored, y_pred, compute=False).compute() == wanted
+    assert dx.delayed(stored, y_pred, from_logits=True).compute() == wanted
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")

@@ -130,7 +130,7 @@ def test_the_first_ten_findings_are_the_same_in_any_order_of_merging(data):
     sizes = data.draw(partitions(100))
     edges = np.cumsum([0, *sizes]).tolist()
     rows = [
-        ask(y_true, np.eye(3)[np.zeros(100, int)], on_invalid="skip", rows=span).state
+        ask(y_true, np.eye(3)[np.zeros(100, int)], on_invalid="skip", steps=span).state
         for span in itertools.pairwise(edges)
         if (y_true[slice(*span)] == 0).any()
     ]

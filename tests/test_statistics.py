@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from running import prepared, running
 
 import daskxent as dx
-from daskxent import api
 from daskxent.numbers import statistics
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL, Bins, Group
@@ -78,12 +78,11 @@ def asked(way: str, data: Any, **options: Any) -> tuple[Any, Question]:
         y, w, languages = (each.reshape(10, 70) for each in (y, w, languages))
         x, options = np.moveaxis(x.reshape(10, 70, CLASSES), 2, 1), {**options, "axis": 1}
     given = {"sample_weight": w, "from_logits": True, "along": {"language": languages}, **options}
-    inputs, question, _ = api._prepare(y, WAYS[way](x), **given)
-    return inputs, question
+    return prepared(y, WAYS[way](x), **given)
 
 
 def answered(inputs: Any, question: Question, **where: Any) -> State:
-    *_, report = api.run(inputs, question, **where)
+    *_, report = running(inputs, question, **where)
     return report.state
 
 
@@ -171,7 +170,7 @@ def test_sums_by_key_are_the_same_on_a_cluster_in_json_and_in_a_journal(data, cl
 
 
 def test_rows_that_do_not_count_have_no_key():
-    inputs, question, _ = api._prepare(
+    inputs, question = prepared(
         [0, 1, 5], [[0.5, 0.5]] * 3, sample_weight=[0, 1, 1], on_invalid="skip", along={"group": [7, 8, 9]}
     )
     state = answered(inputs, replace(question, by=(Group("group"),)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from daskxent.numbers import scores
 from daskxent.numbers.scores import CLIPPED, INFINITE, NAN, SUM_TOLERANCE, UNNORMALISED
 
 if TYPE_CHECKING:
@@ -142,6 +143,13 @@ class Finding:
         return Finding(self.count + other.count, tuple(sorted(self.first + other.first)[:FIRST]))
 
 
+# What can be kept of every row: the columns of `Scores`, and three more; with their types.
+COLUMNS = dict.fromkeys(sorted(scores.COLUMNS), "float64") | {
+    "flags": "uint8", "hit": "bool", "above": "int32", "prediction": "int64", "label": "int64", "weight": "float64",
+    "counted": "bool",
+}  # fmt: skip
+
+
 class Scored(NamedTuple):
     """Rows that are scored and classified, with what lies along them.
 
@@ -177,6 +185,16 @@ class Scored(NamedTuple):
         """Classify scored rows."""
         status = classify(rules_of(question), scores.flags, labels, 1.0 if weights is None else weights)
         return cls(scores, labels, weights, along, status)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one of `COLUMNS`."""
+        if name == "label":
+            return self.labels
+        if name == "weight":
+            return np.ones(len(self.labels)) if self.weights is None else self.weights
+        if name == "counted":
+            return np.asarray(self.status & COUNTED, bool)
+        return np.asarray(getattr(self.scores, name))
 
 
 def findings(question: Question, rows: Scored) -> dict[str, Finding]:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from daskxent.numbers.keys import By
     from daskxent.numbers.statistics import Statistic
 
-ON_INVALID = ("raise", "skip", "count")
-ON_MISSING = (None, "raise", "fill")
-
 
 @dataclass(frozen=True)
 class Question:

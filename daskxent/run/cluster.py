@@ -27,18 +27,22 @@ import time
 import traceback
 from collections import deque
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daskxent.numbers.state import merge_all
 from daskxent.report import ClusterLost, Poisoned, Stalled
-from daskxent.run import planning
-from daskxent.run.parts import Work
-from daskxent.run.threads import IN_FLIGHT, Attempt, Done, Graph
+from daskxent.run import graph, planning
+from daskxent.run.driver import drive
+from daskxent.run.parts import Done, Work
+from daskxent.run.threads import IN_FLIGHT, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from distributed import Client
 
     from daskxent.numbers.question import Question
     from daskxent.run.planning import Part, Plan
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
 LOOK_AROUND = 1.0  # seconds between looks at the workers
 WORKER_TIMEOUT = 300.0
+KEYED = 8  # parts whose states are merged before they travel, where they hold sums by key
 LAST_CHANCES = 2  # more tries for a piece that cannot be split
 
 
@@ -60,9 +65,7 @@ class Cluster:
         Seconds without any worker after which the run is given up.
     """
 
-    def __init__(self, client: Any, worker_timeout: float = WORKER_TIMEOUT) -> None:
-        if client.asynchronous:
-            raise TypeError("client: this one is asynchronous; use `await daskxent.evaluate(...)`")
+    def __init__(self, client: Client, worker_timeout: float = WORKER_TIMEOUT) -> None:
         self.client, self.worker_timeout = client, worker_timeout
 
     @property
@@ -71,15 +74,18 @@ class Cluster:
         threads: dict[str, int] = self.client.nthreads()
         return max(1, sum(threads.values()))
 
-    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
-        """Cut the rows for the threads of the cluster."""
-        return planning.cut(inputs, question, self.threads, rows)
+    def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
+        """Cut the steps for the threads of the cluster."""
+        return planning.cut(inputs, question, self.threads, steps, page)
 
-    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what every part gave, as it is done."""
-        window = Window(self.client, _submitter(self.client, inputs, question), self.worker_timeout)
-        per = inputs.rows_per_step
-        yield from _all(window, parts, plan.grid, lambda part: (part[0] * per, part[1] * per))
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what is found of every part, as it is done."""
+        submit = _Submit(self.client, work, plan.step)
+        window = Window(self.client, submit, lambda found: found, self.worker_timeout)
+        per = work.inputs.rows_per_step
+        # Where there are keys, a worker's states are merged there, and only what they add up to travels.
+        some = joined(parts, plan.step * KEYED) if work.question.by else parts
+        return _all(window, some, plan.grid, lambda part: (part[0] * per, part[1] * per))
 
 
 class ClusterGraph(Graph):
@@ -90,14 +96,13 @@ class ClusterGraph(Graph):
     are one.
     """
 
-    def __init__(self, client: Any, worker_timeout: float) -> None:
+    def __init__(self, client: Client, worker_timeout: float) -> None:
         self.client, self.worker_timeout = client, worker_timeout
         self.threads = Cluster(client).threads
 
-    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what every few chunks gave, as it is done."""
-        from daskxent.run import graph
-
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what is found of every few chunks, as it is done."""
+        inputs, question = work.inputs, work.question
         every = graph.states(inputs, question, run=_run())
         before = (slice(None),) * inputs.lead
 
@@ -107,23 +112,43 @@ class ClusterGraph(Graph):
             )
             return futures
 
+        def done(found: Any) -> Done:
+            return Done(merge_all(np.atleast_1d(found).flat))
+
         sizes = inputs.predictions.chunks[inputs.lead + (inputs.lead >= inputs.axis)]
         starts = [rows * inputs.rows_per_step for rows in itertools.accumulate(sizes, initial=0)]
-        window = Window(self.client, submit, self.worker_timeout)
-        step = max(1, IN_FLIGHT * len(sizes) // every.npartitions)  # a graph for each part takes longer than its tasks
+        window = Window(self.client, submit, done, self.worker_timeout)
+        # A graph for each part takes longer than its tasks.
+        step = max(1, (KEYED if question.by else IN_FLIGHT) * len(sizes) // every.npartitions)
         edges = [*range(0, len(sizes), step), len(sizes)]
-        for found in _all(window, itertools.pairwise(edges), 1, lambda part: (starts[part[0]], starts[part[1]])):
-            yield Done(merge_all(np.atleast_1d(found).flat))
+        return _all(window, itertools.pairwise(edges), 1, lambda part: (starts[part[0]], starts[part[1]]))
 
 
-def _all(window: Window, parts: Iterable[Part], grid: int, rows: Callable[[Part], Part]) -> Iterator[Any]:
-    """Yield what all parts give, but for those that kill their workers: at the end their `rows` are named."""
+def joined(parts: Iterable[Part], most: int) -> Iterator[Part]:
+    """Join parts that follow one another, up to so many steps.
+
+    Examples
+    --------
+    >>> list(joined([(0, 5), (5, 10), (10, 15), (20, 25)], 10))
+    [(0, 10), (10, 15), (20, 25)]
+    """
+    start = stop = None
+    for first, last in parts:
+        if start is not None and first == stop and last - start <= most:
+            stop = last
+            continue
+        if start is not None and stop is not None:
+            yield start, stop
+        start, stop = first, last
+    if start is not None and stop is not None:
+        yield start, stop
+
+
+def _all(window: Window, parts: Iterable[Part], grid: int, rows: Callable[[Part], Part]) -> Iterator[Done]:
+    """Yield what is found of all parts, but for those that kill their workers: at the end their `rows` are named."""
     killers: list[Part] = []
-    try:
-        yield from window.drain(iter(parts))
-        yield from _sift(window, grid, killers)
-    finally:
-        window.close()
+    yield from drive(window, parts)
+    yield from _sift(window, grid, killers)
     if killers:
         raise Poisoned(_accuse(list(map(rows, killers))))
 
@@ -133,26 +158,49 @@ def _run() -> str:
     return f"daskxent-{os.urandom(8).hex()}"
 
 
-def _submitter(client: Any, inputs: Inputs, question: Question) -> Callable[[list[Part]], list[Any]]:
-    """Return the function that hands parts to a client."""
-    run, numbers = _run(), itertools.count()
+class _Submit:
+    """Hands parts to a client; one that is longer than `step` as several tasks, whose states another one merges."""
 
-    def submit(parts: list[Part]) -> list[Any]:
+    def __init__(self, client: Client, work: Work, step: int) -> None:
+        self.client, self.work, self.step = client, work, step
+        self._run, self._numbers = _run(), itertools.count()
+
+    def __call__(self, parts: list[Part]) -> list[Any]:
+        pieces = [self._pieces(*part) for part in parts]
+        flat = [piece for several in pieces for piece in several]
         # As bytes, which the scheduler passes on: unpickled, they would open the arrays there.
-        works = [pickle.dumps(Attempt(Work(inputs.window(*part), question))) for part in parts]
-        keys = [(run, next(numbers)) for _ in parts]
-        futures: list[Any] = client.map(_call, works, *map(list, zip(*parts, strict=True)), key=keys, pure=False)
+        works = [pickle.dumps(replace(self.work, inputs=self.work.inputs.window(*piece))) for piece in flat]
+        futures = iter(self._map(_call, works, *map(list, zip(*flat, strict=True))))
+        groups = [list(itertools.islice(futures, len(several))) for several in pieces]
+        return [group[0] if len(group) == 1 else self._map(_merge, [group])[0] for group in groups]
+
+    def _map(self, function: Callable[..., Any], *arguments: list[Any]) -> list[Any]:
+        keys = [(self._run, next(self._numbers)) for _ in arguments[0]]
+        futures: list[Any] = self.client.map(function, *arguments, key=keys, pure=False)
         return futures
 
-    return submit
+    def _pieces(self, start: int, stop: int) -> list[Part]:
+        edges = [start, *range(start - start % self.step + self.step, stop, self.step), stop]
+        return list(itertools.pairwise(edges))
+
+
+def _merge(found: list[Done | Exception]) -> Done | Exception:
+    """Merge what was found of several parts; the first error stands for all."""
+    done = []
+    for each in found:
+        if isinstance(each, Exception):
+            return each
+        done.append(each)
+    rest = tuple(part for each in done for part in each.rest)
+    return Done(merge_all(each.state for each in done), sum(each.retries for each in done), rest)
 
 
 def _call(work: bytes, start: int, stop: int) -> Done | Exception:
     # An error comes back as a value: sent in Dask's way it is lost, and waited for forever, if its traceback does not
     # pickle, and Dask's way is then kept for workers that died.
     try:
-        attempt: Attempt = pickle.loads(work)
-        return attempt(start, stop)
+        part: Work = pickle.loads(work)
+        return part(start, stop)
     except Exception as error:
         told = f"On a worker:\n{''.join(traceback.format_exception(error))}"
         error.__cause__ = error.__context__ = error.__traceback__ = None
@@ -175,7 +223,7 @@ def _sift(window: Window, grid: int, killers: list[Part]) -> Iterator[Done]:
     while todo:
         part, tries = todo.popleft()
         window.killers.clear()
-        yield from window.drain(iter([part]), width=1)
+        yield from drive(window, [part])
         if not window.killers:
             continue
         halves = split(part, grid)
@@ -201,13 +249,15 @@ def split(part: Part, grid: int) -> list[Part]:
 
 
 class Window:
-    """A bounded number of tasks in flight.
+    """A pool of tasks on a cluster, whose width follows the number of its threads.
 
     Parameters
     ----------
     client : distributed.Client
     submit : callable
         From a list of items to a list of futures.
+    done : callable
+        From the result of a future to what was found.
     worker_timeout : float
         As for `Cluster`.
 
@@ -217,70 +267,75 @@ class Window:
         The items whose workers died so often that Dask gave up on them.
     """
 
-    def __init__(self, client: Any, submit: Callable[[list[Any]], list[Any]], worker_timeout: float) -> None:
-        self.client, self.submit, self.worker_timeout = client, submit, worker_timeout
+    def __init__(
+        self,
+        client: Client,
+        submit: Callable[[list[Any]], list[Any]],
+        done: Callable[[Any], Done],
+        worker_timeout: float,
+    ) -> None:
+        self.client, self.worker_timeout = client, worker_timeout
         self.killers: list[Any] = []
-        self.pending: dict[Any, Any] = {}  # future -> item
-        self.ready: queue.SimpleQueue[tuple[Any, Any, Exception | None]] = queue.SimpleQueue()
-        self.looked = -LOOK_AROUND
-        self.seen = time.monotonic()  # when there was a worker last
-        self.width = 1
+        self._width = 1
+        self._hand_out, self._done = submit, done
+        self._pending: dict[Any, Any] = {}  # future -> item
+        self._ready: queue.SimpleQueue[tuple[Any, Any, Exception | None]] = queue.SimpleQueue()
+        self._looked = -LOOK_AROUND
+        self._seen = time.monotonic()  # when there was a worker last
 
-    def drain(self, items: Iterator[Any], width: int | None = None) -> Iterator[Any]:
-        """Run all items and yield what they give; `width` of them at a time, or as many as suits the cluster."""
-        while True:
-            self._look_around()
-            most = width or self.width
-            room = most - len(self.pending)
-            # Half a window at a time: one message to the scheduler for many parts.
-            if room > most // 2 or not self.pending:
-                self._submit(list(itertools.islice(items, room)))
-            if not self.pending:
-                return
-            yield from self._results()
+    @property
+    def width(self) -> int:
+        """As many as suits the cluster as it is now."""
+        self._look_around()
+        return self._width
 
-    def close(self) -> None:
-        """Give up what is in flight: what nobody waits for is cancelled."""
-        for future in self.pending:
+    @property
+    def least(self) -> int:
+        """Half a window: one message to the scheduler for many parts."""
+        return self._width // 2 + 1
+
+    def close(self, wait: bool = True) -> None:
+        """Give up what is under way: what nobody waits for is cancelled."""
+        for future in self._pending:
             future.release()
-        self.pending.clear()
+        self._pending.clear()
 
-    def _submit(self, items: list[Any]) -> None:
+    def submit(self, items: list[Any]) -> None:
+        """Hand items out."""
         if not items:
             return
-        futures = self.submit(items)
-        self.pending.update(zip(futures, items, strict=True))
+        futures = self._hand_out(items)
+        self._pending.update(zip(futures, items, strict=True))
         for future in futures:
-            self.client.loop.add_callback(self._fetch, future)
+            self.client.loop.add_callback(self._fetch, future)  # type: ignore[union-attr]
 
     async def _fetch(self, future: Any) -> None:
         """Wait for a result and get it at once, or again if it was lost with its worker; runs on the client's loop."""
         try:
-            self.ready.put((future, await self.client.gather(future, asynchronous=True), None))
+            self._ready.put((future, await self.client.gather(future, asynchronous=True), None))
         except Exception as error:
-            self.ready.put((future, None, error))
+            self._ready.put((future, None, error))
 
-    def _results(self) -> Iterator[Any]:
-        """Wait for a result; yield it and all others that are there."""
+    def results(self) -> Iterator[Done | None]:
+        """Wait for a result; yield it and all others that are there; None for an item that killed its workers."""
         found = [self._next()]
-        while not self.ready.empty():
-            found.append(self.ready.get())
+        while not self._ready.empty():
+            found.append(self._ready.get())
         for future, result, error in found:
-            if future not in self.pending:
+            if future not in self._pending:
                 continue  # what comes back twice counts once
-            item = self.pending.pop(future)
+            item = self._pending.pop(future)
             future.release()
             if isinstance(result, Exception):
                 raise result
-            if error is None:
-                yield result
-            else:
+            if error is not None:
                 self._failed(item, error)
+            yield self._done(result) if error is None else None
 
     def _next(self) -> tuple[Any, Any, Exception | None]:
         while True:
             try:
-                return self.ready.get(timeout=LOOK_AROUND)
+                return self._ready.get(timeout=LOOK_AROUND)
             except queue.Empty:
                 self._look_around()
 
@@ -298,19 +353,19 @@ class Window:
     def _look_around(self) -> None:
         """Count the threads, once in a while, and give up if there have been none for too long."""
         now = time.monotonic()
-        if now - self.looked < LOOK_AROUND:
+        if now - self._looked < LOOK_AROUND:
             return
-        self.looked = now
+        self._looked = now
         if self.client.status != "running":
             raise ClusterLost(f"the connection to the scheduler was lost: the client is {self.client.status}")
         try:
             threads = sum(self.client.nthreads().values())
         except OSError as error:
             raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
-        self.width = max(1, threads * IN_FLIGHT)
+        self._width = max(1, threads * IN_FLIGHT)
         if threads:
-            self.seen = now
-        elif now - self.seen > self.worker_timeout:
+            self._seen = now
+        elif now - self._seen > self.worker_timeout:
             raise Stalled(f"there were no workers for {self.worker_timeout:g} seconds")
 
 

@@ -271,6 +271,20 @@ class Task:
         return self.finish(Block(self.question, aligned, self.positions, missing=known, **scanned))
 
 
+def met(inputs: Inputs, fill: bool = False) -> Inputs:
+    """Turn stored predictions into a dask array of their own chunks where anything along them is a dask array."""
+    predictions, *others = inputs.sources()
+    return in_dask(inputs, fill) if any(map(is_dask, others)) and not is_dask(predictions) else inputs
+
+
+def in_dask(inputs: Inputs, fill: bool) -> Inputs:
+    """Turn stored predictions into a dask array; with `fill` what is not stored is filled and reported, no error."""
+    if is_dask(inputs.predictions):
+        return inputs
+    lead = inputs.lead + (inputs.lead >= inputs.axis)
+    return replace(inputs, predictions=from_source(inputs.predictions, lead, fill))
+
+
 def from_source(source: Any, lead: int, fill: bool = False) -> Any:
     """Return a source as a dask array of the source's own chunks, or of pieces along `lead` where it has none.
 

@@ -31,7 +31,7 @@ GROWTH = 2.0
 
 
 class Journal:
-    """The parts evaluated so far; `state` is what they add up to.
+    """The parts evaluated so far; `state` is what those add up to that were in the file when it was opened.
 
     Parameters
     ----------
@@ -93,15 +93,17 @@ class Journal:
             self._file.close()
             raise
 
-    def append(self, state: State) -> State:
-        """Remember the state of a part, and return the state of all parts that are in the journal now."""
-        merged, found = self.state.merge(state), self._found
-        found.part_bytes += self._file.append({"state": state.to_json()})
-        if self._file.exchangeable and found.part_bytes > max(self._keep_bytes, self._growth * found.snapshot_bytes):
-            _, found.snapshot_bytes = self._file.exchange([found.header, {"snapshot": merged.to_json()}])
-            found.part_bytes = 0
-        self.state = merged
-        return merged
+    def append(self, state: State) -> bool:
+        """Remember the state of a part, and tell whether a snapshot ought to take the place of all parts."""
+        self._found.part_bytes += self._file.append({"state": state.to_json()})
+        allowed = max(self._keep_bytes, self._growth * self._found.snapshot_bytes)
+        return self._file.exchangeable and self._found.part_bytes > allowed
+
+    def exchange(self, state: State) -> None:
+        """Write what all parts add up to in their place."""
+        found = self._found
+        _, found.snapshot_bytes = self._file.exchange([found.header, {"snapshot": state.to_json()}])
+        found.part_bytes = 0
 
     def close(self) -> None:
         """Make sure that what was written stays, and let other processes in."""

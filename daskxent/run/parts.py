@@ -6,15 +6,20 @@ where the class axis is split, so that memory holds one block and one small reco
 
 from __future__ import annotations
 
+import itertools
+import math
+import time
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from daskxent.numbers import records
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, merge_all
+from daskxent.report import Unreadable
 from daskxent.run import scoring
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
+from daskxent.run.sink import Pages
 from daskxent.sources.align import marked
 from daskxent.sources.arrays import class_cuts
 from daskxent.sources.boxes import boxes
@@ -26,32 +31,109 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.numbers.question import Question
+    from daskxent.run.planning import Part
+    from daskxent.run.sink import Sink
     from daskxent.sources import Inputs
     from daskxent.sources.arrays import Box
     from daskxent.sources.boxes import Aligned
 
+RETRIES = 4
+FIRST_WAIT = 0.1  # seconds before the first retry; doubled for each further one
+PATIENCE = 1.0  # seconds after which a part hands its rest back
+
+
+class Done(NamedTuple):
+    """What was found of a part, and what is left of it.
+
+    Attributes
+    ----------
+    state : State
+        Of the steps that were evaluated.
+    retries : int
+        How often reading had to be tried again.
+    rest : tuple of Part
+        The steps that were not evaluated.
+    """
+
+    state: State
+    retries: int = 0
+    rest: tuple[Part, ...] = ()
+
 
 @dataclass(frozen=True)
 class Work:
-    """Everything a worker needs to evaluate any part."""
+    """Everything a worker needs to evaluate any part.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    question : Question
+    sink : Sink, optional
+        What keeps columns of the rows.
+    patience : float
+        Seconds after which the rest of a part is handed back, so that its sums are reported meanwhile.
+    """
 
     inputs: Inputs
     question: Question
+    sink: Sink | None = None
+    patience: float = PATIENCE
 
-    def __call__(self, start: int, stop: int) -> State:
-        """Evaluate the steps ``start <= step < stop`` along the lead axis."""
-        return evaluate_part(self.inputs, self.question, start, stop)
+    def __call__(self, start: int, stop: int) -> Done:
+        """Evaluate the steps ``start <= step < stop`` along the lead axis.
+
+        When storage fails, the part is tried again, after a pause; other errors are the data's and are final.
+        """
+        for retries in itertools.count():
+            try:
+                state, reached = evaluate_part(self.inputs, self.question, start, stop, self.sink, self.patience)
+                return Done(state, retries, ((reached, stop),) if reached < stop else ())
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
+                raise
+            except OSError as error:
+                if retries == RETRIES:
+                    per = self.inputs.rows_per_step
+                    rows = f"rows {start * per} to {stop * per - 1}"
+                    raise Unreadable(f"{rows}: reading failed {retries + 1} times, last with: {error}") from error
+                time.sleep(FIRST_WAIT * 2**retries)
+        raise AssertionError  # the loop has no end
 
 
-def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
-    """Return the state of the steps ``start <= step < stop`` along the lead axis."""
+def evaluate_part(
+    inputs: Inputs,
+    question: Question,
+    start: int,
+    stop: int,
+    sink: Sink | None = None,
+    patience: float = math.inf,
+) -> tuple[State, int]:
+    """Return the state of the steps ``start <= step < stop`` along the lead axis, or of some of them.
+
+    After `patience` seconds, counted from the first box, it ends between two boxes, and between two pages of the sink.
+    The second value is the step that it reached.
+    """
     per = inputs.rows_per_step
     scorer, totals = compiled_for(question, (stop - start) * per)
-    states = (block.state(scorer, totals) for block in read_blocks(inputs, question, start, stop))
-    found = merge_all(state for state in states if state.sums or state.audit)
-    if totals is not None:
-        found = found.merge(State({TOTAL: totals.sums()}))
-    return replace(found, covered=((start * per, stop * per),))
+    states, reached, ends = [], stop, math.inf
+    pages = None if sink is None else Pages(sink, inputs, stop)
+    for block in read_blocks(inputs, question, start, stop):
+        state = block.state(scorer, totals, pages)
+        states += [state] if state.sums or state.audit else []
+        ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
+        if time.monotonic() > ends and _is_last(block.aligned.box, inputs) and (pages is None or pages.ends(step)):
+            reached = step
+            break
+    if pages is not None:
+        pages.flush()
+    states += [] if totals is None else [State({TOTAL: totals.sums()})]
+    return replace(merge_all(states), covered=((start * per, reached * per),)), reached
+
+
+def _is_last(box: Box, inputs: Inputs) -> bool:
+    """Tell whether a box ends the steps that it is about: boxes come in C order."""
+    return all(
+        s.stop == n for axis, (s, n) in enumerate(zip(box, inputs.positions, strict=True)) if axis != inputs.lead
+    )
 
 
 def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Block]:

@@ -7,12 +7,11 @@ gets several. A plan of a million chunks is a handful of integers.
 
 from __future__ import annotations
 
-import html
 import math
-import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from daskxent.show.tables import as_html, as_text, show_bytes
 from daskxent.sources.boxes import held_bytes, run_steps
 
 if TYPE_CHECKING:
@@ -112,18 +111,30 @@ class Plan:
             *(("note", note) for note in self.notes),
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain Python objects."""
+        return {
+            "metrics": list(self.question.metrics),
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "classes": self.question.classes,
+            "rows": self.rows,
+            "nbytes": self.nbytes,
+            "chunks": self.chunks,
+            "parts": len(self),
+            "threads": self.threads,
+            "memory": self.memory,
+            "notes": list(self.notes),
+        }
+
     def __repr__(self) -> str:
-        return "\n".join(["Plan", *(f"  {label:<11}  {text}" for label, text in self.lines())])
+        return as_text("Plan", self.lines())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
-            for label, text in self.lines()
-        )
-        return f"<table><caption>daskxent plan</caption>{cells}</table>"
+        return as_html("daskxent plan", self.lines())
 
 
-def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] | None = None) -> Plan:
+def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = None, page: int | None = None) -> Plan:
     """Plan the evaluation of aligned inputs.
 
     Parameters
@@ -132,32 +143,26 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
     question : Question
     threads : int
         Parts that will be evaluated at a time.
-    rows : (start, stop), optional
-        Evaluate only these steps along the lead axis.
+    steps : slice, optional
+        Evaluate only these steps along the first axis of the positions.
+    page : int, optional
+        Parts begin and end at multiples of this, a multiple of the chunks of the predictions.
 
     Returns
     -------
     Plan
-
-    Raises
-    ------
-    ValueError
-        `rows` is no range inside the array.
     """
     predictions = inputs.predictions
     at = inputs.lead + (inputs.lead >= inputs.axis)
-    length = predictions.shape[at]
-    start, stop = (0, length) if rows is None else _range(rows)
-    if not 0 <= start < stop <= length:
-        raise ValueError(f"rows: {start}:{stop} is not a range inside 0:{length}")
+    start, stop = _clipped(steps, inputs)
     blocks = predictions.blocks
-    grid = blocks[at] if blocks else 1
+    grid = page or (blocks[at] if blocks else 1)
     itemsize = predictions.dtype.itemsize
     step_bytes = inputs.rows_per_step * inputs.classes * itemsize
     total = (stop - start) * step_bytes
     # Rounded up, or a last part would be left of the few rows that no other one took.
-    steps = min(-(-_part_bytes(total, threads) // step_bytes), PART_ROWS // inputs.rows_per_step)
-    step = max(1, round(steps / grid)) * grid
+    most = min(-(-_part_bytes(total, threads) // step_bytes), PART_ROWS // inputs.rows_per_step)
+    step = max(1, round(most / grid)) * grid
     block = math.prod(blocks) * itemsize if blocks else min(step * step_bytes, BUFFERS)
     at_once = min(run_steps(inputs), step) * inputs.rows_per_step
     return Plan(
@@ -168,7 +173,7 @@ def cut(inputs: Inputs, question: Question, threads: int, rows: tuple[int, int] 
         stop=stop,
         step=step,
         grid=grid,
-        parts=-(-stop // step) - start // step,
+        parts=-(-stop // step) - start // step if start < stop else 0,
         rows_per_step=inputs.rows_per_step,
         threads=threads,
         nbytes=total,
@@ -210,26 +215,13 @@ def remaining(plan: Plan, covered: Iterable[Part]) -> Iterator[Part]:
             yield start, stop
 
 
-def show_bytes(n: int) -> str:
-    """Return a number of bytes as people read it.
-
-    Examples
-    --------
-    >>> show_bytes(1_500_000_000)
-    '1.50 GB'
-    """
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= size:
-            return f"{n / size:.2f} {unit}"
-    return f"{n} B"
-
-
-def _range(rows: tuple[int, int]) -> tuple[int, int]:
-    try:
-        start, stop = map(operator.index, rows)
-    except (TypeError, ValueError):
-        raise TypeError(f"rows: expected (start, stop), got {rows!r}") from None
-    return start, stop
+def _clipped(steps: slice | None, inputs: Inputs) -> tuple[int, int]:
+    """Return the range of the lead axis that steps of the first axis of positions are, clipped like a Python slice."""
+    length = inputs.positions[inputs.lead]
+    start, stop, _ = (steps or slice(None)).indices(inputs.positions[0])
+    if inputs.lead:  # the first axis is of length 1: all of the lead axis is in its only step
+        start, stop = (0, length) if start < stop else (0, 0)
+    return start, max(start, stop)
 
 
 def _chunks(shape: tuple[int, ...], blocks: tuple[int, ...], at: int, start: int, stop: int) -> int:
@@ -253,20 +245,3 @@ def _notes(inputs: Inputs, question: Question, blocks: tuple[int, ...] | None, b
     if block < 1 << 16:
         notes.append(f"chunks of {show_bytes(block)} are small; chunks above 1 MB read faster")
     return tuple(notes)
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-    """Return a plan as plain Python objects."""
-    return {
-        "metrics": list(plan.question.metrics),
-        "shape": list(plan.shape),
-        "dtype": plan.dtype,
-        "classes": plan.question.classes,
-        "rows": plan.rows,
-        "nbytes": plan.nbytes,
-        "chunks": plan.chunks,
-        "parts": len(plan),
-        "threads": plan.threads,
-        "memory": plan.memory,
-        "notes": list(plan.notes),
-    }

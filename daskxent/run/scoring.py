@@ -9,6 +9,7 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
 from daskxent.numbers.audit import NOT_FINITE, Scored, findings
@@ -19,12 +20,11 @@ from daskxent.numbers.state import State, accumulate, sums_by_key
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from numpy.typing import NDArray
-
     from daskxent.kernels import Scorer, Totals
     from daskxent.numbers.question import Question
     from daskxent.numbers.records import Records
     from daskxent.numbers.scores import Scores
+    from daskxent.run.sink import Pages
     from daskxent.sources.boxes import Aligned
 
 # Rows with dense or smoothed labels are widened this many bytes at a time.
@@ -81,18 +81,24 @@ class Block:
         starts = (self.place(row) for row in range(0, math.prod(shape), run))
         return tuple((start, start + run) for start in starts)
 
-    def state(self, scorer: Scorer | None = None, totals: Totals | None = None) -> State:
+    def state(self, scorer: Scorer | None = None, totals: Totals | None = None, pages: Pages | None = None) -> State:
         """Add up the rows, numbered among all rows; the coverage is left empty.
 
-        With `totals` the sums over everything are added to those, and are not part of the state.
+        With `totals` the sums over everything are added to those, and are not part of the state. With `pages` columns
+        of the rows are kept there.
         """
-        state = State.zero()
+        state, columns = State.zero(), dict[str, NDArray[Any]]()
         for some, rows, exceptional in self.scored(scorer):
+            if pages is not None:
+                for name, values in pages.sink.columns(rows).items():
+                    columns.setdefault(name, np.empty(math.prod(self.aligned.shape), values.dtype))[some] = values
             found = self._added(rows, exceptional, totals)
             if found.sums or found.audit:
                 state = state.merge(found.placed(partial(add, some.start), ()))
         for kind, where in self.missing.items():
             state = state.found(audit.missing(kind, where))
+        if pages is not None:
+            pages.add(self.aligned.box, columns)
         return state.placed(self.place, ()) if state.audit else state
 
     def evaluated(self) -> State:

@@ -1,103 +1,91 @@
-"""Hand out parts on this machine: to threads, or as a dask graph.
+"""Evaluate on this machine: parts on threads, or the chunks of dask arrays.
 
-A runner plans, and then yields what each part gave as soon as it is done, in any order, with a bounded number of
-parts under way. `cluster` has the runner for a `distributed.Client`.
+An engine plans, and then yields what is found of each part as soon as it is done. `cluster` has the engines for a
+`distributed.Client`.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers.state import merge_all
-from daskxent.report import Unreadable
-from daskxent.run import planning
-from daskxent.run.parts import Work
-from daskxent.sources import tiny, whole
+from daskxent.run import graph, planning
+from daskxent.run.driver import drive
+from daskxent.run.parts import Done, Work
+from daskxent.sources import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from daskxent.numbers.question import Question
-    from daskxent.numbers.state import State
     from daskxent.run.planning import Part, Plan
     from daskxent.sources import Inputs
 
 IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
-RETRIES = 4
-FIRST_WAIT = 0.1  # seconds before the first retry; doubled for each further one
-
-
-class Done(NamedTuple):
-    """What a part gave, and how often reading it had to be tried again."""
-
-    state: State
-    retries: int = 0
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """Work that is tried again, after a pause, when storage fails; other errors are the data's and are final."""
-
-    work: Work
-
-    def __call__(self, start: int, stop: int) -> Done:
-        """Evaluate the steps ``start <= step < stop`` along the lead axis."""
-        for retries in itertools.count():
-            try:
-                return Done(self.work(start, stop), retries)
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
-                raise
-            except OSError as error:
-                if retries == RETRIES:
-                    per = self.work.inputs.rows_per_step
-                    rows = f"rows {start * per} to {stop * per - 1}"
-                    raise Unreadable(f"{rows}: reading failed {retries + 1} times, last with: {error}") from error
-                time.sleep(FIRST_WAIT * 2**retries)
-        raise AssertionError  # the loop has no end
 
 
 class Threads:
     """Parts on threads of this process."""
 
     def __init__(self, threads: int | None) -> None:
-        if threads is not None and whole(threads, "threads") < 1:
-            raise ValueError(f"threads: expected at least 1, got {threads}")
         self.threads = threads or cores()
 
-    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+    def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the rows for this many threads, or for one where more would be slower."""
-        return planning.cut(inputs, question, 1 if tiny(inputs.predictions) else self.threads, rows)
+        return planning.cut(inputs, question, 1 if tiny(inputs.predictions) else self.threads, steps, page)
 
-    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what every part gave, as it is done."""
-        work, parts = Attempt(Work(inputs, question)), iter(parts)
-        if len(plan) == 1:
-            yield from (work(*part) for part in parts)
-            return
-        pool, waits = ThreadPoolExecutor(min(plan.threads, len(plan)), "daskxent"), True
-        pending: list[Future[Done]] = []
-        try:
-            while True:
-                more = islice(parts, plan.threads * IN_FLIGHT - len(pending))
-                pending += [pool.submit(work, *part) for part in more]
-                if not pending:
-                    return
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                # In the order in which they were handed out: with one thread it is always the same.
-                yield from (future.result() for future in pending if future in done)
-                pending = [future for future in pending if future not in done]
-        except GeneratorExit:
-            # The garbage collector drops streams in any thread, even in one that their parts wait for, as zarr's.
-            waits = False
-            raise
-        finally:
-            pool.shutdown(waits, cancel_futures=True)
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what is found of every part, as it is done."""
+        threads = min(plan.threads, len(plan))
+        return drive(_Threads(work, threads) if len(plan) > 1 else Caller(work), parts)
+
+
+class _Threads:
+    """A pool of threads that do some work; a single thread is the caller's."""
+
+    least = 1
+
+    def __init__(self, work: Callable[..., Done], threads: int) -> None:
+        self._work, self.width = work, threads * IN_FLIGHT
+        self._pool = ThreadPoolExecutor(threads, "daskxent")
+        self._pending: list[Future[Done]] = []
+
+    def submit(self, items: list[Any]) -> None:
+        """Hand items out."""
+        self._pending += [self._pool.submit(self._work, *item) for item in items]
+
+    def results(self) -> Iterator[Done]:
+        """Wait for an item, and yield all that are done, in the order in which they were handed out."""
+        done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+        self._pending, found = [f for f in self._pending if f not in done], [f for f in self._pending if f in done]
+        yield from (future.result() for future in found)
+
+    def close(self, wait: bool = True) -> None:
+        """Give up what is under way."""
+        self._pool.shutdown(wait, cancel_futures=True)
+
+
+class Caller:
+    """A pool without threads: the caller does the work, one item at a time."""
+
+    width = least = 1
+
+    def __init__(self, work: Callable[..., Done]) -> None:
+        self._work = work
+        self._items: list[Any] = []
+
+    def submit(self, items: list[Any]) -> None:
+        """Remember what is to be done."""
+        self._items = items
+
+    def results(self) -> Iterator[Done]:
+        """Do it."""
+        yield from (self._work(*item) for item in self._items)
+
+    def close(self, wait: bool = True) -> None:
+        """Do nothing: nothing is under way."""
 
 
 class Graph:
@@ -106,24 +94,23 @@ class Graph:
     def __init__(self, threads: int | None) -> None:
         self.threads = Threads(threads).threads
 
-    def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
+    def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Describe the chunks; a part is one of them."""
-        from daskxent.run import graph
-
-        if rows is not None:
-            raise ValueError("rows: slice dask arrays before they are evaluated")
+        if steps is not None:
+            raise ValueError("steps: slice dask arrays before they are evaluated")
+        if page is not None:
+            raise ValueError("out: give the stored predictions themselves, not a dask array")
         return graph.plan(inputs, question, self.threads)
 
-    def groups(self, inputs: Inputs, question: Question) -> Iterator[Any]:
-        """Yield dask arrays of the states of some chunks each."""
-        from daskxent.run import graph
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what is found of every group of chunks, as it is done."""
 
-        return graph.groups(inputs, question, self.threads * IN_FLIGHT)
+        def compute(group: Any) -> Done:
+            return Done(merge_all(group.compute(scheduler="threads", num_workers=self.threads).flat))
 
-    def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
-        """Yield what every group of chunks gave, as it is done."""
-        for group in self.groups(inputs, question):
-            yield Done(merge_all(group.compute(scheduler="threads", num_workers=self.threads).flat))
+        return drive(
+            Caller(compute), ((group,) for group in graph.groups(work.inputs, work.question, self.threads * IN_FLIGHT))
+        )
 
 
 def cores() -> int:

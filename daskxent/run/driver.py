@@ -1,0 +1,151 @@
+"""The one loop that evaluates: hand out what there is, merge what comes back, report.
+
+Threads, clusters and graphs differ in what they hand out and to whom: each is a `Pool`. What comes of a part does not
+depend on where it ran, in which order, or how the rows were cut, so none of that shows in the reports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from daskxent.numbers.audit import complain
+from daskxent.numbers.state import State, merge_all
+from daskxent.report import IncompleteResult, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from daskxent.numbers.question import Question
+    from daskxent.run.journal import Journal
+    from daskxent.run.parts import Done
+    from daskxent.run.planning import Plan
+    from daskxent.sources import Inputs
+
+# States of many keys take longer to merge than this many seconds; then a tenth of the time at most goes into it.
+QUICK = 0.02
+
+
+class Pool(Protocol):
+    """Who evaluates what is handed out: parts, or groups of chunks.
+
+    Attributes
+    ----------
+    width : int
+        How many items are under way at most.
+    least : int
+        How many there must be room for before more are handed out.
+    """
+
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+    @property
+    def least(self) -> int: ...  # noqa: D102
+
+    def submit(self, items: list[Any]) -> None:
+        """Hand items out."""
+
+    def results(self) -> Iterator[Done | None]:
+        """Wait for an item, and yield what was found of it and of others that are done; None for what was put aside."""
+
+    def close(self, wait: bool = True) -> None:
+        """Give up what is under way."""
+
+
+def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
+    """Hand out all items, a bounded number at a time, and what is left of them; yield what is found as it comes."""
+    items, rest, under_way, wait = iter(items), deque[Any](), 0, True
+    try:
+        while True:
+            room = pool.width - under_way
+            if room >= pool.least or not under_way:
+                some = [rest.popleft() for _ in range(min(room, len(rest)))]
+                some += islice(items, room - len(some))
+                pool.submit(some)
+                under_way += len(some)
+            if not under_way:
+                return
+            for done in pool.results():
+                under_way -= 1
+                if done is not None:
+                    rest.extend(done.rest)
+                    yield done
+    except GeneratorExit:
+        # The garbage collector drops streams in any thread, even in one that their parts wait for, as zarr's.
+        wait = False
+        raise
+    finally:
+        pool.close(wait)
+
+
+class Running:
+    """The sum of states that come one after the other.
+
+    They are merged at once where that is quick. Where there are many keys, several are merged at a time, so that the
+    time that all of it takes does not grow with the square of their number.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state, self._waiting, self._due = state, list[State](), 0.0
+
+    def add(self, state: State) -> bool:
+        """Take a state in, and tell whether `state` holds all by now."""
+        self._waiting.append(state)
+        if time.monotonic() >= self._due:
+            self.merge()
+        return not self._waiting
+
+    def merge(self) -> State:
+        """Return the sum of all states."""
+        if self._waiting:
+            began = time.monotonic()
+            self.state = merge_all([self.state, *self._waiting])
+            self._waiting.clear()
+            took = time.monotonic() - began
+            self._due = time.monotonic() + 9 * took if took > QUICK else 0.0
+        return self.state
+
+
+def reports(
+    report: Report, found: Iterator[Done], inputs: Inputs, question: Question, plan: Plan, journal: Journal | None
+) -> Iterator[Report]:
+    """Merge what is found into a report, write it into the journal before it counts, and yield a report for each part.
+
+    The first finding that is an error is raised. At the end the coverage is checked.
+    """
+    began, known, running, retries = time.perf_counter(), report.rows, Running(report.state), 0
+
+    def so_far() -> Report:
+        state, took = running.merge(), time.perf_counter() - began
+        nbytes = (state.rows - known) * plan.nbytes // max(1, plan.rows)
+        return replace(report, state=state, elapsed=took, nbytes=nbytes, retries=retries)
+
+    try:
+        last = report
+        if known:
+            yield report
+        for done in found:
+            complain(question, done.state.audit, inputs.positions)
+            retries += done.retries
+            merged = running.add(done.state)
+            if journal is not None and journal.append(done.state):
+                journal.exchange(running.merge())
+            if merged:
+                last = so_far()
+                yield last
+        if last.state is not running.merge() or not report.expected:
+            last = so_far()
+            yield last
+        if not last.complete:
+            missing = last.expected - last.rows
+            raise IncompleteResult(f"{missing:,} of {last.expected:,} rows were not evaluated")
+    except IncompleteResult as error:
+        error.report, error.journal = so_far(), report.journal
+        raise
+    finally:
+        if journal is not None:
+            journal.close()

@@ -1,0 +1,122 @@
+"""Pick who evaluates, threads or a cluster, parts or dask chunks, and let them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from daskxent.numbers.state import State
+from daskxent.report import Report
+from daskxent.run import planning
+from daskxent.run.driver import reports
+from daskxent.run.parts import Work
+from daskxent.run.threads import Graph, Threads
+from daskxent.show.tables import amount
+from daskxent.sources import is_dask, place
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator
+
+    from daskxent.numbers.question import Question
+    from daskxent.run.journal import Journal
+    from daskxent.run.parts import Done
+    from daskxent.run.planning import Part, Plan
+    from daskxent.run.sink import Sink
+    from daskxent.sources import Inputs
+
+
+class Engine(Protocol):
+    """Plans and evaluates."""
+
+    def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
+        """Cut the steps into parts, which begin and end at pages."""
+
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+        """Yield what is found of each part, as it is done, after its columns are in the sink."""
+
+
+def engine_for(inputs: Inputs, client: Any = None, threads: int | None = None, timeout: float | None = None) -> Engine:
+    """Return what evaluates the inputs: on the client's cluster, the current one's, or this many threads."""
+    client = chosen(client, threads)
+    if client is None:
+        return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
+    if not hasattr(client, "scheduler"):
+        raise TypeError(f"client: expected a distributed.Client, got {client!r}")
+    if client.status in ("closing", "closed"):
+        raise ValueError(f"client: {client!r} is closed")
+    if client.asynchronous:
+        raise TypeError("client: this one is asynchronous: await daskxent.aevaluate(...), or iterate over astream(...)")
+    from daskxent.run.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
+
+    engine = ClusterGraph if is_dask(inputs.predictions) else Cluster
+    return engine(client, WORKER_TIMEOUT if timeout is None else timeout)
+
+
+def chosen(client: Any, threads: int | None) -> Any:
+    """Return the client to run on: by default that of distributed, if it has been imported and has one."""
+    if threads is not None:
+        return None
+    if client is not None or "distributed" not in sys.modules:
+        return client
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def run(
+    inputs: Inputs,
+    question: Question,
+    engine: Engine,
+    *,
+    steps: slice | None = None,
+    journal: str | os.PathLike[str] | None = None,
+    call: dict[str, Any] | None = None,
+    sink: Sink | None = None,
+    out: Any = None,
+) -> Iterator[Report]:
+    """Evaluate aligned inputs and yield a report after each part; the last one is complete.
+
+    Parameters
+    ----------
+    inputs : Inputs
+    question : Question
+    engine : Engine
+    steps : slice, optional
+        Only these, along the first axis of the positions.
+    journal : path, optional
+        What it holds is not evaluated again.
+    call : dict, optional
+        How to repeat the evaluation, for the journal.
+    sink : Sink, optional
+        What keeps columns of the rows.
+    out : optional
+        Where they are kept, for the journal.
+    """
+    plan = engine.plan(inputs, question, steps, sink.page if sink else None)
+    kept = None if journal is None else _opened(place(journal), inputs, plan, call, out)
+    begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
+    if kept is not None:
+        rows = kept.state.rows
+        verb = "was" if rows == 1 else "were"
+        notes = (f"{amount(rows, 'row')} {verb} in the journal already",) if rows else ()
+        begin = replace(begin, state=kept.state, notes=notes, inputs=kept.inputs)
+    parts = planning.remaining(plan, begin.state.covered)
+    return reports(begin, engine.states(Work(inputs, question, sink), parts, plan), inputs, question, plan, kept)
+
+
+def _opened(path: str, inputs: Inputs, plan: Plan, call: dict[str, Any] | None, out: Any) -> Journal:
+    """Open a journal for a plan."""
+    from daskxent.run.journal import Journal
+    from daskxent.sources.fingerprint import fingerprint
+
+    if is_dask(inputs.predictions):
+        raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
+    length = inputs.positions[inputs.lead]
+    part = None if (plan.start, plan.stop) == (0, length) else [plan.start, plan.stop]
+    question = {**plan.question.to_json(), "steps": part, "out": out}
+    return Journal(path, question, lambda count: fingerprint(inputs, count), length, call)

@@ -1,0 +1,229 @@
+"""Keep columns of every row: in NumPy arrays, or in a zarr group that parts write page by page.
+
+A page is what is written as one: some whole steps along the lead axis. Parts begin and end at pages, so that no two
+processes write to the same one, and a part that is evaluated twice writes the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from daskxent.numbers.audit import COLUMNS
+from daskxent.report import Unwritable, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.audit import Scored
+    from daskxent.sources import Inputs
+    from daskxent.sources.arrays import Box
+
+PAGE_ROWS = 1 << 18  # 2 MB of a column: large enough to be written quickly, small enough to be held on every thread
+MARK = "daskxent rows"  # the attribute of a group that says whether it is complete, and of what
+
+
+class Sink(Protocol):
+    """What takes the columns of scored rows."""
+
+    @property
+    def page(self) -> int | None:
+        """Steps along the lead axis that are written as one; None where any box is cheap."""
+
+    def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
+        """Return what is kept of rows."""
+
+    def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Write the columns of a box of positions, each of the shape of the box."""
+
+
+def page_steps(inputs: Inputs, grid: int) -> int:
+    """Return how many steps a page takes: whole chunks of predictions, about `PAGE_ROWS`."""
+    return max(1, round(PAGE_ROWS / inputs.rows_per_step / grid)) * grid
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Columns in NumPy arrays of the shape of the positions."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    page = None
+
+    def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
+        """Return what is kept of rows."""
+        return {name: rows.column(name) for name in self.arrays}
+
+    def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Write the columns of a box of positions."""
+        for name, values in columns.items():
+            self.arrays[name][box] = values
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns in the arrays of a zarr group.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL of the group.
+    names : tuple of str
+    page : int
+        Steps along the lead axis in a chunk of the arrays.
+    """
+
+    path: str
+    names: tuple[str, ...]
+    page: int
+
+    def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
+        """Return what is kept of rows."""
+        return {name: rows.column(name) for name in self.names}
+
+    def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Write the columns of a box of positions."""
+        try:
+            arrays = _opened(self.path, self.names)
+            for name, values in columns.items():
+                arrays[name][box] = values
+        except OSError as error:
+            where = ", ".join(f"{s.start}:{s.stop}" for s in box)
+            raise Unwritable(f"out: positions {where} cannot be written to {self.path}: {error}") from error
+
+    def begin(self, inputs: Inputs, about: dict[str, Any]) -> dict[str, Any]:
+        """Create the group, or check that it is of the same rows.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        about : dict
+            What was asked of which arrays.
+
+        Returns
+        -------
+        dict
+            `complete`, and `run`, which no other group has.
+
+        Raises
+        ------
+        FileExistsError
+            There is something else at the path.
+        """
+        import zarr
+
+        about = json.loads(json.dumps({**about, "columns": self.names, "page": self.page}))
+        try:
+            found = zarr.open_group(self.path, mode="r+").attrs.get(MARK)
+        except FileNotFoundError:
+            return self._create(inputs, about)
+        except (NotADirectoryError, ValueError) as error:
+            raise FileExistsError(f"out: {self.path} exists, and is no zarr group: {error}") from error
+        if not isinstance(found, dict):
+            raise FileExistsError(f"out: {self.path} exists, and daskxent did not write it")
+        different = [f"{name} was {was!r}, is {now!r}" for name, was, now in differences(found["about"], about)]
+        if different:
+            raise FileExistsError(f"out: {self.path} holds other rows: {'; '.join(different)}")
+        return found
+
+    def end(self) -> None:
+        """Mark the group as complete."""
+        import zarr
+
+        group = zarr.open_group(self.path, mode="r+")
+        mark: Any = group.attrs[MARK]
+        group.attrs[MARK] = {**mark, "complete": True}
+
+    def opened(self) -> dict[str, Any]:
+        """Return the arrays by name, to be read."""
+        import zarr
+
+        group = zarr.open_group(self.path, mode="r")
+        return {name: group[name] for name in self.names}
+
+    def _create(self, inputs: Inputs, about: dict[str, Any]) -> dict[str, Any]:
+        import zarr
+
+        _opened.cache_clear()
+        shape = inputs.positions
+        chunks = tuple(min(self.page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
+        mark: Any = {"complete": False, "run": os.urandom(8).hex(), "about": about}
+        group = zarr.create_group(self.path)
+        for name in self.names:
+            group.create_array(name, shape=shape, chunks=chunks, dtype=COLUMNS[name])
+        group.attrs[MARK] = mark  # last: a group without it is not begun
+        return dict(mark)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str, names: tuple[str, ...]) -> dict[str, Any]:
+    import zarr
+
+    group = zarr.open_group(path, mode="r+")
+    return {name: group[name] for name in names}
+
+
+@dataclass
+class Pages:
+    """Gathers the columns of a part's boxes, and writes them a page at a time.
+
+    Boxes come in C order, with the lead axis first, and cover all positions of their steps.
+    """
+
+    sink: Sink
+    inputs: Inputs
+    stop: int
+    _first: int = 0
+    _held: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def add(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take the columns of a box, flat, and write the pages that are complete with it."""
+        lead, shape = self.inputs.lead, tuple(s.stop - s.start for s in box)
+        if self.sink.page is None:
+            self.sink.write(box, {name: values.reshape(shape) for name, values in columns.items()})
+            return
+        steps = box[lead]
+        for start, stop in self._cut(steps.start, steps.stop):
+            if self._held and not self._first <= start < self._end(self._first):
+                self.flush()
+            if not self._held:
+                self._begin(start, columns)
+            inside = (*box[:lead], slice(start - self._first, stop - self._first), *box[lead + 1 :])
+            some = (slice(None),) * lead + (slice(start - steps.start, stop - steps.start),)
+            for name, values in columns.items():
+                self._held[name][inside] = values.reshape(shape)[some]
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self._held:
+            everywhere = [slice(0, n) for n in self.inputs.positions]
+            everywhere[self.inputs.lead] = slice(self._first, self._end(self._first))
+            self.sink.write(tuple(everywhere), self._held)
+            self._held = {}
+
+    def ends(self, step: int) -> bool:
+        """Tell whether pages end at a step."""
+        return step % (self.sink.page or 1) == 0
+
+    def _begin(self, start: int, columns: Mapping[str, NDArray[Any]]) -> None:
+        lead = self.inputs.lead
+        length = self._end(start) - start
+        shape = tuple(length if axis == lead else n for axis, n in enumerate(self.inputs.positions))
+        self._first = start
+        self._held = {name: np.empty(shape, values.dtype) for name, values in columns.items()}
+
+    def _end(self, start: int) -> int:
+        page = self.sink.page or 1
+        return min(self.stop, start - start % page + page)
+
+    def _cut(self, start: int, stop: int) -> list[tuple[int, int]]:
+        page = self.sink.page or 1
+        edges = [start, *range(start - start % page + page, stop, page), stop]
+        return list(itertools.pairwise(edges))

@@ -1,0 +1,1 @@
+"""Show numbers to people: tables for terminals and notebooks, and progress."""

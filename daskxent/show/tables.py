@@ -1,0 +1,63 @@
+"""Labels and texts as tables, and amounts as people read them."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def as_text(title: str, lines: Sequence[tuple[str, str]]) -> str:
+    """Return a table for terminals: the title, then a line for each label.
+
+    Examples
+    --------
+    >>> print(as_text("Report", [("rows", "2"), ("accuracy", "0.5")]))
+    Report
+      rows      2
+      accuracy  0.5
+    """
+    width = max(len(label) for label, _ in lines)
+    return "\n".join([title, *(f"  {label:<{width}}  {text}" for label, text in lines)])
+
+
+def as_html(title: str, lines: Sequence[tuple[str, str]]) -> str:
+    """Return a table for notebooks.
+
+    Examples
+    --------
+    >>> as_html("plan", [("rows", "< 3")])
+    "<table><caption>plan</caption><tr><th style='text-align:left'>rows</th><td>&lt; 3</td></tr></table>"
+    """
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(label)}</th><td>{html.escape(text)}</td></tr>"
+        for label, text in lines
+    )
+    return f"<table><caption>{html.escape(title)}</caption>{cells}</table>"
+
+
+def amount(count: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if need be.
+
+    Examples
+    --------
+    >>> amount(1, "row"), amount(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def show_bytes(n: int) -> str:
+    """Return a number of bytes as people read it.
+
+    Examples
+    --------
+    >>> show_bytes(1_500_000_000)
+    '1.50 GB'
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return f"{n} B"
