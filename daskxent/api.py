@@ -26,17 +26,19 @@ from daskxent.run.parts import Work
 from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import cores
 from daskxent.show.progress import shown
-from daskxent.sources import Further, Inputs, align, check_dims, open_array, open_predictions, place
+from daskxent.sources import Further, Inputs, align, check_dims, is_dask, open_array, open_predictions, place
 from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from dask.delayed import Delayed
+    from numpy.typing import NDArray
 
     from daskxent.numbers.state import State
     from daskxent.options import ArrayLike
     from daskxent.run.planning import Plan
+    from daskxent.run.scoring import Block
 
 # What the options and the question share, by the same names.
 SHARED = (
@@ -143,7 +145,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     Parameters
     ----------
     y_true, y_pred : array
-        As for `evaluate`. With `out`, no dask arrays.
+        As for `evaluate`. With `out`, no dask arrays; without, those are computed at once.
     {options}
 
     Returns
@@ -168,7 +170,13 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     """
     inputs, question = prepare(y_true, y_pred, options)
     names = tuple(options.columns)
+    if is_dask(inputs.predictions) and options.out is not None:
+        raise ValueError("out: give the stored predictions themselves, not a dask array")
     question = replace(question, columns=tuple(name for name in names if name in scores.COLUMNS))
+    if is_dask(inputs.predictions):
+        dtype = np.dtype([(name, COLUMNS[name]) for name in names])
+        table = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype).compute()
+        return {name: np.ascontiguousarray(table[name]) for name in names}
     run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
     if options.out is None:
         arrays = {name: np.zeros(inputs.positions, COLUMNS[name]) for name in names}
@@ -377,6 +385,15 @@ async def _connected(client: Any) -> Any:
         own = await connecting
         await asyncio.to_thread(own.close)
         raise
+
+
+def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return columns of the rows of a block as a structured array."""
+    table = np.empty(math.prod(block.aligned.shape), dtype)
+    for some, rows in block.checked():
+        for name in dtype.names or ():
+            table[name][some] = rows.column(name)
+    return table.reshape(block.aligned.shape)
 
 
 def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskxent.options import Run, Shown
+from daskxent.options import Rows, Run, Shown
 from daskxent.show.tables import as_text, show_bytes
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ SHELL: dict[str, dict[str, Any]] = {
     "threads": {"type": int, "metavar": "N"},
     "worker_timeout": {"type": float, "metavar": "SECONDS"},
     "journal": {"metavar": "FILE"},
+    "columns": {"flags": ["--column"], "metavar": "NAME", "multiple": True, "show_default": True},
+    "out": {"metavar": "GROUP", "required": True},
     "progress": {"flags": ["--progress/--no-progress"], "help": "Draw a bar; by default on terminals only."},
 }
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
@@ -184,6 +186,19 @@ def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
     with _client(scheduler, options["threads"]) as client:
         found = api.plan(**options, client=client)
     click.echo(json.dumps(found.to_dict()) if as_json else repr(found))
+
+
+@main.command()
+@_asks(Rows)
+@SCHEDULER
+def rows(scheduler: str | None, progress: bool | None, out: str, **options: Any) -> None:
+    """Evaluate PREDICTIONS against LABELS, and keep columns of every row in a zarr group."""
+    from daskxent import api
+
+    with _client(scheduler, options["threads"]) as client, _telling_of_compilation():
+        arrays = api.rows(**options, out=out, client=client, progress=_wants_bar(progress))
+    for name, array in arrays.items():
+        click.echo(f"{out}/{name}  {array.shape} {array.dtype}")
 
 
 @main.command()

@@ -13,27 +13,23 @@ whatever the row holds; ``"mean_with_sample_weight"`` divides by the sum of the 
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import add
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from daskxent.numbers import elementary
-from daskxent.numbers.audit import Scored, complain, findings
+from daskxent.numbers.audit import Scored, complain
 from daskxent.numbers.exact import ExactSum, ratio
 from daskxent.numbers.question import Question
 from daskxent.numbers.records import EPSILON
 from daskxent.numbers.state import State
 from daskxent.numbers.statistics import LOSS
 from daskxent.options import flag, ignored
-from daskxent.run import graph, planning
+from daskxent.run import graph
 from daskxent.run.engines import engine_for, run
-from daskxent.run.parts import read_blocks
-from daskxent.run.scoring import Block, compiled_for
+from daskxent.run.threads import cores
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
 from daskxent.sources.arrays import Memory
 
@@ -42,6 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from daskxent.run.scoring import Block
     from daskxent.sources.arrays import Box
 
 __all__ = [
@@ -382,7 +379,7 @@ def total(inputs: Inputs, asked: Question) -> State:
     """Evaluate all rows; arrays in memory are evaluated in this process, whatever cluster there is."""
     state = State.zero()
     if inputs.rows:
-        threads = _threads() if isinstance(inputs.predictions, Memory) else None
+        threads = cores() if isinstance(inputs.predictions, Memory) else None
         for report in run(inputs, asked, engine_for(inputs, threads=threads)):
             state = report.state
     return state
@@ -434,33 +431,41 @@ def _per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
     """Return weight times loss for every row, lazily if the predictions are."""
     if not asked.from_logits and not asked.dense:
         asked = replace(asked, columns=("total", "peak", "target"))
-    finish = partial(_finish_rows, dtype=dtype, single=_is_single(inputs.predictions.dtype))
+    single = _is_single(inputs.predictions.dtype)
     if is_dask(inputs.predictions):
         if inputs.rows:
-            return graph.per_chunk(inputs, asked, finish, dtype=dtype)
+            return graph.per_chunk(inputs, asked, partial(_finish_rows, dtype=dtype, single=single), dtype=dtype)
         import dask.array as da
 
         return da.zeros(inputs.positions, dtype)
-    out = np.zeros(inputs.positions, dtype)
-
-    def fill(part: tuple[int, int]) -> None:
-        for block in read_blocks(inputs, asked, *part):
-            out[block.aligned.box] = finish(block)
-
+    sink = _Losses(np.zeros(inputs.positions, dtype), asked, single)
     if inputs.rows:
-        with ThreadPoolExecutor(_threads(), "daskxent") as pool:
-            list(pool.map(fill, planning.cut(inputs, asked, _threads())))
-    return out
+        for _ in run(inputs, asked, engine_for(inputs, threads=cores()), sink=sink):
+            pass
+    return sink.losses
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """A sink of weight times loss."""
+
+    losses: NDArray[Any]
+    asked: Question
+    single: bool
+    page = None
+
+    def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
+        return {"loss": _weighted(self.asked, rows, self.losses.dtype, self.single)}
+
+    def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
+        self.losses[box] = columns["loss"]
 
 
 def _finish_rows(block: Block, dtype: np.dtype[Any], single: bool) -> NDArray[Any]:
     """Return weight times loss of the rows of a block; an error for what may not be."""
     asked, shape = block.question, block.aligned.shape
     losses = np.empty(math.prod(shape), dtype)
-    for some, rows, exceptional in block.scored(compiled_for(asked, len(losses))[0]):
-        if exceptional:
-            found = State(audit=findings(asked, rows)).placed(partial(add, some.start), ())
-            complain(asked, found.placed(block.place, ()).audit, block.positions)
+    for some, rows in block.checked():
         losses[some] = _weighted(asked, rows, dtype, single)
     return losses.reshape(shape)
 
@@ -529,5 +534,5 @@ def _whole(labels: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[np.int
     return wide.astype(np.int64)
 
 
-def _threads() -> int:
-    return os.cpu_count() or 1
+def __dir__() -> list[str]:
+    return __all__

@@ -559,3 +559,7 @@ def _initial(initializer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     if isinstance(initializer, str) and initializer not in known:
         raise ValueError(f"initializer: expected 'zeros', 'ones', an array or a callable; got {initializer!r}")
     return known[initializer] if initializer is None or isinstance(initializer, str) else initializer
+
+
+def __dir__() -> list[str]:
+    return __all__

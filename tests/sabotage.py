@@ -32,7 +32,7 @@ def note(file, text):
         log.write(f"{text}\n".encode())
 
 
-def evaluate_part(inputs, question, start, stop, patience):
+def evaluate_part(inputs, question, start, stop, *more):
     orders = read_orders()
     note("begun", f"{os.getpid()} {start} {stop}")
     time.sleep(orders.get("sleep", 0))
@@ -40,7 +40,7 @@ def evaluate_part(inputs, question, start, stop, patience):
         time.sleep(0.02)
     if any(start <= step < stop for step in orders.get("poison", [])):
         os.kill(os.getpid(), signal.SIGKILL)
-    return true_evaluate_part(inputs, question, start, stop, patience)
+    return true_evaluate_part(inputs, question, start, stop, *more)
 
 
 def fetch(files, key, span, buffer):

@@ -135,10 +135,10 @@ def test_the_order_of_completion_does_not_matter(data, monkeypatch, seed):
     wanted = ask(y_true, y_pred, sample_weight=w, **OPTIONS)
     evaluate, rng, order = parts.evaluate_part, np.random.default_rng(seed), []
 
-    def late(inputs, question, start, stop, patience):
+    def late(inputs, question, start, stop, *more):
         time.sleep(rng.random() / 200)
         order.append(start)
-        return evaluate(inputs, question, start, stop, patience)
+        return evaluate(inputs, question, start, stop, *more)
 
     monkeypatch.setattr(parts, "evaluate_part", late)
     with tiny():

@@ -75,9 +75,9 @@ def evaluated(monkeypatch):
     spans = []
     evaluate_part = parts.evaluate_part
 
-    def noted(inputs, question, start, stop, patience):
+    def noted(inputs, question, start, stop, *more):
         spans.append((start, stop))
-        return evaluate_part(inputs, question, start, stop, patience)
+        return evaluate_part(inputs, question, start, stop, *more)
 
     monkeypatch.setattr(parts, "evaluate_part", noted)
     return spans

@@ -8,6 +8,7 @@ row refuse to merge, so no row can be counted twice.
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +195,42 @@ def merge_all(states: Iterable[State]) -> State:
         covered += state.covered
     merged = {key: several[0] if len(several) == 1 else Sums.all(several) for key, several in sums.items()}
     return State(merged, found, _union(covered))
+
+
+# Seconds. Merging states of many keys takes longer than this; then a tenth of the time at most goes into it.
+QUICK = 0.02
+
+
+class Running:
+    """The sum of states that come one after the other.
+
+    They are merged at once where that is quick. Where there are many keys, several are merged at a time, so that the
+    time that all of it takes does not grow with the square of their number.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state, self._waiting, self._due = state, list[State](), 0.0
+
+    def refuse_covered(self, state: State) -> None:
+        """Raise if a state is of rows that are covered already."""
+        _union((*self.state.covered, *(span for other in self._waiting for span in other.covered), *state.covered))
+
+    def add(self, state: State) -> bool:
+        """Take a state in, and tell whether `state` holds all by now."""
+        self._waiting.append(state)
+        if time.monotonic() >= self._due:
+            self.merge()
+        return not self._waiting
+
+    def merge(self) -> State:
+        """Return the sum of all states."""
+        if self._waiting:
+            began = time.monotonic()
+            self.state = merge_all([self.state, *self._waiting])
+            self._waiting.clear()
+            took = time.monotonic() - began
+            self._due = time.monotonic() + 9 * took if took > QUICK else 0.0
+        return self.state
 
 
 def accumulate(question: Question, rows: Scored) -> State:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daskxent.numbers.audit import complain
-from daskxent.numbers.state import State, merge_all
+from daskxent.numbers.state import Running
 from daskxent.report import IncompleteResult, Report
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from daskxent.run.parts import Done
     from daskxent.run.planning import Plan
     from daskxent.sources import Inputs
-
-# States of many keys take longer to merge than this many seconds; then a tenth of the time at most goes into it.
-QUICK = 0.02
 
 
 class Pool(Protocol):
@@ -82,34 +79,6 @@ def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
         pool.close(wait)
 
 
-class Running:
-    """The sum of states that come one after the other.
-
-    They are merged at once where that is quick. Where there are many keys, several are merged at a time, so that the
-    time that all of it takes does not grow with the square of their number.
-    """
-
-    def __init__(self, state: State) -> None:
-        self.state, self._waiting, self._due = state, list[State](), 0.0
-
-    def add(self, state: State) -> bool:
-        """Take a state in, and tell whether `state` holds all by now."""
-        self._waiting.append(state)
-        if time.monotonic() >= self._due:
-            self.merge()
-        return not self._waiting
-
-    def merge(self) -> State:
-        """Return the sum of all states."""
-        if self._waiting:
-            began = time.monotonic()
-            self.state = merge_all([self.state, *self._waiting])
-            self._waiting.clear()
-            took = time.monotonic() - began
-            self._due = time.monotonic() + 9 * took if took > QUICK else 0.0
-        return self.state
-
-
 def reports(
     report: Report, found: Iterator[Done], inputs: Inputs, question: Question, plan: Plan, journal: Journal | None
 ) -> Iterator[Report]:
@@ -117,7 +86,8 @@ def reports(
 
     The first finding that is an error is raised. At the end the coverage is checked.
     """
-    began, known, running, retries = time.perf_counter(), report.rows, Running(report.state), 0
+    running = Running(report.state) if journal is None else journal.sums
+    began, known, retries = time.perf_counter(), report.rows, 0
 
     def so_far() -> Report:
         state, took = running.merge(), time.perf_counter() - began
@@ -131,10 +101,7 @@ def reports(
         for done in found:
             complain(question, done.state.audit, inputs.positions)
             retries += done.retries
-            merged = running.add(done.state)
-            if journal is not None and journal.append(done.state):
-                journal.exchange(running.merge())
-            if merged:
+            if running.add(done.state) if journal is None else journal.append(done.state):
                 last = so_far()
                 yield last
         if last.state is not running.merge() or not report.expected:

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daskxent.numbers.state import State, merge_all
+from daskxent.numbers.state import Running, State, merge_all
 from daskxent.report import differences
 from daskxent.run.journal_file import JournalError, JournalFile, read_records
 
@@ -31,7 +31,7 @@ GROWTH = 2.0
 
 
 class Journal:
-    """The parts evaluated so far; `state` is what those add up to that were in the file when it was opened.
+    """The parts evaluated so far; `sums` is what they add up to.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Journal:
             asked = _asked(question, self.inputs, steps)
             header = {"daskxent journal": FORMAT, "call": call, **asked}
             self._found = _Found(path)
-            self.state = merge_all(self._found.states(self._file.records(header)))
+            self.sums = Running(merge_all(self._found.states(self._file.records(header))))
             known = self._found.header
             if not known:
                 self._found.header = header
@@ -93,17 +93,22 @@ class Journal:
             self._file.close()
             raise
 
-    def append(self, state: State) -> bool:
-        """Remember the state of a part, and tell whether a snapshot ought to take the place of all parts."""
-        self._found.part_bytes += self._file.append({"state": state.to_json()})
-        allowed = max(self._keep_bytes, self._growth * self._found.snapshot_bytes)
-        return self._file.exchangeable and self._found.part_bytes > allowed
+    @property
+    def state(self) -> State:
+        """What all parts add up to."""
+        return self.sums.merge()
 
-    def exchange(self, state: State) -> None:
-        """Write what all parts add up to in their place."""
+    def append(self, state: State) -> bool:
+        """Remember the state of a part, and add it to `sums`; tell whether those hold all by now."""
+        self.sums.refuse_covered(state)
         found = self._found
-        _, found.snapshot_bytes = self._file.exchange([found.header, {"snapshot": state.to_json()}])
-        found.part_bytes = 0
+        found.part_bytes += self._file.append({"state": state.to_json()})
+        whole = self.sums.add(state)
+        if self._file.exchangeable and found.part_bytes > max(self._keep_bytes, self._growth * found.snapshot_bytes):
+            snapshot = self.sums.merge().to_json()
+            _, found.snapshot_bytes = self._file.exchange([found.header, {"snapshot": snapshot}])
+            found.part_bytes = 0
+        return whole
 
     def close(self) -> None:
         """Make sure that what was written stays, and let other processes in."""

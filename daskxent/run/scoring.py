@@ -101,6 +101,14 @@ class Block:
             pages.add(self.aligned.box, columns)
         return state.placed(self.place, ()) if state.audit else state
 
+    def checked(self) -> Iterator[tuple[slice, Scored]]:
+        """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
+        for some, rows, exceptional in self.scored(compiled_for(self.question, math.prod(self.aligned.shape))[0]):
+            if exceptional:
+                found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
+                audit.complain(self.question, found.placed(self.place, ()).audit, self.positions)
+            yield some, rows
+
     def evaluated(self) -> State:
         """Add up the rows of a block that is a part of its own."""
         scorer, totals = compiled_for(self.question, math.prod(self.aligned.shape))

@@ -123,8 +123,11 @@ class Group:
         try:
             found = zarr.open_group(self.path, mode="r+").attrs.get(MARK)
         except FileNotFoundError:
-            return self._create(inputs, about)
-        except (NotADirectoryError, ValueError) as error:
+            try:
+                return self._create(inputs, about)
+            except OSError as error:
+                raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
+        except (FileExistsError, NotADirectoryError, ValueError) as error:  # as zarr has it
             raise FileExistsError(f"out: {self.path} exists, and is no zarr group: {error}") from error
         if not isinstance(found, dict):
             raise FileExistsError(f"out: {self.path} exists, and daskxent did not write it")

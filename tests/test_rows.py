@@ -1,0 +1,256 @@
+"""Columns of every row, kept in NumPy arrays and in zarr groups, killed and continued."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster
+from running import prepared
+
+import daskxent as dx
+from daskxent.numbers.audit import COLUMNS, Scored
+from daskxent.numbers.records import scan
+from daskxent.numbers.scores import finish
+from daskxent.run import sink
+
+CLASSES, ROWS = 13, 700
+OPTIONS = {"from_logits": True, "on_invalid": "skip", "metrics": ["crossentropy", "accuracy", "top_3_accuracy"]}
+
+
+@pytest.fixture(autouse=True)
+def pages(monkeypatch):
+    monkeypatch.setattr(sink, "PAGE_ROWS", 150)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(ROWS, CLASSES)).astype("float32").round(1)  # with ties
+    x[50, 3], x[51], x[52, 1] = np.nan, -np.inf, np.inf
+    y = rng.integers(0, CLASSES, ROWS)
+    y[77] = 99
+    return y, x, rng.integers(0, 3, ROWS) / 2
+
+
+@pytest.fixture(scope="module")
+def wanted(data):
+    """All columns by way of the definition in NumPy."""
+    y, x, w = data
+    _, question = prepared(y, x, sample_weight=w, **OPTIONS)
+    records = scan(x, y, 0, probabilities=False, mass=True, top=3)
+    scored = Scored.of(question, finish(records, y, CLASSES, frozenset(COLUMNS)), y, w)
+    return {name: scored.column(name) for name in COLUMNS}
+
+
+def stored(path, name, values, chunks, shards=None):
+    z = zarr.create_array(path, name=name, shape=values.shape, chunks=chunks, shards=shards, dtype=values.dtype)
+    z[...] = values
+    return path / name
+
+
+def same(found, wanted):
+    for name, values in found.items():
+        assert np.array_equal(np.asarray(values[...]), wanted[name], equal_nan=values.dtype.kind == "f"), name
+        assert values.dtype == COLUMNS[name]
+
+
+WAYS = {
+    "memory": lambda path, x: x,
+    "chunks": lambda path, x: stored(path, "x", x, (40, CLASSES)),
+    "one chunk": lambda path, x: stored(path, "x", x, x.shape),
+    "shards": lambda path, x: stored(path, "x", x, (10, CLASSES), (60, CLASSES)),
+    "classes": lambda path, x: stored(path, "x", x, (40, 5)),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_columns_are_those_of_the_definition(data, wanted, tmp_path, way, threads):
+    y, x, w = data
+    held, options = WAYS[way](tmp_path, x), {**OPTIONS, "sample_weight": w, "threads": threads, "columns": COLUMNS}
+    same(dx.rows(y, held, **options), wanted)
+    found = dx.rows(y, held, **options, out=tmp_path / "rows")
+    same(found, wanted)
+    assert {array.chunks[0] for array in found.values()} <= {120, 150, 160, 700}
+    same(dx.rows(y, held, **options, out=tmp_path / "rows"), wanted)  # it is there already
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+def test_maps_keep_the_shape_of_their_positions(tmp_path, axis):
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(9, 6, 7, 4)).astype("float32"), rng.integers(0, 4, (9, 6, 7))
+    z = stored(tmp_path, "x", np.moveaxis(x, 3, axis), (2, 3, 3, 4) if axis == 3 else (2, 4, 3, 3))
+    for out in (None, tmp_path / "rows"):
+        found = dx.rows(y, z, from_logits=True, axis=axis, columns=["prediction", "hit"], out=out)
+        assert (found["prediction"][...] == x.argmax(3)).all()
+        assert (found["hit"][...] == (x.argmax(3) == y)).all()
+
+
+def test_dense_labels_have_a_class(data, tmp_path):
+    y, x, _ = data
+    dense = np.eye(CLASSES)[y % CLASSES]
+    z = stored(tmp_path, "x", x, (40, 5))
+    found = dx.rows(dense, z, **OPTIONS, columns=["label", "loss"], out=tmp_path / "rows")
+    assert (found["label"][...] == y % CLASSES).all()
+    usual = np.isfinite(x).all(axis=1)
+    assert np.allclose(found["loss"][...][usual], dx.losses.categorical_crossentropy(dense, x, True)[usual], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_workers_write_the_same_bytes(data, wanted, tmp_path):
+    y, x, w = data
+    held = stored(tmp_path, "y", y, (90,)), WAYS["shards"](tmp_path, x)
+    options = {**OPTIONS, "sample_weight": stored(tmp_path, "w", w, (500,)), "columns": COLUMNS}
+    dx.rows(*held, **options, threads=2, out=tmp_path / "here")
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        same(dx.rows(*held, **options, client=client, out=tmp_path / "there"), wanted)
+    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+
+
+def digests(path: Path) -> dict[str, str]:
+    chunks = (file for file in path.rglob("*") if file.is_file() and "c" in file.relative_to(path).parts)
+    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in chunks}
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import daskxent as dx
+from daskxent.run import planning, sink
+sink.PAGE_ROWS = 40
+planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+write = sink.Group.write
+
+def slow(*given):
+    print("page", flush=True)
+    write(*given)
+    time.sleep(0.02)
+
+sink.Group.write = slow
+here = Path(sys.argv[2])
+options = {"from_logits": True, "on_invalid": "skip", "threads": 2, "journal": here / "journal"}
+dx.rows(here / "y", here / "x", **options, out=here / "rows")
+"""
+
+
+def mark(path):
+    return zarr.open_group(path, mode="r").attrs[sink.MARK]
+
+
+@pytest.mark.slow
+def test_killed_and_continued_the_bytes_are_the_same(data, tmp_path):
+    y, x, _ = data
+    stored(tmp_path, "y", y, (90,)), WAYS["chunks"](tmp_path, x)
+    command = [sys.executable, "-c", SLOW, str(Path(__file__).parent), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.count("page") == 18
+    whole = digests(tmp_path / "rows")
+    assert len(whole) == 3 * 18
+    for name in ("rows", "journal"):
+        os.rename(tmp_path / name, tmp_path / f"whole {name}")
+    written, rng = 0, np.random.default_rng(0)
+    while True:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(int(rng.integers(2, 6))):
+                written += bool(process.stdout.readline())
+            time.sleep(rng.random() / 50)
+            process.send_signal(signal.SIGKILL)
+        if mark(tmp_path / "rows")["complete"]:
+            break
+        assert "complete" in mark(tmp_path / "rows")
+    assert written < 18 + 40  # most of what was written was not written again
+    assert digests(tmp_path / "rows") == whole
+
+
+def test_a_journal_knows_the_group_it_is_of(data, tmp_path):
+    y, x, _ = data
+    held = stored(tmp_path, "y", y, (90,)), WAYS["chunks"](tmp_path, x)
+    options = {**OPTIONS, "journal": tmp_path / "journal"}
+    dx.rows(*held, **options, out=tmp_path / "rows")
+    os.rename(tmp_path / "rows", tmp_path / "moved")
+    with pytest.raises(dx.JournalError, match=r"question\.out\.run was "):
+        dx.rows(*held, **options, out=tmp_path / "rows")
+    with pytest.raises(dx.JournalError, match=r"question\.out was "):
+        dx.evaluate(*held, **options)
+
+
+def test_an_unfinished_group_says_so_and_is_continued_without_a_journal_too(data, wanted, tmp_path):
+    y, x, _ = data
+    y = np.where(y == 99, -5, y)
+    z = WAYS["chunks"](tmp_path, x)
+    options = {**OPTIONS, "on_invalid": "raise", "out": tmp_path / "rows", "columns": ["hit"]}
+    with pytest.raises(ValueError, match=r"y_true: label -5 at row 77 is outside \[0, 13\)"):
+        dx.rows(y, z, **options)
+    assert not mark(tmp_path / "rows")["complete"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"columns": ["los"]}, ValueError, r"columns: 'los' is unknown; known are above, confidence, counted"),
+        ({"columns": []}, ValueError, "columns: expected at least one name"),
+        ({"columns": 3}, TypeError, "columns: expected names, got 3"),
+        ({"column": "loss"}, TypeError, "rows: unknown option 'column'; did you mean 'columns'?"),
+    ],
+)
+def test_bad_options(data, options, error, message):
+    with pytest.raises(error, match=message.replace("?", r"\?")):
+        dx.rows(data[0], data[1], **options)
+
+
+def test_what_is_in_the_way_stays_as_it_is(data, tmp_path):
+    y, x, _ = data
+    z = stored(tmp_path, "x", x, (40, CLASSES))
+    (tmp_path / "file").write_text("mine")
+    zarr.create_group(tmp_path / "group")
+    zarr.create_array(tmp_path / "array", shape=(3,), dtype="i4")
+    for name in ("file", "group", "array"):
+        with pytest.raises(FileExistsError, match=f"out: .*{name} exists, and "):
+            dx.rows(y, z, **OPTIONS, out=tmp_path / name)
+    dx.rows(y, z, **OPTIONS, out=tmp_path / "rows")
+    for changed in ({"columns": ["hit"]}, {"on_invalid": "count"}, {"steps": (0, 80)}):
+        with pytest.raises(FileExistsError, match=f"rows holds other rows: .*{next(iter(changed))}.* was "):
+            dx.rows(y, z, **{**OPTIONS, **changed}, out=tmp_path / "rows")
+    with pytest.raises(FileExistsError, match=r"holds other rows: inputs\.y_true\.sample was"):
+        dx.rows(y[::-1].copy(), z, **OPTIONS, out=tmp_path / "rows")
+
+
+def test_dask_arrays_have_no_sink_but_columns(data, wanted, tmp_path):
+    y, x, w = data
+    for chunks in ((60, CLASSES), (60, 5)):
+        found = dx.rows(y, da.from_array(x, chunks=chunks), sample_weight=w, **OPTIONS, columns=COLUMNS)
+        same(found, wanted)
+    with pytest.raises(ValueError, match=r"y_true: label 99 at row 77 is outside \[0, 13\)"):
+        dx.rows(y, da.from_array(x), **{**OPTIONS, "on_invalid": "raise"})
+    with pytest.raises(ValueError, match="out: give the stored predictions themselves, not a dask array"):
+        dx.rows(y, da.from_array(x), **OPTIONS, out=tmp_path / "rows")
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_an_error_of_one_line(data, tmp_path):
+    y, x, _ = data
+    stored(tmp_path, "y", y, (90,)), WAYS["one chunk"](tmp_path, x)
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2);"
+        "from daskxent.cli import main; main()"
+    )
+    arguments = ["rows", str(tmp_path / "y"), str(tmp_path / "x"), "--on-invalid", "skip", "--from-logits"]
+    for limit, message in (("4000", "positions 0:700 cannot be written to "), ("100", ".* cannot be created")):
+        command = [sys.executable, "-c", script, limit, *arguments, "--out", str(tmp_path / f"rows{limit}")]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 1
+        assert re.match(f"Error: out: {message}", run.stderr), run.stderr
+        assert run.stderr.count("\n") == 1
