@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.cuts import Even
+from daskxent.sources.source import Base
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Invented:
-    """A `daskxent.sources.arrays.Source` on a grid of chunks that all hold the same, and cost nothing to read."""
+class Invented(Base):
+    """A source on a grid of chunks that all hold the same, and cost nothing to read."""
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     blocks: tuple[int, ...]
 
-    @property
-    def pieces(self) -> tuple[int, ...]:
-        """Shape of a chunk."""
-        return self.blocks
+    def stored(self, axis: int) -> Even:
+        """Return the borders of the chunks."""
+        return Even(self.shape[axis], self.blocks[axis])
 
     def read(self, box: tuple[slice, ...], absent: Any = None) -> NDArray[Any]:
         """Return what is in a box inside one chunk, or zeros."""

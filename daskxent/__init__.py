@@ -34,10 +34,12 @@ __all__ = [
     "Unwritable",
     "aevaluate",
     "astream",
+    "concat",
     "delayed",
     "evaluate",
     "losses",
     "metrics",
+    "open",
     "plan",
     "rows",
     "stream",
@@ -57,6 +59,7 @@ _HOMES = {
     "Unwritable": "daskxent.report",
     "aevaluate": "daskxent.api",
     "astream": "daskxent.api",
+    "concat": "daskxent.sources",
     "delayed": "daskxent.api",
     "evaluate": "daskxent.api",
     "plan": "daskxent.api",
@@ -72,6 +75,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("daskxent")
+    if name == "open":
+        return import_module("daskxent.sources").open_lazy
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name in __all__:

@@ -26,7 +26,7 @@ from daskxent.run.parts import Work
 from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import cores
 from daskxent.show.progress import shown
-from daskxent.sources import Further, Inputs, align, check_dims, is_dask, open_array, open_predictions, place
+from daskxent.sources import Further, Inputs, LazyArray, again, align, as_view, check_dims, is_dask, open_array, place
 from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def evaluate(y_true: ArrayLike, y_pred: ArrayLike, options: Shown) -> Report:
         Integer labels of the predictions' shape without the class axis (or with length 1 there, or a trailing
         axis of length 1), or one-hot or soft labels of the predictions' shape.
     y_pred : as `y_true`
-        Logits or probabilities, float16, bfloat16, float32 or float64. A list of arrays of two or more axes is taken
-        as consecutive blocks of classes.
+        Logits or probabilities, float16, bfloat16, float32 or float64. `open` slices what is stored, and `concat`
+        joins several arrays: of rows, or blocks of classes.
     {options}
 
     Returns
@@ -185,7 +185,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
         return arrays
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
-    group = Group(place(options.out), names, page_steps(inputs, plan.grid))
+    group = Group(place(options.out), names, page_steps(inputs, plan.cuts))
     about = {
         "question": question.to_json(),
         "steps": [plan.start, plan.stop],
@@ -305,7 +305,9 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
             "not what each of them gave"
         )
     arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
-    inputs, question = prepare(arrays["y_true"], arrays["y_pred"], Asked(**asked), arrays["along"])
+    asked["sample_weight"] = again(asked["sample_weight"])
+    along = {name: again(call) for name, call in arrays["along"].items()}
+    inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), Asked(**asked), along)
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)
     for state in chosen:
@@ -321,7 +323,8 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     check_dims(y_true=y_true, y_pred=y_pred, sample_weight=weights, **along)
     opened = None if weights is None else open_array(weights, "sample_weight")
     further = {name: Further(open_array(array, name), name) for name, array in along.items()}
-    labels, predictions = open_array(y_true, "y_true"), open_predictions(y_pred, asked.axis, asked.view)
+    labels = open_array(y_true, "y_true")
+    predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
     inputs = align(labels, predictions, opened, asked.axis, further=further)
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
     if asked.ignore_class is not None and inputs.dense:
@@ -417,32 +420,25 @@ def _slice(options: Run) -> slice | None:
 
 def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
-    along = along or {}
-    if not all(map(_is_stored, (y_true, y_pred, asked.sample_weight, *along.values()))):
-        return None
+    arrays = {"y_true": _call(y_true), "y_pred": _call(y_pred)}
+    further = {name: _call(array) for name, array in (along or {}).items()}
     given = {each.name: getattr(asked, each.name) for each in fields(Asked)}
-    given["sample_weight"] = _placed(asked.sample_weight)
-    arrays = {
-        "y_true": _placed(y_true),
-        "y_pred": _placed(y_pred),
-        "along": {name: _placed(array) for name, array in along.items()},
-    }
-    made: dict[str, Any] = json.loads(json.dumps({"arrays": arrays, "asked": given}, default=_as_json))
+    given["sample_weight"] = None if asked.sample_weight is None else _call(asked.sample_weight)
+    if None in (*arrays.values(), *further.values()) or (given["sample_weight"] is None) != (
+        asked.sample_weight is None
+    ):
+        return None
+    call = {"arrays": {**arrays, "along": further}, "asked": given}
+    made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
     return made
 
 
-def _is_stored(given: Any) -> bool:
-    """Tell whether an argument is a path, a list of paths, or a number or None, which are as good."""
-    several = given if isinstance(given, (list, tuple)) else [given]
-    return all(isinstance(each, (str, os.PathLike)) for each in several) or isinstance(given, (int, float, type(None)))
-
-
-def _placed(given: Any) -> Any:
-    """Return paths as they read from any directory."""
-    if isinstance(given, (list, tuple)):
+def _call(given: Any) -> Any:
+    """Return how to open an array again, as JSON has it; None for arrays that are not stored."""
+    if isinstance(given, LazyArray):
+        return given.call()
+    if isinstance(given, (str, os.PathLike)):
+        return place(given)
+    if isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
         return list(map(place, given))
-    return place(given) if isinstance(given, (str, os.PathLike)) else given
-
-
-def _as_json(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else list(value)
+    return given if isinstance(given, (int, float)) else None

@@ -30,6 +30,7 @@ PATIENCE = 2.0  # seconds of compilation after which it is told
 BAD_INPUT = (
     ValueError,
     TypeError,
+    IndexError,  # of the indices that paths carry
     FileNotFoundError,
     FileExistsError,
     NotADirectoryError,

@@ -31,7 +31,8 @@ from daskxent.run import graph
 from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import cores
 from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
-from daskxent.sources.arrays import Memory
+from daskxent.sources.memory import Memory
+from daskxent.sources.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.run.scoring import Block
-    from daskxent.sources.arrays import Box
+    from daskxent.sources.source import Box
 
 __all__ = [
     "CategoricalCrossentropy",
@@ -501,22 +502,7 @@ def _whole_labels(labels: Any) -> Any:
         return labels.map_blocks(_whole_block, dtype=np.int64, meta=np.empty((0,) * labels.ndim, np.int64))
     if isinstance(labels, Memory):
         return Memory(_whole(labels.array), labels.name)
-    return _WholeLabels(labels)
-
-
-class _WholeLabels:
-    """A source of float labels, read as the integers they must be."""
-
-    def __init__(self, source: Any) -> None:
-        self.source, self.name, self.shape = source, source.name, source.shape
-        self.dtype = np.dtype(np.int64)
-        self.blocks, self.pieces = source.blocks, source.pieces
-
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[np.int64]:
-        return _whole(self.source.read(box, absent), tuple(s.start for s in box))
-
-    def refresh(self) -> None:
-        self.source.refresh()
+    return Viewed(labels, _whole, np.int64)
 
 
 def _whole_block(labels: NDArray[Any], block_info: Any = None) -> NDArray[np.int64]:

@@ -421,7 +421,7 @@ def test_a_number_as_weight_is_that_weight_of_every_row(weight):
 
 def test_nothing_of_further_arrays_is_in_the_report():
     y, x = np.array([0, 1, 2]), np.eye(3)
-    reports = [last(y, x, along=along) for along in ({}, {"group": ["a", "b", "a"]}, {"g": y})]
+    reports = [last(y, x, along=along) for along in ({}, {"group": np.array(["a", "b", "a"])}, {"g": y})]
     assert reports[0] == reports[1] == reports[2]
     with dask.config.set(scheduler="synchronous"):
         assert last(y, da.from_array(x), along={"g": y}).state == reports[0].state

@@ -473,7 +473,7 @@ def test_an_npy_file_behind_a_url():
 
 
 def test_a_view_without_its_package(monkeypatch):
-    monkeypatch.setattr("daskxent.sources.arrays.find_spec", lambda name: None)
+    monkeypatch.setattr("daskxent.sources.viewed.find_spec", lambda name: None)
     message = "view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'"
     refused(ImportError, message, LABELS, PREDICTIONS.astype("uint16"), view="bfloat16")
 

@@ -68,7 +68,7 @@ def held(tmp_path, data):
         "zarr": zarrs,
         "zarr by path": [f"{tmp_path}/dump.zarr/{name}" for name in "lpw"],
         "zarr split by classes": [y_true, split, w],
-        "blocks of classes": [y_true, [y_pred[:, :4], y_pred[:, 4:]], w],
+        "blocks of classes": [y_true, dx.concat([y_pred[:, :4], y_pred[:, 4:]], axis=-1), w],
         "npy": [f"{tmp_path}/{name}.npy" for name in "lpw"],
         "NumPy": [y_true, y_pred, w],
         "lists": [y_true.tolist(), y_pred, w.tolist()],

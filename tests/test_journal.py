@@ -16,7 +16,9 @@ import daskxent as dx
 from daskxent import api
 from daskxent.run import parts, planning
 from daskxent.run.journal import JournalError, read
-from daskxent.sources.arrays import Memory, Npy, Zarr
+from daskxent.sources.memory import Memory
+from daskxent.sources.npy import Npy
+from daskxent.sources.stored import Zarr
 
 ROWS, CHUNK, CLASSES = 60, 10, 4
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
@@ -122,7 +124,7 @@ def test_whatever_holds_the_arrays(values, dump, journal, tmp_path, kind):
             np.save(tmp_path / name, array)
         asked |= {"y_true": tmp_path / "labels.npy", "y_pred": tmp_path / "logits.npy"}
     else:
-        asked |= {"y_pred": np.split(values["logits"], 2, axis=1)}
+        asked |= {"y_pred": dx.concat(np.split(values["logits"], 2, axis=1), axis=-1)}
     assert begin(journal, 2, **asked).rows < ROWS
     assert dx.evaluate(**asked, journal=journal) == evaluate(dump)
     if kind == "NumPy":

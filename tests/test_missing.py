@@ -133,7 +133,7 @@ def test_missing_predictions_are_filled_and_told_beside_dask_arrays(tmp_path, da
         z = held = write(tmp_path, "p", x[:, 2:] if layout == "blocks" else x, layout if layout in LAYOUTS else "v3")
         gone = range(12, 12 + STEP.get(layout, 6))
         filled[gone, 2 * (layout == "blocks") :] = 0
-        held = [x[:, :2], z] if layout == "blocks" else z
+        held = dx.concat([x[:, :2], z], axis=-1) if layout == "blocks" else z
     file(z, 13).unlink()
     wanted = ask([np.eye(CLASSES)[labels] if beside == "one-hot" else labels, filled, w])
     if beside == "weights":
@@ -197,7 +197,7 @@ def test_missing_dense_labels_are_told_by_row(tmp_path, data, kind):
     held = {
         "NumPy": data[1],
         "zarr": write(tmp_path, "p", data[1], "v3"),
-        "blocks": [data[1][:, :2], data[1][:, 2:]],
+        "blocks": dx.concat([data[1][:, :2], data[1][:, 2:]], axis=-1),
         "dask": da.from_array(data[1], chunks=(7, 4)),
     }[kind]
     got = dx.evaluate(z, held, **OPTIONS)
@@ -212,9 +212,10 @@ def test_missing_predictions_in_one_of_many_blocks_are_told_by_row(tmp_path, dat
     right = zarr.create_array(tmp_path, name="right", shape=(ROWS, 4), dtype="float32", chunks=(4, 4))
     right[...] = data[1][:, 2:]
     (tmp_path / "right" / "c" / "2" / "0").unlink()
+    joined = dx.concat([left, right], axis=-1)
     with pytest.raises(ValueError, match=r"y_pred\[1\]: chunk c/2/0 of .* is missing"):
-        dx.evaluate(data[0], [left, right], **OPTIONS)
-    got = dx.evaluate(data[0], [left, right], **OPTIONS, on_missing="fill")
+        dx.evaluate(data[0], joined, **OPTIONS)
+    got = dx.evaluate(data[0], joined, **OPTIONS, on_missing="fill")
     assert got.audit["prediction_missing"]["rows"] == list(range(8, 12))
 
 

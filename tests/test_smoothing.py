@@ -21,10 +21,12 @@ HOLDERS = {
     "NumPy": np.asarray,
     "zarr": lambda x: stored(x, (7, CLASSES)),
     "zarr, classes split": lambda x: stored(x, (7, 4)),
-    "blocks": lambda x: [x[:, :2], stored(x[:, 2:], (4, 3))],
+    "blocks": lambda x: dx.concat([x[:, :2], stored(x[:, 2:], (4, 3))], axis=-1),
     "dask": lambda x: da.from_array(x, chunks=(11, CLASSES)),
     "dask, classes split": lambda x: da.from_array(x, chunks=(11, 2)),
-    "dask blocks": lambda x: [da.from_array(x[:, :4], chunks=(8, 3)), da.from_array(x[:, 4:], chunks=(8, 2))],
+    "dask blocks": lambda x: dx.concat(
+        [da.from_array(x[:, :4], chunks=(8, 3)), da.from_array(x[:, 4:], chunks=(8, 2))], axis=-1
+    ),
 }
 FORMS = pytest.mark.parametrize("from_logits", [True, False], ids=["logits", "probabilities"])
 HELD = pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
@@ -74,7 +76,7 @@ def test_any_shape_dtype_axis_and_cut_gives_the_bits_of_one_hot_labels(question,
     options |= {"label_smoothing": data.draw(st.sampled_from([1e-3, 0.1, 1.0]), "smoothing"), "threads": 1}
     hot = np.moveaxis(np.eye(y_pred.shape[axis])[y_true.astype(int).reshape(np.delete(y_pred.shape, axis))], -1, axis)
     cuts = np.cumsum(data.draw(partitions(y_pred.shape[axis])))[:-1]
-    held = data.draw(st.sampled_from([y_pred, np.split(y_pred, cuts, axis=axis)]))
+    held = data.draw(st.sampled_from([y_pred, dx.concat(np.split(y_pred, cuts, axis=axis), axis=axis)]))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what is drawn may leave no weight
         patch.setattr(scoring, "DENSE_BYTES", data.draw(st.sampled_from([1, 100, 1 << 20]), "odd"))

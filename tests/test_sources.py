@@ -213,7 +213,7 @@ def test_the_class_axis_may_be_split_by_the_grid(tmp_path, data, wanted, layout,
 
 @pytest.mark.parametrize("given", ["NumPy", "zarr", "npy", "dask", "NumPy, then zarr", "paths"])
 @pytest.mark.parametrize("sizes", [(23,), (1, 22), (8, 8, 7), (3, 5, 2, 13)], ids=str)
-def test_predictions_may_be_a_list_of_blocks_of_classes(tmp_path, data, wanted, given, sizes):
+def test_predictions_may_be_joined_blocks_of_classes(tmp_path, data, wanted, given, sizes):
     y_true, y_pred, w = data
     blocks = np.split(y_pred, np.cumsum(sizes)[:-1], axis=1)
     held = []
@@ -223,6 +223,7 @@ def test_predictions_may_be_a_list_of_blocks_of_classes(tmp_path, data, wanted, 
         chunked = da.from_array(block, chunks=(6, 4)) if kind == "dask" else None
         path = npy(tmp_path, f"p{i}", block) if kind == "npy" else f"{tmp_path}/p{i}" if kind == "paths" else None
         held.append(next((x for x in (z if kind == "zarr" else None, chunked, path) if x is not None), block))
+    held = dx.concat(held, axis=-1)
     assert ask(y_true, held, sample_weight=w) == wanted
     assert ask(np.eye(23)[y_true], held, sample_weight=w).state == wanted.state
 
@@ -230,7 +231,7 @@ def test_predictions_may_be_a_list_of_blocks_of_classes(tmp_path, data, wanted, 
 def test_blocks_of_classes_follow_any_axis(data, wanted):
     y_true, y_pred, w = data
     blocks = [block.T for block in np.split(y_pred, [4, 9], axis=1)]
-    assert ask(y_true, blocks, sample_weight=w, axis=0) == wanted
+    assert ask(y_true, dx.concat(blocks, axis=0), sample_weight=w, axis=0) == wanted
 
 
 def test_bfloat16_may_be_stored_as_uint16(tmp_path, data):
@@ -243,7 +244,7 @@ def test_bfloat16_may_be_stored_as_uint16(tmp_path, data):
         write(tmp_path, "p", bits, (8, 7)),
         npy(tmp_path, "p", bits),
         da.from_array(bits, chunks=(9, 5)),
-        [bits[:, :9], bits[:, 9:]],
+        dx.concat([bits[:, :9], bits[:, 9:]], axis=-1),
     ):
         assert ask(y_true, held, sample_weight=w, view="bfloat16") == wanted
     assert ask(y_true, y_pred.astype("float32"), sample_weight=w).state == wanted.state
@@ -266,7 +267,7 @@ def test_predictions_have_any_byte_order(tmp_path, data, dtype, copies):
         npy(tmp_path, "p", swapped),
         da.from_array(swapped, chunks=(50, 23)),
         da.from_array(swapped, chunks=(50, 5)),
-        [swapped[:, :9], swapped[:, 9:]],
+        dx.concat([swapped[:, :9], swapped[:, 9:]], axis=-1),
     ):
         assert ask(y_true, held) == wanted
     bits = native.astype(ml_dtypes.bfloat16).view("uint16")
@@ -287,7 +288,7 @@ def test_labels_have_any_strides(tmp_path, rows):
         assert (dx.losses.sparse_categorical_crossentropy(held, y_pred, True) == losses).all()
     stored = write(tmp_path, "y", y_true, (300,))
     assert ask(stored, da.from_array(y_pred, chunks=(500, 100))) == wanted
-    assert dx.delayed(stored, y_pred, from_logits=True).compute() == wanted
+    assert dx.delayed(stored, y_pred, from_logits=True, metrics=METRICS).compute() == wanted
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
@@ -298,7 +299,7 @@ def test_matrices_are_arrays(data, wanted):
 
 def test_a_block_of_no_classes_is_nothing(data):
     y_true, y_pred, _ = data
-    assert ask(y_true, [y_pred[:, :9], y_pred[:, :0], y_pred[:, 9:]]) == ask(y_true, y_pred)
+    assert ask(y_true, dx.concat([y_pred[:, :9], y_pred[:, :0], y_pred[:, 9:]], axis=-1)) == ask(y_true, y_pred)
 
 
 def test_float16_and_float64_dumps_give_the_report_of_numpy(tmp_path, data):

@@ -65,7 +65,7 @@ WAYS = {
     "map": lambda x: x,
     "zarr": lambda x: stored(x, (90, CLASSES)),
     "zarr split by classes": lambda x: stored(x, (90, 7)),
-    "blocks of classes": lambda x: [x[:, :1], x[:, 1:20], x[:, 20:]],
+    "blocks of classes": lambda x: dx.concat([x[:, :1], x[:, 1:20], x[:, 20:]], axis=-1),
     "dask": lambda x: da.from_array(x, chunks=(130, CLASSES)),
     "dask split by classes": lambda x: da.from_array(x, chunks=(130, 13)),
 }

@@ -38,6 +38,7 @@ from daskxent.run import graph, planning
 from daskxent.run.driver import drive
 from daskxent.run.parts import Done, Work
 from daskxent.run.threads import IN_FLIGHT, Graph
+from daskxent.sources.cuts import Even
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.question import Question
     from daskxent.run.planning import Part, Plan
     from daskxent.sources import Inputs
+    from daskxent.sources.cuts import Cuts
 
 LOOK_AROUND = 1.0  # seconds between looks at the workers
 WORKER_TIMEOUT = 300.0
@@ -85,7 +87,7 @@ class Cluster:
         per = work.inputs.rows_per_step
         # Where there are keys, a worker's states are merged there, and only what they add up to travels.
         some = joined(parts, plan.step * KEYED) if work.question.by else parts
-        return _all(window, some, plan.grid, lambda part: (part[0] * per, part[1] * per))
+        return _all(window, some, plan.cuts, lambda part: (part[0] * per, part[1] * per))
 
 
 class ClusterGraph(Graph):
@@ -121,7 +123,9 @@ class ClusterGraph(Graph):
         # A graph for each part takes longer than its tasks.
         step = max(1, (KEYED if question.by else IN_FLIGHT) * len(sizes) // every.npartitions)
         edges = [*range(0, len(sizes), step), len(sizes)]
-        return _all(window, itertools.pairwise(edges), 1, lambda part: (starts[part[0]], starts[part[1]]))
+        return _all(
+            window, itertools.pairwise(edges), Even(len(sizes), 1), lambda part: (starts[part[0]], starts[part[1]])
+        )
 
 
 def joined(parts: Iterable[Part], most: int) -> Iterator[Part]:
@@ -144,11 +148,11 @@ def joined(parts: Iterable[Part], most: int) -> Iterator[Part]:
         yield start, stop
 
 
-def _all(window: Window, parts: Iterable[Part], grid: int, rows: Callable[[Part], Part]) -> Iterator[Done]:
+def _all(window: Window, parts: Iterable[Part], cuts: Cuts, rows: Callable[[Part], Part]) -> Iterator[Done]:
     """Yield what is found of all parts, but for those that kill their workers: at the end their `rows` are named."""
     killers: list[Part] = []
     yield from drive(window, parts)
-    yield from _sift(window, grid, killers)
+    yield from _sift(window, cuts, killers)
     if killers:
         raise Poisoned(_accuse(list(map(rows, killers))))
 
@@ -217,7 +221,7 @@ def _pickles(error: Exception) -> bool:
         return False
 
 
-def _sift(window: Window, grid: int, killers: list[Part]) -> Iterator[Done]:
+def _sift(window: Window, cuts: Cuts, killers: list[Part]) -> Iterator[Done]:
     """Run the suspects of a window one at a time, split those that kill, and list the pieces that still do."""
     todo = deque((part, 0) for part in sorted(window.killers))
     while todo:
@@ -226,7 +230,7 @@ def _sift(window: Window, grid: int, killers: list[Part]) -> Iterator[Done]:
         yield from drive(window, [part])
         if not window.killers:
             continue
-        halves = split(part, grid)
+        halves = split(part, cuts)
         if len(halves) > 1:
             todo.extendleft((half, 0) for half in reversed(halves))
         elif tries < LAST_CHANCES:
@@ -235,16 +239,16 @@ def _sift(window: Window, grid: int, killers: list[Part]) -> Iterator[Done]:
             killers.append(part)
 
 
-def split(part: Part, grid: int) -> list[Part]:
-    """Cut a part in two at a multiple of `grid`, or return it alone.
+def split(part: Part, cuts: Cuts) -> list[Part]:
+    """Cut a part in two where it can be cut, or return it alone.
 
     Examples
     --------
-    >>> split((0, 40), 10), split((20, 30), 10)
+    >>> split((0, 40), Even(90, 10)), split((20, 30), Even(90, 10))
     ([(0, 20), (20, 40)], [(20, 30)])
     """
     start, stop = part
-    middle = -(-(start + (stop - start) // 2) // grid) * grid
+    middle = cuts.ceil(start + (stop - start) // 2)
     return [(start, middle), (middle, stop)] if start < middle < stop else [part]
 
 

@@ -24,8 +24,9 @@ from daskxent.run.planning import Plan
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources import Along, Column, Inputs, is_dask
 from daskxent.sources.align import marked
-from daskxent.sources.arrays import Memory, Zarr, plain
 from daskxent.sources.boxes import PIECE_BYTES, Aligned, held_bytes
+from daskxent.sources.cuts import Even, chunked
+from daskxent.sources.memory import Memory, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.numbers.question import Question
-    from daskxent.sources.arrays import Box
+    from daskxent.sources.source import Box
 
 
 def states(inputs: Inputs, question: Question, run: str = "") -> Any:
@@ -132,9 +133,8 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         dtype=str(dtype),
         start=0,
         stop=length,
-        step=max(x.chunks[inputs.lead + (inputs.lead >= inputs.axis)]),
-        grid=1,
-        parts=math.prod(n for axis, n in enumerate(x.numblocks) if axis != inputs.axis),
+        step=1,
+        cuts=chunked(x.chunks[inputs.lead + (inputs.lead >= inputs.axis)]),
         rows_per_step=inputs.rows_per_step,
         threads=threads,
         nbytes=math.prod(x.shape) * dtype.itemsize,
@@ -292,11 +292,14 @@ def from_source(source: Any, lead: int, fill: bool = False) -> Any:
     """
     import dask.array as da
 
-    if source.blocks:
-        chunks = source.blocks
-    else:
+    cuts = [source.stored(axis) for axis in range(len(source.shape))]
+    if cuts[lead] is None:
         step = max(1, PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
-        chunks = tuple(min(step, n) if axis == lead else n for axis, n in enumerate(source.shape))
+        cuts[lead] = Even(source.shape[lead], step)
+    chunks = tuple(
+        (n,) if each is None else tuple(stop - start for start, stop in each.ranges(0, n))
+        for each, n in zip(cuts, source.shape, strict=True)
+    )
     if isinstance(source, Memory):
         return da.from_array(source.array, chunks=chunks, name=False)
     held = _Told(source, once=False) if fill else _Sliceable(source, once=False)
@@ -409,8 +412,8 @@ def _cut(
         array = da.from_array(source.array, chunks=chunks, name=False)
     else:
         several = any(count > 1 for axis, count in enumerate(x.numblocks) if axis not in lies)
-        if several and isinstance(source, Zarr):  # tasks side by side take the same
-            source = Zarr(source.array, source.name, source.opening, shared=True)
+        if several:  # tasks side by side take the same
+            source = source.shared()
         held = _Sliceable(source, once) if strict else _Told(source, once)
         array = da.from_array(held, chunks=chunks, name=False, inline_array=True)
     if None in follows:

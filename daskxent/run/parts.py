@@ -21,7 +21,6 @@ from daskxent.run import scoring
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
 from daskxent.run.sink import Pages
 from daskxent.sources.align import marked
-from daskxent.sources.arrays import class_cuts
 from daskxent.sources.boxes import boxes
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from daskxent.run.planning import Part
     from daskxent.run.sink import Sink
     from daskxent.sources import Inputs
-    from daskxent.sources.arrays import Box
     from daskxent.sources.boxes import Aligned
+    from daskxent.sources.source import Box
 
 RETRIES = 4
 FIRST_WAIT = 0.1  # seconds before the first retry; doubled for each further one
@@ -142,7 +141,7 @@ def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> It
         gaps: list[Box] | None = [] if question.on_missing == "fill" else None
         missing = {kind: aligned.missing(name) for kind, name in MISSING.items()}
         found, dense, values = None, None, None
-        if question.whole_rows or len(class_cuts(inputs.predictions, inputs.axis)) == 2:
+        if question.whole_rows or len(_class_blocks(inputs)) == 1:
             whole = inputs.box(aligned.box, slice(0, inputs.classes))
             values = as_rows(inputs.predictions.read(whole, gaps), inputs.axis)
             if inputs.dense:
@@ -158,7 +157,6 @@ def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> It
 
 def _scan_classes(inputs: Inputs, question: Question, aligned: Aligned, gaps: list[Box] | None) -> records.Records:
     """Read and scan the predictions over a box, one block of classes after the other."""
-    cuts = class_cuts(inputs.predictions, inputs.axis)
     assert aligned.labels is not None
     labels = aligned.labels
 
@@ -166,7 +164,13 @@ def _scan_classes(inputs: Inputs, question: Question, aligned: Aligned, gaps: li
         box = inputs.box(aligned.box, slice(first, stop))
         return scoring.scan(question, as_rows(inputs.predictions.read(box, gaps), inputs.axis), labels, first)
 
-    return reduce(records.merge, map(scan, cuts, cuts[1:]))
+    return reduce(records.merge, (scan(*block) for block in _class_blocks(inputs)))
+
+
+def _class_blocks(inputs: Inputs) -> list[tuple[int, int]]:
+    """Return the ranges of classes that can be read one at a time."""
+    cuts = inputs.predictions.pieces(inputs.axis)
+    return [(0, inputs.classes)] if cuts is None else list(cuts.ranges(0, inputs.classes))
 
 
 def _rows_in(gaps: list[Box] | None, inputs: Inputs, box: Box) -> NDArray[np.bool_] | None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.show.tables import as_html, as_text, show_bytes
 from daskxent.sources.boxes import held_bytes, run_steps
+from daskxent.sources.cuts import Even
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from daskxent.numbers.question import Question
     from daskxent.sources import Inputs
+    from daskxent.sources.cuts import Cuts
 
 Part = tuple[int, int]  # start and stop along the lead axis
 
@@ -45,11 +47,9 @@ class Plan:
     start, stop : int
         Steps along the lead axis to be evaluated.
     step : int
-        Steps in a part, at most; parts begin at multiples of it.
-    grid : int
-        Steps that are stored as one along the lead axis; parts begin and end at multiples of it.
-    parts : int
-        Number of parts.
+        Steps in a part, about: parts end at the last cut before a multiple of it.
+    cuts : Cuts
+        Where what is stored as one begins along the lead axis.
     rows_per_step : int
         Rows in one step.
     threads : int
@@ -70,8 +70,7 @@ class Plan:
     start: int
     stop: int
     step: int
-    grid: int
-    parts: int
+    cuts: Cuts
     rows_per_step: int
     threads: int
     nbytes: int
@@ -81,13 +80,19 @@ class Plan:
 
     def __len__(self) -> int:
         """Return the number of parts."""
-        return self.parts
+        even = isinstance(self.cuts, Even) and not self.cuts.phase and self.step % self.cuts.size == 0
+        if even and self.start < self.stop:
+            return -(-self.stop // self.step) - self.start // self.step
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Part]:
         """Yield the parts as (start, stop) along the lead axis."""
-        first = self.start // self.step
-        for index in range(first, first + len(self)):
-            yield max(self.start, index * self.step), min(self.stop, (index + 1) * self.step)
+        start = self.start
+        while start < self.stop:
+            end = self.cuts.floor((start // self.step + 1) * self.step)
+            end = min(self.stop, end if end > start else self.cuts.ceil(start + 1))
+            yield start, end
+            start = end
 
     @property
     def rows(self) -> int:
@@ -155,15 +160,17 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     predictions = inputs.predictions
     at = inputs.lead + (inputs.lead >= inputs.axis)
     start, stop = _clipped(steps, inputs)
-    blocks = predictions.blocks
-    grid = page or (blocks[at] if blocks else 1)
+    every = [predictions.stored(axis) for axis in range(len(predictions.shape))]
     itemsize = predictions.dtype.itemsize
     step_bytes = inputs.rows_per_step * inputs.classes * itemsize
     total = (stop - start) * step_bytes
     # Rounded up, or a last part would be left of the few rows that no other one took.
     most = min(-(-_part_bytes(total, threads) // step_bytes), PART_ROWS // inputs.rows_per_step)
-    step = max(1, round(most / grid)) * grid
-    block = math.prod(blocks) * itemsize if blocks else min(step * step_bytes, BUFFERS)
+    stored = any(every)
+    cuts = Even(inputs.positions[inputs.lead], page) if page else every[at] or Even(inputs.positions[inputs.lead], 1)
+    step = max(1, round(most / cuts.largest)) * cuts.largest if isinstance(cuts, Even) else max(1, most)
+    lengths = [each.largest if each else n for each, n in zip(every, predictions.shape, strict=True)]
+    block = math.prod(lengths) * itemsize if stored else min(step * step_bytes, BUFFERS)
     at_once = min(run_steps(inputs), step) * inputs.rows_per_step
     return Plan(
         question=question,
@@ -172,16 +179,15 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
         start=start,
         stop=stop,
         step=step,
-        grid=grid,
-        parts=-(-stop // step) - start // step if start < stop else 0,
+        cuts=cuts,
         rows_per_step=inputs.rows_per_step,
         threads=threads,
         nbytes=total,
-        chunks=_chunks(predictions.shape, blocks, at, start, stop) if blocks else 0,
-        memory=threads * 2 * block * _gathered(inputs, question, blocks)
+        chunks=_chunks(every, at, start, stop) if stored else 0,
+        memory=threads * 2 * block * _gathered(inputs, question, every[inputs.axis])
         + BUFFERS
         + held_bytes(inputs, threads, at_once),
-        notes=_notes(inputs, question, blocks, block),
+        notes=_notes(inputs, question, every[inputs.axis], block) if stored else (),
     )
 
 
@@ -224,22 +230,20 @@ def _clipped(steps: slice | None, inputs: Inputs) -> tuple[int, int]:
     return start, max(start, stop)
 
 
-def _chunks(shape: tuple[int, ...], blocks: tuple[int, ...], at: int, start: int, stop: int) -> int:
-    counts = [-(-length // block) for length, block in zip(shape, blocks, strict=True)]
-    counts[at] = -(-stop // blocks[at]) - start // blocks[at]
-    return math.prod(counts)
+def _chunks(every: list[Cuts | None], at: int, start: int, stop: int) -> int:
+    counts = [1 if each is None else each.count(0, each.length) for each in every]
+    cuts = every[at]
+    return math.prod(counts[:at] + counts[at + 1 :]) * (1 if cuts is None else cuts.count(start, stop))
 
 
-def _gathered(inputs: Inputs, question: Question, blocks: tuple[int, ...] | None) -> int:
+def _gathered(inputs: Inputs, question: Question, cuts: Cuts | None) -> int:
     """Return how many blocks of classes are held at once."""
-    return -(-inputs.classes // blocks[inputs.axis]) if blocks and question.whole_rows else 1
+    return cuts.count(0, inputs.classes) if cuts and question.whole_rows else 1
 
 
-def _notes(inputs: Inputs, question: Question, blocks: tuple[int, ...] | None, block: int) -> tuple[str, ...]:
-    if not blocks:
-        return ()
+def _notes(inputs: Inputs, question: Question, cuts: Cuts | None, block: int) -> tuple[str, ...]:
     notes: list[str] = []
-    if blocks[inputs.axis] < inputs.classes and question.whole_rows:
+    if _gathered(inputs, question, cuts) > 1:
         labels = "dense" if inputs.dense else "smoothed"
         notes.append(f"{labels} labels need whole rows: the blocks of classes of a part are read together")
     if block < 1 << 16:

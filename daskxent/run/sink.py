@@ -17,6 +17,7 @@ import numpy as np
 
 from daskxent.numbers.audit import COLUMNS
 from daskxent.report import Unwritable, differences
+from daskxent.sources.cuts import Even
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.audit import Scored
     from daskxent.sources import Inputs
-    from daskxent.sources.arrays import Box
+    from daskxent.sources.cuts import Cuts
+    from daskxent.sources.source import Box
 
 PAGE_ROWS = 1 << 18  # 2 MB of a column: large enough to be written quickly, small enough to be held on every thread
 MARK = "daskxent rows"  # the attribute of a group that says whether it is complete, and of what
@@ -45,8 +47,9 @@ class Sink(Protocol):
         """Write the columns of a box of positions, each of the shape of the box."""
 
 
-def page_steps(inputs: Inputs, grid: int) -> int:
-    """Return how many steps a page takes: whole chunks of predictions, about `PAGE_ROWS`."""
+def page_steps(inputs: Inputs, cuts: Cuts) -> int:
+    """Return how many steps a page takes: whole chunks of predictions if those are even, about `PAGE_ROWS`."""
+    grid = cuts.size if isinstance(cuts, Even) and not cuts.phase else 1
     return max(1, round(PAGE_ROWS / inputs.rows_per_step / grid)) * grid
 
 

@@ -14,7 +14,6 @@ from daskxent.numbers.state import merge_all
 from daskxent.run import graph, planning
 from daskxent.run.driver import drive
 from daskxent.run.parts import Done, Work
-from daskxent.sources import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +33,7 @@ class Threads:
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the rows for this many threads, or for one where more would be slower."""
-        return planning.cut(inputs, question, 1 if tiny(inputs.predictions) else self.threads, steps, page)
+        return planning.cut(inputs, question, 1 if inputs.predictions.tiny else self.threads, steps, page)
 
     def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what is found of every part, as it is done."""

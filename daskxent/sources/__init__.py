@@ -1,21 +1,27 @@
 """Predictions and what lies along them, wherever they are stored: opened, told apart, and read by ranges."""
 
 from daskxent.sources.align import Along, Further, Inputs, align, whole
-from daskxent.sources.arrays import Source, check_dims, is_dask, open_array, open_predictions, place, tiny
 from daskxent.sources.columns import Column
+from daskxent.sources.opening import LazyArray, again, check_dims, concat, is_dask, open_array, open_lazy
+from daskxent.sources.paths import place
+from daskxent.sources.source import Source
+from daskxent.sources.viewed import as_view
 
 __all__ = [
     "Along",
     "Column",
     "Further",
     "Inputs",
+    "LazyArray",
     "Source",
+    "again",
     "align",
+    "as_view",
     "check_dims",
+    "concat",
     "is_dask",
     "open_array",
-    "open_predictions",
+    "open_lazy",
     "place",
-    "tiny",
     "whole",
 ]

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.sources.arrays import Memory, window
 from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
+from daskxent.sources.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from daskxent.sources.arrays import Box
+    from daskxent.sources.source import Box
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Along:
 
     def window(self, lead: int, start: int, stop: int) -> Along:
         """Return the same, holding no more of an in-memory array than positions `start` to `stop` along an axis."""
-        return replace(self, source=window(self.source, self.at(lead), start, stop))
+        return replace(self, source=self.source.window(self.at(lead), start, stop))
 
     def without_source(self) -> Along:
         """Return what makes columns of parts that were read elsewhere, without axes that follow none of positions."""
@@ -174,9 +174,9 @@ class Inputs:
         at = self.lead + (self.lead >= self.axis)
         return replace(
             self,
-            predictions=window(self.predictions, at, start, stop),
+            predictions=self.predictions.window(at, start, stop),
             along={name: along.window(self.lead, start, stop) for name, along in self.along.items()},
-            dense_labels=window(self.dense_labels, at, start, stop),
+            dense_labels=self.dense_labels.window(at, start, stop) if self.dense else None,
         )
 
     def box(self, positions: Box, classes: slice) -> Box:

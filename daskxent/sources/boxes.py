@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from daskxent.sources.cuts import Even
 from daskxent.sources.kept import most_bytes
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.question import Question
     from daskxent.sources import Inputs
-    from daskxent.sources.arrays import Box
     from daskxent.sources.columns import Column
+    from daskxent.sources.source import Box
 
 # Arrays along the rows are read for up to this many rows at once.
 RUN_ROWS = 1 << 19
@@ -106,11 +107,13 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
     at = inputs.lead + (inputs.lead >= inputs.axis)
     dense = [(inputs.dense_labels, at)] if inputs.dense else []
     for source, lead in (*dense, *((along.source, along.at(inputs.lead)) for along in inputs.along.values())):
-        pieces = getattr(source, "pieces", None)  # a dask array has none: its chunks are in other memory
-        if not pieces:
+        if not hasattr(source, "pieces"):  # a dask array: its chunks are in other memory
             continue
-        counts = [-(-length // piece) for length, piece in zip(source.shape, pieces, strict=True)]
-        chunk = math.prod(pieces) * source.dtype.itemsize
+        cuts = [source.pieces(axis) for axis in range(len(source.shape))]
+        if None in cuts or not cuts:
+            continue
+        counts = [each.count(0, each.length) for each in cuts]
+        chunk = math.prod(each.largest for each in cuts) * source.dtype.itemsize
         across = math.prod(count for axis, count in enumerate(counts) if axis != lead) * chunk
         behind = 1 if lead is None else counts[lead]
         last += min(threads * chunk, across * behind)
@@ -119,39 +122,36 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
 
 
 def run_steps(inputs: Inputs) -> int:
-    """Return how many steps a run takes: whole chunks of predictions."""
-    grid = _grid(inputs)
-    return max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
-
-
-def _grid(inputs: Inputs) -> int:
-    """Return how many steps of predictions are stored as one."""
-    blocks = inputs.predictions.blocks
-    return blocks[inputs.lead + (inputs.lead >= inputs.axis)] if blocks else 1
+    """Return how many steps a run takes at most: some whole chunks of predictions, or one that is longer."""
+    cuts = inputs.predictions.stored(inputs.lead + (inputs.lead >= inputs.axis))
+    return max(1, RUN_ROWS // inputs.rows_per_step, cuts.largest if cuts else 1)
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
     """Cut a part into runs of steps that share one reading of what lies along them."""
-    steps, first = run_steps(inputs), start - start % _grid(inputs)
+    cuts, most = inputs.predictions.stored(inputs.lead + (inputs.lead >= inputs.axis)), run_steps(inputs)
     everywhere = [slice(0, n) for n in inputs.positions]
-    for at in range(first, stop, steps):
-        everywhere[inputs.lead] = slice(max(start, at), min(stop, at + steps))
+    while start < stop:
+        end = min(stop, start + most)
+        if end < stop and cuts and cuts.floor(end) > start:
+            end = cuts.floor(end)
+        everywhere[inputs.lead] = slice(start, end)
         yield tuple(everywhere)
+        start = end
 
 
 def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
-    pieces = inputs.predictions.pieces
-    if not pieces:
-        whole = run[inputs.lead]
-        step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
+    predictions = inputs.predictions
+    axes = [axis for axis in range(len(predictions.shape)) if axis != inputs.axis]
+    cuts = [predictions.pieces(axis) for axis in axes]
+    whole = run[inputs.lead]
+    if cuts[inputs.lead] is None:
+        step_bytes = inputs.rows_per_step * inputs.classes * predictions.dtype.itemsize
         count = -(-(whole.stop - whole.start) * step_bytes // PIECE_BYTES)
-        size = -(-(whole.stop - whole.start) // count)
-        starts = range(whole.start, whole.stop, size)
-        return ((*run[: inputs.lead], slice(s, min(s + size, whole.stop)), *run[inputs.lead + 1 :]) for s in starts)
-    grid = pieces[: inputs.axis] + pieces[inputs.axis + 1 :]
-    cuts = [
-        [slice(max(s.start, at), min(s.stop, at + size)) for at in range(s.start - s.start % size, s.stop, size)]
-        for s, size in zip(run, grid, strict=True)
+        cuts[inputs.lead] = Even(inputs.positions[inputs.lead], -(-(whole.stop - whole.start) // count), -whole.start)
+    ranges = [
+        [s] if each is None else [slice(*edges) for edges in each.ranges(s.start, s.stop)]
+        for s, each in zip(run, cuts, strict=True)
     ]
-    return itertools.product(*cuts)
+    return itertools.product(*ranges)

@@ -1,0 +1,125 @@
+"""Arrays one after the other along an axis, as one."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.cuts import Even, Uneven
+from daskxent.sources.source import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from daskxent.sources.cuts import Cuts
+    from daskxent.sources.source import Box, Source
+
+
+class Joined(Base):
+    """Arrays of one dtype, and of one shape but for their length along an axis.
+
+    Parameters
+    ----------
+    members : sequence of Source
+    axis : int
+        Counted from the front.
+    name : str
+    """
+
+    def __init__(self, members: Sequence[Source], axis: int, name: str) -> None:
+        self.members, self.axis, self.name = tuple(members), axis, name
+        first = members[0].shape
+        self.shape = (*first[:axis], self._starts[-1], *first[axis + 1 :])
+        self.dtype = members[0].dtype
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *itertools.accumulate(member.shape[self.axis] for member in self.members)]
+
+    def stored(self, axis: int) -> Cuts | None:
+        """Return the cuts of all members along their axis; along others those of the first that has any."""
+        return self._cuts(axis, [member.stored(axis) for member in self.members])
+
+    def pieces(self, axis: int) -> Cuts | None:
+        """Return the cuts as for `stored`."""
+        return self._cuts(axis, [member.pieces(axis) for member in self.members])
+
+    def _cuts(self, axis: int, cuts: list[Cuts | None]) -> Cuts | None:
+        if axis != self.axis:
+            return next((each for each in cuts if each is not None), None)
+        if all(each is None for each in cuts):
+            return None
+        lengths = [member.shape[axis] for member in self.members]
+        some = zip(cuts, lengths, strict=True)
+        return Uneven(tuple(Even(n, n) if each is None else each for each, n in some if n))
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box; over several members it is put together."""
+        within = list(self._within(box))
+        out = None if len(within) == 1 else np.empty([s.stop - s.start for s in box], self.dtype)
+        for member, start, inside in within:
+            missing: list[Box] | None = None if absent is None else []
+            found = member.read(inside, missing)
+            if absent is not None and missing:
+                absent += [self._whole(gap, start) for gap in missing]
+            if out is None:
+                return found
+            at = start - box[self.axis].start + inside[self.axis].start
+            out[(slice(None),) * self.axis + (slice(at, at + found.shape[self.axis]),)] = found
+        assert out is not None
+        return out
+
+    def refresh(self) -> None:
+        """Refresh all members."""
+        for member in self.members:
+            member.refresh()
+
+    def window(self, axis: int | None, start: int, stop: int) -> Joined:
+        """Let every member hold no more than that."""
+        if axis != self.axis:
+            return self._of([member.window(axis, start, stop) for member in self.members])
+        found = []
+        for begin, member in zip(self._starts, self.members, strict=False):
+            low, high = (min(max(0, edge - begin), member.shape[axis]) for edge in (start, stop))
+            found.append(member.window(axis, low, high))
+        return self._of(found)
+
+    def shared(self) -> Joined:
+        """Return the same of shared members."""
+        return self._of([member.shared() for member in self.members])
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the pieces of all members are."""
+        return all(member.tiny for member in self.members)
+
+    def identity(self, lead: int | None, steps: int) -> Any:
+        """Return the identities of the members, of as many as so many steps take."""
+        if lead != self.axis:
+            return {"joined": [member.identity(lead, steps) for member in self.members], "axis": self.axis}
+        taken = [
+            min(member.shape[lead], steps - start) for member, start in zip(self.members, self._starts, strict=False)
+        ]
+        some = zip(self.members, taken, strict=True)
+        return {"joined": [member.identity(lead, count) for member, count in some if count > 0], "axis": self.axis}
+
+    def _of(self, members: Sequence[Source]) -> Joined:
+        return Joined(members, self.axis, self.name)
+
+    def _within(self, box: Box) -> Iterator[tuple[Source, int, Box]]:
+        """Yield the members that a box takes part of, where they begin, and the box inside them."""
+        taken = box[self.axis]
+        for member, start, stop in zip(self.members, self._starts, self._starts[1:], strict=False):
+            low, high = max(taken.start, start), min(taken.stop, stop)
+            if low < high:
+                yield member, start, (*box[: self.axis], slice(low - start, high - start), *box[self.axis + 1 :])
+
+    def _whole(self, box: Box, start: int) -> Box:
+        """Count a member's box from the beginning of all."""
+        moved = slice(box[self.axis].start + start, box[self.axis].stop + start)
+        return (*box[: self.axis], moved, *box[self.axis + 1 :])

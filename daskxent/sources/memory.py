@@ -1,0 +1,64 @@
+"""NumPy arrays, and parts of them that travel to workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.source import Base
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskxent.sources.source import Box
+
+
+class Memory(Base):
+    """A NumPy array, or what is held of one: from `offset` on along one axis, addressed as if it were whole.
+
+    Parameters
+    ----------
+    array : array
+    name : str
+    shape : tuple of int, optional
+        Of the whole.
+    axis, offset : int
+        Along this axis, `array` begins there.
+    """
+
+    def __init__(
+        self, array: NDArray[Any], name: str, shape: tuple[int, ...] | None = None, axis: int = 0, offset: int = 0
+    ) -> None:
+        self.array, self.name, self.axis, self.offset = array, name, axis, offset
+        self.shape, self.dtype = array.shape if shape is None else shape, array.dtype
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Return a view of the elements in a box, which must lie inside what is held."""
+        if self.offset:
+            at = box[self.axis]
+            moved = slice(at.start - self.offset, at.stop - self.offset)
+            box = (*box[: self.axis], moved, *box[self.axis + 1 :])
+        return self.array[box]
+
+    def window(self, axis: int | None, start: int, stop: int) -> Memory:
+        """Hold no more than ``start <= index < stop`` along an axis."""
+        if axis is None or self.offset:
+            return self
+        held = self.array[(slice(None),) * axis + (slice(start, stop),)]
+        return Memory(held, self.name, self.shape, axis, start)
+
+
+def plain(given: Any, name: str) -> NDArray[Any]:
+    """Return a NumPy array without the ways of a subclass: masks would be lost, and rows of np.matrix are matrices."""
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name}: masked elements are not taken; fill them, and hide their rows with weights of 0")
+    return np.asarray(given)
+
+
+def from_lists(given: Any, name: str) -> NDArray[Any]:
+    """Return nested lists of numbers as an array."""
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name}: the nested lists do not form an array: {error}") from error

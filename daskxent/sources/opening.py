@@ -1,0 +1,375 @@
+"""Open whatever holds an array as a `Source`: paths, arrays, slices of them, and several joined."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daskxent.sources.joined import Joined
+from daskxent.sources.memory import Memory, from_lists, plain
+from daskxent.sources.npy import Npy
+from daskxent.sources.paths import exists, matching, place
+from daskxent.sources.sliced import Sliced, parsed, resolved, written
+from daskxent.sources.stored import Zarr, members, open_zarr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from daskxent.sources.sliced import Index
+    from daskxent.sources.source import Source
+
+
+class Opener(NamedTuple):
+    """A format.
+
+    Attributes
+    ----------
+    takes : callable
+        Whether a path or URL, as the user gave it but for its index, is of the format.
+    open : callable
+        From the path and the name of the array in messages to a `Source`.
+    """
+
+    takes: Callable[[str], bool]
+    open: Callable[[str, str], Source]
+
+
+# Asked in this order, before anybody looks whether there is something at the path.
+OPENERS = [
+    Opener(lambda path: path.endswith(".npy"), Npy.open),
+    Opener(lambda path: True, open_zarr),
+]
+
+
+class LazyArray:
+    """An array that is not read before it is needed: `open` and `concat` make them.
+
+    It has the shape and dtype of a NumPy array, takes NumPy's basic slices without steps, and `numpy.asarray` reads it.
+
+    Examples
+    --------
+    >>> lazy = open_lazy(np.arange(12).reshape(3, 4))[:, 1:]
+    >>> lazy, np.asarray(lazy[-1])
+    (LazyArray((3, 3), int64), array([ 9, 10, 11]))
+    """
+
+    def __init__(self, recipe: _Recipe) -> None:
+        self._recipe = recipe
+
+    @cached_property
+    def _source(self) -> Source:
+        return self._recipe.opened(self._recipe.title)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self._source.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> LazyArray:
+        """Return a part, lazily."""
+        return LazyArray(_Part(self._recipe, resolved(key, self.shape, self._recipe.title)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        whole = self._source.read(tuple(slice(0, n) for n in self.shape))
+        return np.array(whole, dtype)
+
+    def __repr__(self) -> str:
+        return f"LazyArray({self.shape}, {self.dtype})"
+
+    def opened(self, name: str) -> Source:
+        """Open the array under a name for messages."""
+        return self._recipe.opened(name)
+
+    def call(self) -> Any:
+        """Return how to make it again, as JSON has it; None if it is not made of paths alone."""
+        return self._recipe.call()
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Something that can be opened."""
+
+    given: Any
+
+    @property
+    def title(self) -> str:
+        return os.fspath(self.given) if isinstance(self.given, (str, os.PathLike)) else "array"
+
+    def opened(self, name: str) -> Source:
+        source: Source = open_array(self.given, name)
+        return source
+
+    def call(self) -> Any:
+        return place(self.given) if isinstance(self.given, (str, os.PathLike)) else None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of something that can be opened."""
+
+    of: _Recipe
+    index: Index
+
+    @property
+    def title(self) -> str:
+        return self.of.title
+
+    def opened(self, name: str) -> Source:
+        return part(self.of.opened(name), self.index)
+
+    def call(self) -> Any:
+        inner = self.of.call()
+        return None if inner is None else {"of": inner, "index": written(self.index)}
+
+
+@dataclass(frozen=True)
+class _Join:
+    """Several things that can be opened, one after the other."""
+
+    members: tuple[_Recipe, ...]
+    axis: int
+    title = "array"
+
+    def opened(self, name: str) -> Source:
+        several = [member.opened(f"{name}[{i}]") for i, member in enumerate(self.members)]
+        return join(several, self.axis, name)
+
+    def call(self) -> Any:
+        inner = [member.call() for member in self.members]
+        return None if None in inner else {"members": inner, "axis": self.axis}
+
+
+_Recipe = _Given | _Part | _Join
+
+
+def again(call: Any) -> Any:
+    """Return what `LazyArray.call` told of, or a path, to be opened."""
+    return LazyArray(_recipe(call)) if isinstance(call, dict) else call
+
+
+def _recipe(call: Any) -> _Recipe:
+    if not isinstance(call, dict):
+        return _Given(call)
+    if "members" in call:
+        return _Join(tuple(map(_recipe, call["members"])), call["axis"])
+    inner = _recipe(call["of"])
+    index = parsed(f"x{call['index']}")[1]
+    return _Part(inner, resolved(index, inner.opened("array").shape, "array"))
+
+
+def open_lazy(given: Any) -> LazyArray:
+    """Open an array, wherever it is, to be sliced, joined and evaluated; nothing is read.
+
+    Parameters
+    ----------
+    given : path, URL, list of paths, zarr.Array, numpy.ndarray, xarray.DataArray or lists of numbers
+        A path may carry an index: ``"dump.zarr/logits[:, :-1, :50257]"``. Several paths, or a path with ``*``, are
+        joined along the first axis.
+
+    Returns
+    -------
+    LazyArray
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing at a path.
+    IndexError
+        The index is none of NumPy's basic ones, has steps, or does not fit.
+    TypeError
+        It is a dask array, which is lazy itself.
+
+    Examples
+    --------
+    >>> open_lazy([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    if is_dask(given):
+        raise TypeError("open: a dask array is lazy itself: slice it, and join several with dask.array.concatenate")
+    lazy = given if isinstance(given, LazyArray) else LazyArray(_Given(given))
+    lazy.shape  # noqa: B018 - opens it, so that errors come now
+    return lazy
+
+
+def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Join arrays one after the other, lazily: files of rows, or blocks of classes.
+
+    Parameters
+    ----------
+    arrays : sequence of what `open` takes
+        Of one dtype, and of one shape but for their length along `axis`.
+    axis : int
+        0 joins rows, -1 joins classes.
+
+    Returns
+    -------
+    LazyArray or dask.array.Array
+        A dask array if all are.
+
+    Raises
+    ------
+    ValueError
+        There are none, or shapes or dtypes do not fit; the message names the first that does not.
+
+    Examples
+    --------
+    >>> concat([[[1, 2]], [[3, 4], [5, 6]]])
+    LazyArray((3, 2), int64)
+    """
+    arrays = list(arrays)
+    if not arrays:
+        raise ValueError("concat: expected at least one array")
+    if any(map(is_dask, arrays)):
+        import dask.array as da
+
+        if not all(map(is_dask, arrays)):
+            raise ValueError("concat: expected either all dask arrays or none")
+        return da.concatenate(arrays, axis=axis)
+    recipes = tuple(each._recipe if isinstance(each, LazyArray) else _Given(each) for each in arrays)
+    return open_lazy(LazyArray(_Join(recipes, axis)))
+
+
+def join(several: list[Source], axis: int, name: str) -> Source:
+    """Join sources along an axis, after their shapes and dtypes were compared."""
+    first, ndim = several[0], len(several[0].shape)
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{first.name}: axis {axis} is out of range for shape {tuple(first.shape)}")
+    for each in several[1:]:
+        rest = [shape[: axis % ndim] + shape[axis % ndim + 1 :] for shape in (each.shape, first.shape)]
+        if len(each.shape) != ndim or rest[0] != rest[1]:
+            raise ValueError(
+                f"{each.name}: shape {tuple(each.shape)} does not continue {first.name} of shape {tuple(first.shape)} "
+                f"along axis {axis}"
+            )
+        if each.dtype != first.dtype:
+            raise ValueError(f"{each.name}: dtype {each.dtype} differs from {first.dtype} of {first.name}")
+    return Joined(several, axis % ndim, name)
+
+
+def part(source: Source, index: Index) -> Source:
+    """Return a part of a source."""
+    if isinstance(source, Memory):
+        return Memory(source.array[index], source.name)
+    return Sliced(source, index)
+
+
+def is_dask(given: Any) -> bool:
+    """Whether `given` is a dask array."""
+    return type(given).__module__.startswith("dask.array") and hasattr(given, "dask")
+
+
+def open_array(given: Any, name: str) -> Any:
+    """Open an array wherever it is.
+
+    Parameters
+    ----------
+    given : str, Path, list of paths, LazyArray, zarr, NumPy, xarray or dask array, or nested lists of numbers
+        A path or URL ends in ``.npy`` or names a zarr array, inside its group: ``dump.zarr/logits``; it may carry an
+        index. Several paths, or a path with ``*``, are joined along the first axis.
+    name : str
+        What the array is called in messages.
+
+    Returns
+    -------
+    Source or dask.array.Array
+        A dask array is returned as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing at the path.
+    ValueError
+        The path is a group, or what is there is no array; a dask array has chunks of unknown length.
+    TypeError
+        `given` is none of the above, or a list of arrays, which may mean rows or classes.
+
+    Examples
+    --------
+    >>> open_array([[1, 2], [3, 4]], "y_pred").shape
+    (2, 2)
+    """
+    given = unwrapped(given)
+    if isinstance(given, LazyArray):
+        return given.opened(name)
+    if is_dask(given):
+        if any(np.isnan(size) for sizes in given.chunks for size in sizes):
+            raise ValueError(f"{name}: its dask chunks have unknown lengths; call compute_chunk_sizes() on it first")
+        return given
+    if isinstance(given, (str, Path)):
+        return _open_path(os.fspath(given), name)
+    return _open_held(given, name)
+
+
+def _open_held(given: Any, name: str) -> Source:
+    """Open something that holds an array."""
+    if isinstance(given, np.ndarray):
+        return Memory(plain(given, name), name)
+    if type(given).__module__.partition(".")[0] == "zarr":
+        if not hasattr(given, "chunks"):
+            raise ValueError(f"{name}: {members(given, str(given.store_path))}")
+        return Zarr(given, name)
+    if isinstance(given, (list, tuple)) and given:
+        return _open_several(given, name)
+    if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):
+        return Memory(from_lists(given, name), name)
+    raise TypeError(
+        f"{name}: expected a path, a zarr, NumPy, dask or xarray array, or lists of numbers; got {type(given).__name__}"
+    )
+
+
+def _open_several(given: Sequence[Any], name: str) -> Source:
+    """Open a list: of paths, or of numbers."""
+    if all(isinstance(each, (str, os.PathLike)) for each in given):
+        return join([_open_path(os.fspath(each), f"{name}[{i}]") for i, each in enumerate(given)], 0, name)
+    if any(isinstance(each, (str, os.PathLike)) or getattr(unwrapped(each), "ndim", 0) for each in given):
+        raise TypeError(
+            f"{name}: a {type(given).__name__} of {len(given)} arrays may mean rows or classes: "
+            "daskxent.concat(arrays, axis=0) joins rows, daskxent.concat(arrays, axis=-1) joins classes"
+        )
+    return Memory(from_lists(given, name), name)
+
+
+def unwrapped(given: Any) -> Any:
+    """Return the array inside an xarray.DataArray."""
+    if type(given).__module__.partition(".")[0] == "xarray" and hasattr(given, "dtype"):
+        return given.data
+    return given
+
+
+def check_dims(**given: Any) -> None:
+    """Check that the dimensions that the arrays of xarray share are in the same order in all of them."""
+    named = {name: array.dims for name, array in given.items() if unwrapped(array) is not array}
+    for (one, first), (other, second) in itertools.combinations(named.items(), 2):
+        if [dim for dim in first if dim in second] != [dim for dim in second if dim in first]:
+            raise ValueError(f"{other}: dimensions {second} are not in the order of {first} of {one}; transpose it")
+
+
+def _open_path(given: str, name: str) -> Source:
+    """Open a path; what is there under its whole name comes before an index or a pattern that the name could be."""
+    path, index = (given, None) if exists(given) else parsed(given)
+    if "*" in path and "://" not in path and not exists(path):
+        source = join([_open_path(each, each) for each in matching(path, name)], 0, name)
+    else:
+        source = next(each for each in OPENERS if each.takes(path)).open(path, name)
+    return source if index is None else part(source, resolved(index, source.shape, name))

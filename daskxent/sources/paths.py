@@ -1,0 +1,44 @@
+"""Paths and URLs, as users type them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from typing import Any
+
+
+def place(path: str | os.PathLike[str]) -> str:
+    """Return a path or URL as it reads from any directory: a worker may run in another one.
+
+    Examples
+    --------
+    >>> place("s3://dumps/a.zarr"), place("/dumps/../b.npy")
+    ('s3://dumps/a.zarr', '/b.npy')
+    """
+    path = os.fspath(path)
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def exists(path: str) -> bool:
+    """Tell whether there is something at a local path."""
+    return "://" not in path and os.path.exists(os.path.expanduser(path))
+
+
+def found(path: str, name: str) -> str:
+    """Return the place of a path or URL; an error calls the array by `name` where a local path leads nowhere."""
+    if "://" not in path and not exists(path):
+        raise FileNotFoundError(f"{name}: there is nothing at {path}")
+    return place(path)
+
+
+def matching(pattern: str, name: str) -> list[str]:
+    """Return the paths that a pattern with ``*`` stands for; numbers in them are in order: rank 2 before rank 10."""
+    paths = sorted(glob.glob(os.path.expanduser(pattern)), key=_natural)
+    if not paths:
+        raise FileNotFoundError(f"{name}: there is nothing like {pattern}")
+    return paths
+
+
+def _natural(path: str) -> list[tuple[bool, Any]]:
+    return [(each.isdigit(), int(each) if each.isdigit() else each) for each in re.split(r"(\d+)", path)]

@@ -1,0 +1,135 @@
+"""What can be read by boxes: the methods that every kind of source has."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskxent.sources.cuts import Cuts
+
+Box = tuple[slice, ...]
+
+SAMPLES = 16
+SAMPLE_BYTES = 4096
+
+
+class Source(Protocol):
+    """An array that can be read by boxes from any thread or process; pickles.
+
+    A kind of source has its file here, derives from `Base`, which answers for arrays of which any box is cheap, and is
+    opened by an entry in `opening.OPENERS`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the array is called in messages."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of every axis."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements as they are read."""
+
+    def stored(self, axis: int) -> Cuts | None:
+        """Return where along an axis begins what is stored, read and decoded as one; None where any box is cheap."""
+
+    def pieces(self, axis: int) -> Cuts | None:
+        """Return where along an axis begins what is decoded as one; None where any box is cheap."""
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read the elements in a box of slices with steps of 1.
+
+        What is not stored reads as the fill value and its box is added to `absent`; without a list to add it to,
+        it is an error.
+        """
+
+    def refresh(self) -> None:
+        """Make the calling thread look anew at what is stored: it may have been rewritten since the last read."""
+
+    def window(self, axis: int | None, start: int, stop: int) -> Source:
+        """Return the same, holding no more of what is in memory than ``start <= index < stop`` along an axis."""
+
+    def shared(self) -> Source:
+        """Return the same, to be read by several boxes side by side."""
+
+    @property
+    def tiny(self) -> bool:
+        """Whether pieces are read so quickly that threads would only take turns at it."""
+
+    def identity(self, lead: int | None, steps: int) -> Any:
+        """Return what the array can be recognised by over its first `steps` along an axis, as JSON has it."""
+
+
+class Base:
+    """A source of which any box is cheap, and which is not in memory."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def tiny(self) -> bool:
+        """False: there are no pieces."""
+        return False
+
+    def stored(self, axis: int) -> Cuts | None:
+        """Return None: any box is cheap."""
+        return None
+
+    def pieces(self, axis: int) -> Cuts | None:
+        """Return where what is decoded as one begins: where what is stored as one does."""
+        return self.stored(axis)
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read the elements in a box."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Do nothing: nothing is remembered."""
+
+    def window(self, axis: int | None, start: int, stop: int) -> Any:
+        """Return the source itself: nothing of it is in memory."""
+        return self
+
+    def shared(self) -> Any:
+        """Return the source itself: it makes no difference."""
+        return self
+
+    def identity(self, lead: int | None, steps: int) -> Any:
+        """Return shape, dtype and a digest of a few steps; where it is, if it has a path."""
+        if not self.shape:
+            return self.read(()).item()  # a number
+        shape = [steps if axis == lead else length for axis, length in enumerate(self.shape)]
+        where = getattr(self, "path", "memory")
+        return {"where": where, "shape": shape, "dtype": self.dtype.name, "sample": self.sample(lead, shape)}
+
+    def sample(self, lead: int | None, shape: list[int]) -> str:
+        """Digest the first bytes of a few steps."""
+        boxes = [
+            tuple(slice(i, i + 1) if axis == lead else slice(0, length) for axis, length in enumerate(shape))
+            for i in spread(1 if lead is None else shape[lead])
+        ]
+        return digest(b"".join(_bytes(self.read(box, []))[:SAMPLE_BYTES] for box in boxes))
+
+
+def spread(length: int) -> list[int]:
+    """Return some indexes below a length, first and last among them."""
+    return sorted({int(i) for i in np.linspace(0, length - 1, min(SAMPLES, length))})
+
+
+def digest(data: bytes) -> str:
+    """Return a name of bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _bytes(values: Any) -> bytes:
+    """Return the bytes of an array; of strings that lie elsewhere, the strings."""
+    if values.dtype.kind in "OT":
+        return repr(values.tolist()).encode()
+    return np.ascontiguousarray(values).tobytes()

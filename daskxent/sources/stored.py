@@ -1,0 +1,203 @@
+"""zarr arrays of formats 2 and 3, on any store, read chunk by chunk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+import threading
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.chunks import Chunks, Scratch
+from daskxent.sources.cuts import Even
+from daskxent.sources.kept import KEPT, Opening
+from daskxent.sources.layout import address, layout, layout_digest
+from daskxent.sources.paths import found
+from daskxent.sources.source import SAMPLE_BYTES, Base, digest, spread
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskxent.sources.source import Box
+
+# Local chunks with fewer bytes than this are read by one thread. Microseconds a chunk with one thread / two: 4 KB 63 /
+# 125, 64 KB 107 / 154, 256 KB 265 / 198; zstd 100 / 175, 213 / 248, 652 / 410. What is between two chunks is Python.
+TINY = 1 << 17
+ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
+
+
+class Zarr(Base):
+    """A zarr array of format 2 or 3, on any store, read chunk by chunk.
+
+    Each thread keeps the chunk it read last, so that neighbouring boxes of one chunk decode it once. A chunk of which
+    a box takes only a part is also kept for all threads: see `kept`.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    name : str
+    opening : Opening, optional
+        That of an array that was opened before, in this process or another one.
+    side_by_side : bool
+        Whether chunks that a box takes whole are kept as well, because other boxes take them too.
+    """
+
+    def __init__(self, array: Any, name: str, opening: Opening | None = None, side_by_side: bool = False) -> None:
+        self.array, self.name, self.opening, self.side_by_side = array, name, opening or Opening(), side_by_side
+        self.chunks = Chunks(array, name)
+        self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
+        self._thread = threading.local()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rest = self.name, self.opening, self.side_by_side
+        # Once for every task of a run: the address of an array takes a tenth of its pickle.
+        return (Zarr, (self.array, *rest)) if self._address is None else (_at, (*self._address, *rest))
+
+    @cached_property
+    def _address(self) -> tuple[str | bytes, str, Any, str] | None:
+        """Where another process finds the array, and what to know it by; None if its store holds the data itself."""
+        from zarr.storage import LocalStore
+
+        store = self.array.store
+        where = str(store.root.absolute()) if type(store) is LocalStore else pickle.dumps(store)
+        if len(where) > ADDRESS_BYTES:
+            return None
+        return where, self.array.path, self.array.metadata.zarr_format, layout_digest(self.array)
+
+    def stored(self, axis: int) -> Even:
+        """Return the borders of shards, or of chunks where there are no shards."""
+        return Even(self.shape[axis], self.chunks.blocks[axis])
+
+    def pieces(self, axis: int) -> Even:
+        """Return the borders of what is decoded as one: a chunk, or an inner chunk of a shard."""
+        return Even(self.shape[axis], self.chunks.chunks[axis])
+
+    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box; inside one chunk the result is a view, good until the thread's next read."""
+        pieces = self.chunks.chunks
+        first = tuple([s.start // n for s, n in zip(box, pieces, strict=True)])
+        last = tuple([(s.stop - 1) // n for s, n in zip(box, pieces, strict=True)])
+        if first == last:
+            return self._part(first, box, absent)
+        out = np.empty(tuple(s.stop - s.start for s in box), self.dtype)
+        for index in itertools.product(*(range(i, j + 1) for i, j in zip(first, last, strict=True))):
+            part = tuple(
+                slice(max(s.start, i * n), min(s.stop, (i + 1) * n)) for s, i, n in zip(box, index, pieces, strict=True)
+            )
+            target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, box, strict=True))
+            out[target] = self._part(index, part, absent)
+        return out
+
+    def refresh(self) -> None:
+        """Forget what the calling thread read last, and take what is kept only if its file is the same."""
+        mine = self._mine()
+        mine.index = mine.chunk = mine.scratch.shard = None
+        mine.versions = True
+
+    def shared(self) -> Zarr:
+        """Return the same, which keeps chunks that a box takes whole as well."""
+        return Zarr(self.array, self.name, self.opening, side_by_side=True)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether chunks are local and small."""
+        return self.chunks.local and math.prod(self.chunks.chunks) * self.dtype.itemsize < TINY
+
+    def identity(self, lead: int | None, steps: int) -> Any:
+        """Return where the array is and how it is stored, too."""
+        return {**super().identity(lead, steps), "where": address(self.array), "layout": layout(self.array)}
+
+    def sample(self, lead: int | None, shape: list[int]) -> str:
+        """Digest a few chunks' first bytes, or a few steps; only of what is full, because the rest may grow."""
+        full = 0 if lead is None else shape[lead] // self.chunks.chunks[lead]
+        if not full:
+            return super().sample(lead, shape)
+        at = [tuple(i if axis == lead else 0 for axis in range(len(shape))) for i in spread(full)]
+        return digest(b"".join(self.chunks.first_bytes(index, SAMPLE_BYTES) for index in at))
+
+    def _part(self, index: tuple[int, ...], box: Box, absent: list[Box] | None) -> NDArray[Any]:
+        chunk = self._chunk(index, box)
+        if chunk is not None:
+            begins = zip(box, index, self.chunks.chunks)  # noqa: B905 - hot
+            return chunk[tuple(slice(s.start - i * n, s.stop - i * n) for s, i, n in begins)]
+        if absent is None:
+            raise self.chunks.missing(index)
+        absent.append(box)
+        return np.broadcast_to(np.full(1, self.chunks.fill(), self.dtype), tuple(s.stop - s.start for s in box))
+
+    def _chunk(self, index: tuple[int, ...], box: Box) -> NDArray[Any] | None:
+        mine = self._mine()
+        if mine.index != index:
+            mine.index = mine.chunk = None
+            if self.side_by_side or self._more(index, box):
+                mine.chunk = self._kept(index, mine)
+            else:
+                mine.chunk = self.chunks.read(index, mine.scratch)
+            mine.index = index
+        return mine.chunk  # type: ignore[no-any-return]
+
+    def _kept(self, index: tuple[int, ...], mine: Any) -> NDArray[Any] | None:
+        """Read a chunk that other boxes will take too."""
+        version = self.chunks.version(index) if mine.versions else ()
+        if version is None:
+            return self.chunks.read(index, mine.scratch)
+        return KEPT.get((self.opening.key, index, version), partial(self.chunks.read_apart, index, mine.scratch))
+
+    def _more(self, index: tuple[int, ...], box: Box) -> bool:
+        """Tell whether there is more in a chunk than a box takes: other boxes will take the rest."""
+        lengths = tuple([s.stop - s.start for s in box])
+        return lengths != self.chunks.chunks and lengths != self.chunks.extent(index)
+
+    def _mine(self) -> Any:
+        """Return what the calling thread remembers."""
+        mine = self._thread
+        if not hasattr(mine, "index"):
+            mine.index, mine.chunk, mine.scratch = None, None, Scratch()
+            mine.versions = False  # whether files may have been rewritten since what is kept was read
+        return mine
+
+
+def _at(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str, *rest: Any) -> Zarr:
+    return Zarr(_opened_again(where, path, zarr_format, digest, name), name, *rest)
+
+
+@lru_cache(maxsize=64)
+def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str) -> Any:
+    """Open an array, but keep none of its chunks, which may be rewritten between two runs."""
+    import zarr
+
+    store = where if isinstance(where, str) else pickle.loads(where)
+    array = zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
+    if layout_digest(array) != digest:
+        raise ValueError(f"{name}: the shape or the storage of {array.store_path} has changed since it was opened")
+    return array
+
+
+def members(group: Any, where: str) -> str:
+    """Say what a group holds, which is no array."""
+    names = ", ".join(sorted(key for key, _ in group.arrays()))
+    return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
+
+
+def open_zarr(path: str, name: str) -> Zarr:
+    """Open the array at a path or URL."""
+    import zarr
+
+    path, local = found(path, name), "://" not in path
+    try:
+        opened = zarr.open(path, mode="r")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"{path} is no zarr array" if local else f"there is no zarr array at {path}"
+        raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # what zarr makes of damaged metadata
+        raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
+    except Exception as error:
+        if local or isinstance(error, (OSError, ImportError)):
+            raise
+        raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
+    if isinstance(opened, zarr.Group):
+        raise ValueError(f"{name}: {members(opened, path)}")
+    return Zarr(opened, name)

@@ -1,0 +1,327 @@
+"""What `open` and `concat` make of stored arrays is what NumPy makes of them in memory, on every engine."""
+
+import itertools
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import SOME
+
+import daskxent as dx
+from daskxent.sources import opening
+from daskxent.sources.chunks import Chunks
+from daskxent.sources.cuts import Even, Uneven, chunked
+from daskxent.sources.source import Base
+
+SHAPE = (23, 5, 9)
+X = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+Y = np.random.default_rng(1).integers(0, 9, SHAPE[:2])
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """The same array in several kinds of source."""
+    path = tmp_path_factory.mktemp("held")
+    zarr.create_array(path / "z", shape=SHAPE, chunks=(4, 2, 4), dtype="float32")[...] = X
+    zarr.create_array(path / "s", shape=SHAPE, chunks=(2, 5, 9), shards=(6, 5, 9), dtype="float32")[...] = X
+    zarr.create_array(path / "y", shape=SHAPE[:2], chunks=(7, 5), dtype="int64")[...] = Y
+    np.save(path / "x.npy", X)
+    return {
+        "zarr": path / "z",
+        "shards": path / "s",
+        "npy": path / "x.npy",
+        "memory": X,
+        "array": zarr.open(path / "z"),
+    }
+
+
+def slices(length):
+    edge = st.none() | st.integers(-length - 2, length + 2)
+    return st.builds(slice, edge, edge)
+
+
+def keys(shape):
+    """Keys for the basic indexing of arrays of this shape."""
+
+    def shortened(each):
+        key, at = each
+        return (*key[:at], Ellipsis) if at < len(key) else key
+
+    one = st.tuples(*(slices(n) | st.integers(-n, n - 1) if n else slices(n) for n in shape))
+    return st.tuples(one, st.integers(0, len(shape))).map(shortened)
+
+
+@SOME
+@given(st.data(), st.sampled_from(["zarr", "shards", "npy", "memory", "array"]))
+def test_slices_are_those_of_numpy(held, data, kind):
+    lazy, plain = dx.open(held[kind]), X
+    for _ in range(data.draw(st.integers(1, 3))):
+        key = data.draw(keys(plain.shape))
+        lazy, plain = lazy[key], plain[key]
+        assert (lazy.shape, lazy.dtype, lazy.ndim) == (plain.shape, plain.dtype, plain.ndim)
+    lazy = pickle.loads(pickle.dumps(lazy))
+    assert np.array_equal(np.asarray(lazy), plain)
+    if plain.size:
+        box = tuple(slice(*sorted(data.draw(st.tuples(*[st.integers(0, n)] * 2)))) for n in plain.shape)
+        window = lazy.opened("x").window(0 if plain.ndim else None, *(box[0].start, box[0].stop) if box else (0, 0))
+        assert np.array_equal(window.read(box), plain[box])
+
+
+@SOME
+@given(st.data())
+def test_joins_are_those_of_numpy(held, data):
+    axis = data.draw(st.integers(-3, 2))
+    parts = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        cut = [slice(None)] * 3
+        cut[axis] = data.draw(slices(SHAPE[axis]))
+        parts.append((data.draw(st.sampled_from(list(held))), tuple(cut)))
+    lazy = dx.concat([dx.open(held[kind])[cut] for kind, cut in parts], axis=axis)
+    plain = np.concatenate([X[cut] for _, cut in parts], axis=axis)
+    key = data.draw(keys(plain.shape))
+    assert lazy.shape == plain.shape
+    assert np.array_equal(np.asarray(lazy), plain)
+    assert np.array_equal(np.asarray(lazy[key]), plain[key])
+    source = lazy.opened("x")
+    for each in range(3):
+        for cuts in (source.pieces(each), source.stored(each)):
+            assert cuts is None or cuts.length == plain.shape[each]
+
+
+@SOME
+@given(st.data(), st.sampled_from(["threads", "one thread", "graph", "rows"]))
+def test_evaluation_gives_the_bits_of_memory(held, data, way):
+    kinds = st.sampled_from(["zarr", "shards", "npy", "memory"])
+    cut = data.draw(st.integers(1, 22))
+    x = dx.concat([dx.open(held[data.draw(kinds)])[:cut], dx.open(held[data.draw(kinds)])[cut:]])
+    split = data.draw(st.integers(1, 8))
+    x = (
+        dx.concat([x[..., :split], dx.open(held[data.draw(kinds)])[..., split:]], axis=-1)
+        if data.draw(st.booleans())
+        else x
+    )
+    start, stop = sorted(data.draw(st.lists(st.integers(0, 23), min_size=2, max_size=2, unique=True)))
+    key = (slice(start, stop), slice(data.draw(st.integers(0, 4)), None))
+    y = dx.open(held["zarr"].with_name("y"))[key]
+    options = {"from_logits": True, "metrics": ["crossentropy", "top_3_accuracy"]}
+    wanted = dx.evaluate(Y[key], X[key], **options, threads=1)
+    if way == "graph":
+        found = dx.delayed(y, x[key], **options).compute(scheduler="synchronous")
+    elif way == "rows":
+        rows = dx.rows(y, x[key], **options, columns=["loss", "hit"], threads=2)
+        assert np.array_equal(rows["loss"], dx.rows(Y[key], X[key], **options, threads=1)["loss"])
+        return
+    else:
+        found = dx.evaluate(y, x[key], **options, threads=1 if way == "one thread" else 3)
+    assert found == wanted
+
+
+@SOME
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.data())
+def test_cuts_agree_with_a_list_of_edges(sizes, data):
+    cuts = chunked(tuple(sizes))
+    if data.draw(st.booleans()):
+        cuts = Uneven((cuts, Even(9, 4), Even(3, 3)))
+    edges = sorted({0, *(edge for piece in cuts.ranges(0, cuts.length) for edge in piece)})
+    assert edges[-1] == cuts.length
+    start, stop = sorted(data.draw(st.tuples(*[st.integers(0, cuts.length)] * 2)))
+    part = cuts.part(start, stop)
+    inside = sorted({start, *(edge for edge in edges if start < edge < stop), stop})
+    wanted = list(itertools.pairwise(inside))
+    assert list(cuts.ranges(start, stop)) == wanted
+    assert [(a + start, b + start) for a, b in part.ranges(0, part.length)] == wanted
+    assert cuts.count(start, stop) == part.count(0, part.length) == len(wanted)
+    assert part.largest <= cuts.largest == max(b - a for a, b in itertools.pairwise(edges))
+    assert cuts.floor(start) == max(edge for edge in edges if edge <= start)
+    assert cuts.ceil(start) == min(edge for edge in edges if edge >= start)
+
+
+def read_by(monkeypatch, call):
+    """Return the chunks that a call reads."""
+    read, seen = Chunks.read, []
+
+    def noted(chunks, index, scratch):
+        seen.append(index)
+        return read(chunks, index, scratch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chunks, "read", noted)
+        call()
+    return sorted(seen)
+
+
+def test_chunks_outside_a_slice_are_not_read_and_others_once(held, monkeypatch):
+    x = dx.open(f"{held['zarr']}[5:11, :, :8]")
+    found = read_by(monkeypatch, lambda: dx.evaluate(Y[5:11] % 8, x, from_logits=True, threads=2))
+    assert found == [(i, j, k) for i in (1, 2) for j in (0, 1, 2) for k in (0, 1)]
+    whole = dx.concat([dx.open(held["zarr"])[8:16], dx.open(held["zarr"])[:8]])
+    found = read_by(monkeypatch, lambda: dx.evaluate(np.zeros((16, 5), int), whole, from_logits=True, threads=1))
+    assert found == [(i, j, k) for i in range(4) for j in range(3) for k in range(3)]
+    assert read_by(monkeypatch, lambda: (dx.plan(Y[5:11] % 8, x), repr(x), x[1:2].shape)) == []
+
+
+def test_paths_carry_an_index_and_lists_and_patterns_are_rows(held, tmp_path):
+    path, wanted = held["zarr"], dx.evaluate(Y[2:, 1:], X[2:, :-1], from_logits=True)
+    y = f"{path.with_name('y')}[2:, 1:]"
+    assert dx.evaluate(y, f"{path}[2:, :-1]", from_logits=True) == wanted
+    assert dx.evaluate(y, f"{path}[2:, :-1, ...]", from_logits=True) == wanted
+    for rank, rows in ((2, slice(0, 9)), (10, slice(9, 12)), (11, slice(12, 23))):
+        np.save(tmp_path / f"x-{rank}.npy", X[rows])
+    files = [tmp_path / f"x-{rank}.npy" for rank in (2, 10, 11)]
+    for several in (files, list(map(str, files)), f"{tmp_path}/x-*.npy", dx.concat(files)):
+        assert dx.evaluate(Y, several, from_logits=True) == dx.evaluate(Y, X, from_logits=True)
+    assert dx.evaluate(y, f"{tmp_path}/x-*.npy[2:, :-1]", from_logits=True) == wanted
+    run = subprocess.run(
+        [sys.executable, "-m", "daskxent", "evaluate", y, f"{tmp_path}/x-*.npy[2:, :-1]", "--from-logits", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(run.stdout)["state"] == wanted.state.to_json()
+
+
+def test_a_file_may_be_named_like_an_index_or_a_pattern(tmp_path):
+    for name in ("x[0].npy", "x*.npy"):
+        np.save(tmp_path / name, X)
+        assert dx.open(tmp_path / name).shape == SHAPE
+    os.rename(tmp_path / "x*.npy", tmp_path / "x[1]")
+    with pytest.raises(ValueError, match="is no zarr array"):
+        dx.open(tmp_path / "x[1]")
+
+
+def test_journals_know_slices_and_joins(held, tmp_path):
+    np.save(tmp_path / "a.npy", X[:9])
+    np.save(tmp_path / "b.npy", X[9:])
+    x = dx.concat([tmp_path / "a.npy", tmp_path / "b.npy"])
+    options = {"from_logits": True, "journal": tmp_path / "journal"}
+    y = held["zarr"].with_name("y")
+    report = dx.evaluate(f"{y}[:, 1:]", x[:, 1:], **options)
+    assert dx.evaluate(f"{y}[:, 1:]", x[:, 1:], **options).notes == ("92 rows were in the journal already",)
+    assert dx.verify(report) == 1
+    for other in (x[:, :-1], dx.concat([tmp_path / "b.npy", tmp_path / "a.npy"])[:, 1:], dx.open(held["npy"])[:, 1:]):
+        with pytest.raises(dx.JournalError, match=r"inputs\.y_pred"):
+            dx.evaluate(f"{y}[:, 1:]", other, **options)
+
+
+def test_a_journal_goes_on_when_files_were_added(held, tmp_path):
+    options = {"from_logits": True, "journal": tmp_path / "journal"}
+    np.save(tmp_path / "x-0.npy", X[:9])
+    first = dx.evaluate(Y[:9], dx.concat([X[:9]])[:], from_logits=True)
+    np.save(tmp_path / "y.npy", Y)
+    assert dx.evaluate(f"{tmp_path}/y.npy[:9]", f"{tmp_path}/x-*.npy", **options) == first
+    np.save(tmp_path / "x-1.npy", X[9:])
+    report = dx.evaluate(f"{tmp_path}/y.npy[:]", f"{tmp_path}/x-*.npy", **options)
+    assert report == dx.evaluate(Y, X, from_logits=True)
+    assert report.notes == ("45 rows were in the journal already",)
+
+
+class Counted(Base):
+    """A format of a test's own: ``count:N`` has the logits 0, 1, 2 ... N - 1 in rows of four."""
+
+    dtype = np.dtype("float32")
+
+    def __init__(self, name, shape):
+        self.name, self.shape = name, shape
+
+    def read(self, box, absent=None):
+        whole = np.arange(self.shape[0] * 4, dtype="float32").reshape(self.shape)
+        return whole[box]
+
+
+def test_a_new_format_is_one_entry(monkeypatch):
+    def opened(path, name):
+        return Counted(name, (int(path.removeprefix("count:")) // 4, 4))
+
+    entry = opening.Opener(lambda path: path.startswith("count:"), opened)
+    monkeypatch.setattr(opening, "OPENERS", [entry, *opening.OPENERS])
+    x = np.arange(400, dtype="float32").reshape(100, 4)
+    labels = np.arange(100) % 4
+    wanted = dx.evaluate(labels, x, from_logits=True)
+    assert dx.evaluate(labels, "count:400", from_logits=True) == wanted
+    assert dx.evaluate(labels[5:], "count:400[5:]", from_logits=True, threads=2).rows == 95
+    joined = dx.concat(["count:200", x[50:]])
+    assert dx.evaluate(labels, joined, from_logits=True) == wanted
+    assert dx.evaluate(da.from_array(labels), "count:400", from_logits=True) == wanted
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("[::2]", r"expected slices without steps, got \[::2\] for axis 0"),
+        ("[:, ::-1]", r"expected slices without steps, got \[::-1\] for axis 1"),
+        ("[23]", "index 23 is out of range for axis 0 of length 23"),
+        ("[0, -6]", "index -6 is out of range for axis 1 of length 5"),
+        ("[:, :, :, :]", r"\[:, :, :, :\] has too many indices for shape \(23, 5, 9\)"),
+        ("[..., ...]", r"\[\.\.\., \.\.\.\] has too many indices"),
+        ("[]", "'' is no integer, no slice"),
+        ("[1:2:3:4]", "'1:2:3:4' is no integer, no slice"),
+        ("[1.5]", "'1.5' is no integer, no slice"),
+        ("[--1]", "'--1' is no integer, no slice"),
+    ],
+)
+def test_bad_indices_of_paths(held, index, message):
+    for call in (dx.open, lambda path: dx.evaluate(Y, path), lambda path: dx.plan(Y, path)):
+        with pytest.raises(IndexError, match=message):
+            call(f"{held['zarr']}{index}")
+
+
+@pytest.mark.parametrize(
+    "key", [None, 1.5, "a", [1, 2], np.array([1]), True, slice(0, 2, 2), slice("a", "b"), (0, None)]
+)
+def test_bad_keys(held, key):
+    with pytest.raises(IndexError, match=r"expected slices|out of range"):
+        dx.open(held["zarr"])[key]
+
+
+def test_bad_joins(held, tmp_path):
+    np.save(tmp_path / "wide.npy", X[:, :, :8])
+    np.save(tmp_path / "double.npy", X.astype("float64"))
+    cases = [
+        (
+            [X, tmp_path / "wide.npy"],
+            0,
+            r"array\[1\]: shape \(23, 5, 8\) does not continue array\[0\] of shape \(23, 5, 9\)",
+        ),
+        ([X, X[0]], 0, r"array\[1\]: shape \(5, 9\) does not continue"),
+        ([X, tmp_path / "double.npy"], 0, r"array\[1\]: dtype float64 differs from float32 of array\[0\]"),
+        ([X, X], 3, r"array\[0\]: axis 3 is out of range for shape"),
+        ([], 0, "concat: expected at least one array"),
+        ([da.from_array(X), X], 0, "concat: expected either all dask arrays or none"),
+    ]
+    for arrays, axis, message in cases:
+        with pytest.raises(ValueError, match=message):
+            dx.concat(arrays, axis=axis)
+    with pytest.raises(ValueError, match=r"y_pred\[1\]: shape \(23, 5, 8\) does not continue y_pred\[0\]"):
+        dx.evaluate(Y, [held["npy"], tmp_path / "wide.npy"])
+    with pytest.raises(FileNotFoundError, match=r"y_pred: there is nothing like .*none-\*\.npy"):
+        dx.evaluate(Y, f"{tmp_path}/none-*.npy")
+    with pytest.raises(TypeError, match="open: a dask array is lazy itself"):
+        dx.open(da.from_array(X))
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_arrays_is_refused_with_the_calls_that_say_what_is_meant(held, kind):
+    several = [
+        kind([X[:9], X[9:]]), kind([zarr.open(held["zarr"])] * 2), kind([da.from_array(X)]),
+        kind([dx.open(X)]), kind([held["zarr"], X]),
+    ]  # fmt: skip
+    message = r"y_pred: a \w+ of \d arrays may mean rows or classes: daskxent.concat\(arrays, axis=0\) joins rows, "
+    for given_ in several:
+        for call in (dx.evaluate, dx.losses.sparse_categorical_crossentropy, dx.metrics.SparseCategoricalAccuracy()):
+            with pytest.raises(TypeError, match=message):
+                call(Y, given_)
+
+
+def test_a_bad_row_is_named_by_the_row_of_all(held, tmp_path):
+    bad = Y.copy()
+    bad[20, 3] = 9
+    np.save(tmp_path / "a.npy", bad[:9])
+    np.save(tmp_path / "b.npy", bad[9:])
+    with pytest.raises(ValueError, match=r"y_true: label 9 at position \(20, 3\)|y_true: label 9 at row 103"):
+        dx.evaluate([tmp_path / "a.npy", tmp_path / "b.npy"], held["zarr"])
