@@ -512,7 +512,7 @@ def _in_dask(inputs: Inputs, fill: bool) -> Inputs:
     from daskxent.run import graph
 
     lead = inputs.lead + (inputs.lead >= inputs.axis)
-    return replace(inputs, predictions=graph.from_source(inputs.predictions, lead, fill))
+    return replace(inputs, predictions=graph.from_source(inputs.predictions, lead, inputs.sizes.piece_bytes, fill))
 
 
 def _runner(inputs: Inputs, client: Any, threads: int | None, worker_timeout: float | None) -> Any:

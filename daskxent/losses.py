@@ -457,7 +457,7 @@ def _finish_rows(block: Block, dtype: np.dtype[Any], single: bool) -> NDArray[An
     """Return weight times loss of the rows of a block; an error for what may not be."""
     asked, shape = block.question, block.aligned.shape
     losses = np.empty(math.prod(shape), dtype)
-    for some, rows, exceptional in block.scored(compiled_for(asked, len(losses))[0]):
+    for some, rows, exceptional in block.scored(compiled_for(asked, len(losses), block.sizes)[0]):
         if exceptional:
             found = State(audit=findings(asked, rows)).placed(partial(add, some.start), ())
             complain(asked, found.placed(block.place, ()).audit, block.positions)

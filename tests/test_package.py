@@ -22,8 +22,8 @@ ORDER = re.findall(
     """
 numbers numbers.elementary numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
 numbers.question numbers.audit numbers.state
-sources.encoded sources.chunks sources.layout sources.kept sources.arrays sources.columns sources.align sources
-sources.fingerprint
+sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.arrays sources.columns sources.align
+sources sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.blocks kernels.llvm.along
 kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows kernels.lanes
 kernels.columns kernels.scan kernels.sums kernels

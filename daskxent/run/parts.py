@@ -46,7 +46,7 @@ class Work:
 def evaluate_part(inputs: Inputs, question: Question, start: int, stop: int) -> State:
     """Return the state of the steps ``start <= step < stop`` along the lead axis."""
     per = inputs.rows_per_step
-    scorer, totals = compiled_for(question, (stop - start) * per)
+    scorer, totals = compiled_for(question, (stop - start) * per, inputs.sizes)
     states = (block.state(scorer, totals) for block in read_blocks(inputs, question, start, stop))
     found = merge_all(state for state in states if state.sums or state.audit)
     if totals is not None:
@@ -71,7 +71,7 @@ def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> It
             found = _scan_classes(inputs, question, aligned, gaps)
         missing["prediction_missing"] = _rows_in(gaps, inputs, aligned.box)
         known = {kind: rows for kind, rows in missing.items() if rows is not None}
-        yield Block(question, aligned, inputs.positions, values, found, dense, known)
+        yield Block(question, aligned, inputs.positions, values, found, dense, known, inputs.sizes)
 
 
 def _scan_classes(inputs: Inputs, question: Question, aligned: Aligned, gaps: list[Box] | None) -> records.Records:
@@ -82,7 +82,8 @@ def _scan_classes(inputs: Inputs, question: Question, aligned: Aligned, gaps: li
 
     def scan(first: int, stop: int) -> records.Records:
         box = inputs.box(aligned.box, slice(first, stop))
-        return scoring.scan(question, as_rows(inputs.predictions.read(box, gaps), inputs.axis), labels, first)
+        rows = as_rows(inputs.predictions.read(box, gaps), inputs.axis)
+        return scoring.scan(question, rows, labels, first, inputs.sizes)
 
     return reduce(records.merge, map(scan, cuts, cuts[1:]))
 

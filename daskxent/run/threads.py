@@ -72,7 +72,8 @@ class Threads:
 
     def plan(self, inputs: Inputs, question: Question, rows: tuple[int, int] | None) -> Plan:
         """Cut the rows for this many threads, or for one where more would be slower."""
-        return planning.cut(inputs, question, 1 if tiny(inputs.predictions) else self.threads, rows)
+        threads = 1 if tiny(inputs.predictions, inputs.sizes.tiny_bytes) else self.threads
+        return planning.cut(inputs, question, threads, rows)
 
     def states(self, inputs: Inputs, question: Question, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what every part gave, as it is done."""

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Box = tuple[slice, ...]
 
-# Local chunks with fewer bytes than this are read by one thread. Microseconds a chunk with one thread / two: 4 KB 63 /
-# 125, 64 KB 107 / 154, 256 KB 265 / 198; zstd 100 / 175, 213 / 248, 652 / 410. What is between two chunks is Python.
-TINY = 1 << 17
 ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
 
 
@@ -370,15 +367,15 @@ def class_cuts(source: Source, axis: int) -> list[int]:
     return [*range(0, classes, max(1, width)), classes]
 
 
-def tiny(source: Source) -> bool:
-    """Tell whether pieces are read so quickly that threads would only take turns at it."""
+def tiny(source: Source, below: int) -> bool:
+    """Tell whether pieces hold so few bytes that threads would only take turns at reading them."""
     if isinstance(source, Joined):
-        return tiny(source.members[0])
+        return tiny(source.members[0], below)
     if isinstance(source, Viewed):
-        return tiny(source.source)
+        return tiny(source.source, below)
     if not isinstance(source, Zarr) or not source.chunks.local:
         return False
-    return math.prod(source.pieces) * source.dtype.itemsize < TINY
+    return math.prod(source.pieces) * source.dtype.itemsize < below
 
 
 def window(source: Any, axis: int | None, start: int, stop: int) -> Any:

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from daskxent.sources.arrays import Box
     from daskxent.sources.columns import Column
 
-# Arrays along the rows are read for up to this many rows at once.
-RUN_ROWS = 1 << 19
-# In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
-PIECE_BYTES = 64 << 20
-
 
 @dataclass(frozen=True)
 class Aligned:
@@ -121,7 +116,7 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
 def run_steps(inputs: Inputs) -> int:
     """Return how many steps a run takes: whole chunks of predictions."""
     grid = _grid(inputs)
-    return max(1, RUN_ROWS // inputs.rows_per_step // grid) * grid
+    return max(1, inputs.sizes.run_rows // inputs.rows_per_step // grid) * grid
 
 
 def _grid(inputs: Inputs) -> int:
@@ -145,7 +140,7 @@ def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     if not pieces:
         whole = run[inputs.lead]
         step_bytes = inputs.rows_per_step * inputs.classes * inputs.predictions.dtype.itemsize
-        count = -(-(whole.stop - whole.start) * step_bytes // PIECE_BYTES)
+        count = -(-(whole.stop - whole.start) * step_bytes // inputs.sizes.piece_bytes)
         size = -(-(whole.stop - whole.start) // count)
         starts = range(whole.start, whole.stop, size)
         return ((*run[: inputs.lead], slice(s, min(s + size, whole.stop)), *run[inputs.lead + 1 :]) for s in starts)
