@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from daskxent.numbers.question import Question
 from daskxent.run import engines, planning
 from daskxent.show.tables import show_bytes
 from daskxent.sources import align
+from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,7 @@ def cluster(workers: int) -> Iterator[Any]:
         yield client
 
 
-def simulated(client: Any, chunks: int, shape: tuple[int, int], metric: str) -> tuple[float, int]:
+def simulated(client: Any, chunks: int, shape: tuple[int, int], metric: str, sizes: Sizes = USUAL) -> tuple[float, int]:
     """Evaluate a simulated dump, print how memory goes, and return seconds and number of parts."""
     rows, classes = shape
     inputs = align(
@@ -56,6 +58,7 @@ def simulated(client: Any, chunks: int, shape: tuple[int, int], metric: str) -> 
         Invented("y_pred", (chunks * rows, classes), np.dtype("float32"), shape),
         None,
     )
+    inputs = replace(inputs, sizes=sizes)
     question = Question((metric,), classes, from_logits=True)
     plan = planning.cut(inputs, question, sum(client.nthreads().values()))
     print(f"{chunks:,} chunks of {show_bytes(rows * classes * 4)}, {show_bytes(plan.nbytes)} in all,")
@@ -84,10 +87,10 @@ def run_chunks(options: argparse.Namespace) -> None:
 
 def run_parts(options: argparse.Namespace) -> None:
     """Evaluate parts of almost nothing: what is left is what a part costs the client and the scheduler."""
-    planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+    single = Sizes(part_bytes=1, smallest_part_bytes=1)
     with cluster(options.workers) as client:
-        simulated(client, 300, (10, 10), "accuracy")
-        seconds, parts = simulated(client, options.parts, (10, 10), "accuracy")
+        simulated(client, 300, (10, 10), "accuracy", single)
+        seconds, parts = simulated(client, options.parts, (10, 10), "accuracy", single)
     print(f"{parts / seconds:.0f} parts/s, {seconds / parts * 1e3:.2f} ms for a part that does nothing\n")
 
 
@@ -150,9 +153,7 @@ def main() -> None:
     if unknown := set(options.runs) - set(RUNS):
         parser.error(f"no such run: {unknown.pop()}")
     for name in options.runs or RUNS:
-        saved = planning.PART_BYTES, planning.SMALLEST_PART_BYTES
         RUNS[name](options)
-        planning.PART_BYTES, planning.SMALLEST_PART_BYTES = saved
 
 
 if __name__ == "__main__":  # worker processes import this file

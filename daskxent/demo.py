@@ -58,6 +58,7 @@ def write_dump(
     size_bytes: int = 10**9,
     seed: int = 0,
     progress: bool = False,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Path:
     """Write logits over augmented handwritten digits, or find the dump already written.
 
@@ -74,6 +75,8 @@ def write_dump(
         Seed of the augmentation.
     progress : bool
         Show a progress bar.
+    chunk_rows : int
+        Rows of a chunk.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def write_dump(
         raise FileExistsError(f"{path} exists and is not a demo dump; remove it or choose another path")
     source = _RowSource(seed)  # before anything is removed, since scikit-learn may be missing
     group = zarr.create_group(path, zarr_format=3, overwrite=True, attributes={MARKER: wanted | {"complete": False}})
-    _write_rows(group, source, wanted["rows"], progress)
+    _write_rows(group, source, wanted["rows"], chunk_rows, progress)
     group.attrs[MARKER] = wanted  # last, so that a dump cut short is never taken for a whole one
     return path
 
@@ -138,30 +141,30 @@ def _read_marker(path: Path) -> object:
         return None
 
 
-def _write_rows(group: Any, source: "_RowSource", count: int, progress: bool) -> None:
+def _write_rows(group: Any, source: "_RowSource", count: int, chunk_rows: int, progress: bool) -> None:
     """Fill the group's arrays chunk by chunk, a chunk on each thread."""
     from tqdm import tqdm
 
     arrays = (  # in the order of Rows
-        _create(group, "labels", (count,), "uint8"),
-        _create(group, "logits", (count, CLASSES), "float32"),
-        _create(group, "weights", (count,), "float32"),
+        _create(group, "labels", (count,), "uint8", chunk_rows),
+        _create(group, "logits", (count, CLASSES), "float32", chunk_rows),
+        _create(group, "weights", (count,), "float32", chunk_rows),
     )
 
     def write(start: int) -> int:
-        stop = min(start + CHUNK_ROWS, count)
+        stop = min(start + chunk_rows, count)
         for array, values in zip(arrays, source.read(start, stop), strict=True):
             array[start:stop] = values
         return stop - start
 
     bar = tqdm(total=count, unit="row", unit_scale=True, desc="writing", disable=not progress)
     with bar, ThreadPoolExecutor(THREADS) as pool:
-        for written in pool.map(write, range(0, count, CHUNK_ROWS)):
+        for written in pool.map(write, range(0, count, chunk_rows)):
             bar.update(written)
 
 
-def _create(group: Any, name: str, shape: tuple[int, ...], dtype: str) -> Any:
-    chunks = (min(CHUNK_ROWS, shape[0]), *shape[1:])
+def _create(group: Any, name: str, shape: tuple[int, ...], dtype: str, chunk_rows: int) -> Any:
+    chunks = (min(chunk_rows, shape[0]), *shape[1:])
     return group.create_array(name, shape=shape, chunks=chunks, dtype=dtype)
 
 

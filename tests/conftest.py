@@ -2,9 +2,8 @@ import os
 import signal
 
 import pytest
+import sized
 from hypothesis import settings
-
-from daskxent.sources import stored
 
 settings.register_profile("quick", max_examples=20)  # of a hundred: a fifth of the examples, see strategies.draws
 
@@ -20,4 +19,4 @@ collect_ignore = ["sabotage.py"]  # which workers load, not pytest: it needs wha
 @pytest.fixture(autouse=True)
 def threads_for_tiny_chunks(monkeypatch):
     """Let several threads read the chunks of test data, which are all tiny."""
-    monkeypatch.setattr(stored, "TINY", 0)
+    sized.give(monkeypatch, tiny_bytes=0)

@@ -20,7 +20,7 @@ from strategies import SOME, partitions
 import daskxent as dx
 from daskxent.numbers.question import Question
 from daskxent.run import graph
-from daskxent.sources import Further, align, boxes, open_array
+from daskxent.sources import Further, Sizes, align, boxes, open_array
 from daskxent.sources.fingerprint import fingerprint
 
 CLASSES = 3
@@ -176,17 +176,17 @@ def test_every_box_has_what_numpy_has_there(case, data, files):
     inputs = opened(case, data, files)
     steps = positions[inputs.lead]
     edges = np.cumsum((0, *data.draw(partitions(steps)))).tolist()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boxes, "RUN_ROWS", data.draw(st.sampled_from([1, 4, 1 << 19]), label="run"))
-        patch.setattr(boxes, "PIECE_BYTES", data.draw(st.sampled_from([1, 64, 1 << 26]), label="piece"))
-        seen = np.zeros(positions, int)
-        for start, stop in itertools.pairwise(edges):
-            part = pickle.loads(pickle.dumps(inputs.window(start, stop))) if data.draw(st.booleans()) else inputs
-            read = boxes_of(part, ask(inputs), start, stop)
-            assert_read(whole, positions, read)
-            for box, _ in read:
-                seen[box] += 1
-        assert (seen == 1).all()
+    run_rows = data.draw(st.sampled_from([1, 4, 1 << 19]), label="run")
+    piece_bytes = data.draw(st.sampled_from([1, 64, 1 << 26]), label="piece")
+    inputs = replace(inputs, sizes=Sizes(run_rows=run_rows, piece_bytes=piece_bytes))
+    seen = np.zeros(positions, int)
+    for start, stop in itertools.pairwise(edges):
+        part = pickle.loads(pickle.dumps(inputs.window(start, stop))) if data.draw(st.booleans()) else inputs
+        read = boxes_of(part, ask(inputs), start, stop)
+        assert_read(whole, positions, read)
+        for box, _ in read:
+            seen[box] += 1
+    assert (seen == 1).all()
 
 
 @SOME

@@ -6,12 +6,12 @@ import dask.array as da
 import ml_dtypes
 import numpy as np
 import pytest
+import sized
 from strategies import stored
 
 import daskxent as dx
 from daskxent.numbers.audit import AUDIT
 from daskxent.report import Report
-from daskxent.run import scoring
 
 ROWS, CLASSES = 40, 5
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
@@ -122,7 +122,7 @@ def test_losses_and_metrics_take_no_labels_that_are_not_finite(data):
 @BESIDE
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
 def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few, monkeypatch):
-    monkeypatch.setattr(scoring, "FEW", few)
+    sized.give(monkeypatch, few=few)
     labels, _, x = data
     labels = labels.astype("uint64")
     labels[[17, 26, 33]] = 2**64 - 1, 2**63, 5

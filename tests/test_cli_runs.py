@@ -5,20 +5,20 @@ import sys
 
 import numpy as np
 import pytest
+import sized
 import zarr
 from click.testing import CliRunner
 
 import daskxent as dx
 from daskxent import api, cli
 from daskxent.report import ClusterLost, Interrupted, Report
-from daskxent.run import planning
 
 ROWS = 40
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 1)
+    sized.give(monkeypatch, smallest_part_bytes=1)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import pickle
 import dask.array as da
 import numpy as np
 import pytest
+import sized
 import zarr
 from distributed import Client, LocalCluster
 
@@ -11,7 +12,7 @@ from daskxent.numbers.audit import AUDIT, FIRST, Finding
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, Sums
-from daskxent.run import cluster, planning
+from daskxent.run import cluster
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ def data():
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 1000)
+    sized.give(monkeypatch, smallest_part_bytes=1000)
 
 
 @pytest.fixture

@@ -98,9 +98,8 @@ def test_rows_do_not_depend_on_the_pieces(source, step):
     assert same(source.read(0, stop), demo.Rows(*map(np.concatenate, zip(*pieces, strict=True))))
 
 
-def test_many_chunks_hold_the_same_rows_as_one(dump, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "CHUNK_ROWS", 3_000)
-    cut = demo.write_dump(tmp_path / "cut", MEGABYTE)
+def test_many_chunks_hold_the_same_rows_as_one(dump, tmp_path):
+    cut = demo.write_dump(tmp_path / "cut", MEGABYTE, chunk_rows=3_000)
     assert open_group(cut)["logits"].nchunks == 8
     assert same(read(dump), read(cut))
 
@@ -125,11 +124,10 @@ def test_a_half_written_dump_is_rewritten(dump, tmp_path, monkeypatch):
         return read_rows(self, start, stop)
 
     read_rows = demo._RowSource.read
-    monkeypatch.setattr(demo, "CHUNK_ROWS", 3_000)
     with monkeypatch.context() as patch:
         patch.setattr(demo._RowSource, "read", stop_after_one)
         with pytest.raises(KeyboardInterrupt):
-            demo.write_dump(tmp_path / "dump", MEGABYTE)
+            demo.write_dump(tmp_path / "dump", MEGABYTE, chunk_rows=3_000)
     assert (tmp_path / "dump" / "logits").exists()
     assert same(read(dump), read(demo.write_dump(tmp_path / "dump", MEGABYTE)))
 

@@ -16,6 +16,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import reference
+import sized
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,8 +26,7 @@ from zarr.storage import MemoryStore, WrapperStore
 import daskxent as dx
 from daskxent.numbers.state import State
 from daskxent.report import Report
-from daskxent.run import parts, planning, scoring
-from daskxent.sources import boxes
+from daskxent.run import parts, planning
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.npy import Npy
 from daskxent.sources.stored import Zarr
@@ -44,12 +44,15 @@ def ask(y_true, y_pred, **options):
 def tiny(part=1, rows=1 << 22, run=1 << 20, piece=16 << 20, few=1 << 14):
     """Make parts of `part` bytes or `rows` rows, runs of `run` rows, pieces of `piece` bytes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "PART_BYTES", part)
-        patch.setattr(planning, "SMALLEST_PART_BYTES", part)
-        patch.setattr(planning, "PART_ROWS", rows)
-        patch.setattr(boxes, "RUN_ROWS", run)
-        patch.setattr(boxes, "PIECE_BYTES", piece)
-        patch.setattr(scoring, "FEW", few)
+        sized.give(
+            patch,
+            part_bytes=part,
+            smallest_part_bytes=part,
+            part_rows=rows,
+            run_rows=run,
+            piece_bytes=piece,
+            few=few,
+        )
         yield
 
 
@@ -328,7 +331,7 @@ def test_the_parts_of_a_plan_cover_every_row_once(data):
 @pytest.mark.parametrize("rows", [102_400, 99_991, 100_003])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_an_array_in_memory_is_cut_into_equal_parts(rows, threads, monkeypatch):
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", rows * 40 // 7)
+    sized.give(monkeypatch, smallest_part_bytes=rows * 40 // 7)
     plan = dx.plan(np.zeros(rows, int), np.zeros((rows, 10), "f4"), threads=threads)
     sizes = [stop - start for start, stop in plan]
     assert len(sizes) == {1: 7, 2: 6, 3: 6}[threads]
@@ -458,7 +461,7 @@ def test_memory_does_not_grow_with_the_dump(tmp_path):
 
 
 def test_tiny_local_chunks_are_read_by_one_thread(tmp_path, monkeypatch):
-    monkeypatch.setattr("daskxent.sources.stored.TINY", 1 << 17)
+    sized.give(monkeypatch, tiny_bytes=1 << 17)
     labels = np.zeros(1 << 16, int)
     for rows, store, threads in ((1 << 12, tmp_path / "tiny", 1), (1 << 14, tmp_path / "fair", 3), (1 << 12, {}, 3)):
         x = zarr.create_array(store, shape=(1 << 16, 4), chunks=(rows, 4), dtype="f4", fill_value=1)

@@ -25,6 +25,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import sized
 import zarr
 from distributed import Client
 from distributed.chaos import KillWorker
@@ -33,7 +34,6 @@ from running import prepared
 import daskxent as dx
 from daskxent.numbers.state import merge_all
 from daskxent.run import cluster as driver
-from daskxent.run import planning
 from daskxent.run.parts import Work
 from daskxent.sources import stored
 
@@ -198,8 +198,7 @@ def small_parts(monkeypatch):
 
 
 def parts_of(monkeypatch, chunks):
-    monkeypatch.setattr(planning, "PART_BYTES", chunks * CHUNK * 7 * 4)
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", chunks * CHUNK * 7 * 4)
+    sized.give(monkeypatch, part_bytes=chunks * CHUNK * 7 * 4, smallest_part_bytes=chunks * CHUNK * 7 * 4)
 
 
 def arguments(dump, **options):
@@ -450,11 +449,24 @@ def test_data_errors_are_told_at_once(client, site, dump, values, tmp_path):
 # The client is interrupted.
 
 
+COMMAND = f"""
+import sys
+from pytest import MonkeyPatch
+sys.path.insert(0, {str(TESTS)!r})
+import sized
+from daskxent import cli
+sized.give(MonkeyPatch(), smallest_part_bytes=1)
+cli.main()
+"""
+
+
 CLIENT = """
 import sys, daskxent as dx
 from distributed import Client
-from daskxent.run import planning
-planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+from pytest import MonkeyPatch
+sys.path.insert(0, {tests!r})
+import sized
+sized.give(MonkeyPatch(), part_bytes=1, smallest_part_bytes=1)
 with Client(sys.argv[1]) as client:
     dump = sys.argv[2]
     try:
@@ -471,7 +483,7 @@ def begun_by(site, process, parts):
 
 def test_the_client_is_interrupted(client, site, dump, wanted):  # I13
     site.order(sleep=0.3)
-    script = CLIENT.format(options=", ".join(f"{name}={value!r}" for name, value in OPTIONS.items()))
+    script = CLIENT.format(tests=str(TESTS), options=", ".join(f"{name}={value!r}" for name, value in OPTIONS.items()))
     command = [sys.executable, "-c", script, site.address, str(dump)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         begun_by(site, process, 8)
@@ -488,8 +500,8 @@ def test_the_client_is_interrupted(client, site, dump, wanted):  # I13
 
 def test_the_command_is_interrupted(client, site, dump):
     site.order(sleep=0.3)
-    command = [sys.executable, "-c", "from daskxent import cli, planning; planning.SMALLEST_PART_BYTES = 1; cli.main()"]
-    command += ["evaluate", str(dump / "labels"), str(dump / "logits"), "--from-logits", "--scheduler", site.address]
+    arrays = [str(dump / "labels"), str(dump / "logits")]
+    command = [sys.executable, "-c", COMMAND, "evaluate", *arrays, "--from-logits", "--scheduler", site.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         begun_by(site, process, 4)
         process.send_signal(signal.SIGINT)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sized
 import zarr
 
 import daskxent as dx
 from daskxent import api
-from daskxent.run import parts, planning
+from daskxent.run import parts
 from daskxent.run.journal import JournalError, read
 from daskxent.sources.memory import Memory
 from daskxent.sources.npy import Npy
@@ -26,8 +27,7 @@ METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(planning, "PART_BYTES", CHUNK * CLASSES * 4)
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", CHUNK * CLASSES * 4)
+    sized.give(monkeypatch, part_bytes=CHUNK * CLASSES * 4, smallest_part_bytes=CHUNK * CLASSES * 4)
 
 
 @pytest.fixture
@@ -107,8 +107,7 @@ def test_metrics_may_be_any_iterable(dump, journal):
 
 def test_other_parts_fill_the_gaps(dump, journal, monkeypatch):
     begin(journal, 2, **arguments(dump))
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 10**6)
-    monkeypatch.setattr(planning, "PART_BYTES", 10**6)
+    sized.give(monkeypatch, part_bytes=10**6, smallest_part_bytes=10**6)
     assert evaluate(dump, journal) == evaluate(dump)
 
 
@@ -290,8 +289,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from functools import partial
-import test_journal
-from daskxent.run import journal, parts, planning
+import sized, test_journal
+from pytest import MonkeyPatch
+from daskxent.run import journal, parts
 
 def slow(*part):
     import time
@@ -299,7 +299,7 @@ def slow(*part):
     time.sleep(float(sys.argv[4]))
     return evaluate_part(*part)
 
-planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+sized.give(MonkeyPatch(), part_bytes=1, smallest_part_bytes=1)
 journal.Journal = partial(journal.Journal, keep_bytes=int(sys.argv[5]), growth=0.0)
 evaluate_part, parts.evaluate_part = parts.evaluate_part, slow
 print("ready", flush=True)

@@ -12,16 +12,16 @@ import dask.array as da
 import numpy as np
 import pytest
 import running
+import sized
 import zarr
 from distributed import Client, LocalCluster
 from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
 import daskxent as dx
-from daskxent.run import planning
-from daskxent.sources import boxes, kept, open_array
+from daskxent.sources import open_array
 from daskxent.sources.chunks import Chunks, TornChunk
-from daskxent.sources.kept import KEPT, Kept
+from daskxent.sources.kept import ENTRY_BYTES, KEPT, Kept
 
 CLASSES = 4
 
@@ -59,8 +59,7 @@ def decoded():
 
 @pytest.fixture(autouse=True)
 def many_parts(monkeypatch):
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 1000)
-    monkeypatch.setattr(boxes, "RUN_ROWS", 1)  # each box its own reading
+    sized.give(monkeypatch, smallest_part_bytes=1000, run_rows=1)  # each box its own reading
 
 
 def chunks_of(z):
@@ -260,9 +259,8 @@ def test_what_is_not_there_is_asked_for_again():
     assert store.nbytes == 0
 
 
-def test_what_was_used_last_is_kept_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(kept, "KEPT_BYTES", 3_000)  # for two threads: 6,000, three chunks to the byte
-    store, calls = Kept(), []
+def test_what_was_used_last_is_kept_up_to_a_bound():
+    store, calls = Kept(thread_bytes=3_000), []  # for two threads: 6,000, three chunks to the byte
 
     def get(number):
         return store.get((b"a", number), lambda: calls.append(number) or np.empty(2000, np.uint8))
@@ -273,17 +271,15 @@ def test_what_was_used_last_is_kept_up_to_a_bound(monkeypatch):
     assert store.nbytes == 6000
 
 
-def test_tiny_chunks_count_with_what_keeping_them_takes(monkeypatch):
-    monkeypatch.setattr(kept, "KEPT_BYTES", 100 * kept.ENTRY_BYTES)
-    store = Kept()
+def test_tiny_chunks_count_with_what_keeping_them_takes():
+    store = Kept(thread_bytes=100 * ENTRY_BYTES)
     for number in range(1000):
         store.get((b"a", number), lambda: np.zeros(1, np.uint8))
     assert len(store._chunks) == 200
 
 
-def test_a_chunk_beyond_the_bound_is_kept_until_the_next(monkeypatch):
-    monkeypatch.setattr(kept, "KEPT_BYTES", 10)
-    store, calls = Kept(), []
+def test_a_chunk_beyond_the_bound_is_kept_until_the_next():
+    store, calls = Kept(thread_bytes=10), []
     for number in (0, 0, 1, 1, 0):
         store.get((b"a", number), lambda number=number: calls.append(number) or np.empty(10**6, np.uint8))
     assert calls == [0, 1, 0]
@@ -307,8 +303,8 @@ def test_a_chunk_cut_off_at_the_bounds_counts_in_full(tmp_path):
 @pytest.mark.parametrize("size", [1, 300, 10**6])
 @pytest.mark.parametrize("compressors", ["auto", None], ids=["zstd", "none"])
 def test_many_threads_read_boxes_in_any_order_with_any_bound(tmp_path, monkeypatch, size, compressors):
-    monkeypatch.setattr(kept, "KEPT_BYTES", size)
-    monkeypatch.setattr(kept, "ENTRY_BYTES", 0)
+    monkeypatch.setattr(KEPT, "thread_bytes", size)
+    monkeypatch.setattr(KEPT, "entry_bytes", 0)
     values = np.arange(60 * 50).reshape(60, 50)
     z = zarr.create_array(tmp_path / "z", data=values, chunks=(7, 9), compressors=compressors)
     source = open_array(z, "y")

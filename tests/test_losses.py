@@ -6,6 +6,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import sized
 import zarr
 from dask.callbacks import Callback
 from hypothesis import given
@@ -14,7 +15,6 @@ from keras_cases import Case, cases, chunked, dense_losses, reduced, sparse_loss
 from strategies import draws
 
 from daskxent import losses
-from daskxent.sources import boxes
 
 few, many = draws(15), draws(40)
 REDUCTIONS = ["sum_over_batch_size", "mean", "auto", "sum", "mean_with_sample_weight"]
@@ -214,7 +214,7 @@ def test_float_labels_must_be_whole(wrong, tmp_path):
 
 
 def test_stored_float_labels_are_named_by_their_place_in_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(boxes, "RUN_ROWS", 2)
+    sized.give(monkeypatch, run_rows=2)
     kept = zarr.create_array(tmp_path / "labels", data=np.array([0, 1, 0, 1, 0.5]), chunks=(2,))
     with pytest.raises(ValueError, match=r"y_true: label 0.5 at position \(4,\) is not a whole number"):
         losses.sparse_categorical_crossentropy(kept, np.full((5, 2), 0.5))

@@ -44,12 +44,12 @@ def run(command, directory):
     assert "Traceback" not in done.stderr  # not empty: on a busy machine Dask's log says that it had to wait
 
 
-def test_the_five_uses_are_there():
-    assert (len(SHELL), len(PYTHON)) == (1, 4)
+def test_the_six_uses_are_there():
+    assert (len(SHELL), len(PYTHON)) == (1, 5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", PYTHON, ids=["notebook", "cluster", "metric", "lazy"])
+@pytest.mark.parametrize("block", PYTHON, ids=["notebook", "cluster", "metric", "lazy", "rows"])
 def test_python(block, directory, scheduler):
     run([sys.executable, "-W", "error", "-c", block.replace("tcp://scheduler:8786", scheduler)], directory)
 

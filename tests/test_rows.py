@@ -129,9 +129,11 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import daskxent as dx
-from daskxent.run import planning, sink
+import sized
+from daskxent.run import sink
+from pytest import MonkeyPatch
 sink.PAGE_ROWS = 40
-planning.PART_BYTES = planning.SMALLEST_PART_BYTES = 1
+sized.give(MonkeyPatch(), part_bytes=1, smallest_part_bytes=1)
 write = sink.Group.write
 
 def slow(*given):

@@ -6,6 +6,7 @@ import dask.array as da
 import ml_dtypes
 import numpy as np
 import pytest
+import sized
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import SOME, partitions, questions, stored
@@ -53,13 +54,13 @@ def ask(labels, held, **options):
 @FORMS
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
 def test_integer_and_one_hot_labels_give_the_same_bits(data, hold, from_logits, few, monkeypatch):
-    monkeypatch.setattr(scoring, "FEW", few)
+    sized.give(monkeypatch, few=few)
     labels, logits, weights = data
     x = of_form(logits, from_logits)
     options = {"sample_weight": weights, "from_logits": from_logits}
     wanted = ask(np.eye(CLASSES)[labels], x, **options).state
-    for odd in (1, 500, 4 << 20):
-        monkeypatch.setattr(scoring, "DENSE_BYTES", odd)
+    for dense_bytes in (1, 500, 4 << 20):
+        sized.give(monkeypatch, dense_bytes=dense_bytes)
         for given_labels in (labels, stored(labels, (10,)), da.from_array(labels, chunks=9)):
             assert ask(given_labels, hold(x), **options).state == wanted
         assert (
@@ -79,7 +80,7 @@ def test_any_shape_dtype_axis_and_cut_gives_the_bits_of_one_hot_labels(question,
     held = data.draw(st.sampled_from([y_pred, dx.concat(np.split(y_pred, cuts, axis=axis), axis=axis)]))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what is drawn may leave no weight
-        patch.setattr(scoring, "DENSE_BYTES", data.draw(st.sampled_from([1, 100, 1 << 20]), "odd"))
+        sized.give(patch, dense_bytes=data.draw(st.sampled_from([1, 100, 1 << 20]), "dense"))
         assert ask(y_true, held, **options).state == ask(hot, y_pred, **options).state
 
 

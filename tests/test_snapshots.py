@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sized
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -393,10 +394,7 @@ def evaluate(dump, journal=None, call=dx.evaluate):
 @pytest.fixture
 def cut(monkeypatch):
     """Cut the rows of the dump into six parts."""
-    from daskxent.run import planning
-
-    monkeypatch.setattr(planning, "PART_BYTES", 160)
-    monkeypatch.setattr(planning, "SMALLEST_PART_BYTES", 160)
+    sized.give(monkeypatch, part_bytes=160, smallest_part_bytes=160)
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, 0), (700, 2)])

@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+import sized
 import zarr
 from distributed import Client, LocalCluster
 from running import prepared, running
@@ -19,7 +20,6 @@ from daskxent.numbers.keys import TOTAL, Bins, Group
 from daskxent.numbers.question import Question
 from daskxent.numbers.state import State, Sums
 from daskxent.numbers.statistics import Statistic
-from daskxent.run import scoring
 
 CLASSES = 41
 MARGIN = Statistic("margin", frozenset({"peak", "second"}), lambda scores, labels: scores.peak - scores.second, "nats")
@@ -89,7 +89,7 @@ def answered(inputs: Any, question: Question, **where: Any) -> State:
 @pytest.mark.parametrize("few", [0, 1 << 30], ids=["compiled", "NumPy"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_statistic_of_one_row_in_the_table_is_right(margin, data, monkeypatch, way, few):
-    monkeypatch.setattr(scoring, "FEW", few)
+    sized.give(monkeypatch, few=few)
     _, x, w, _ = data
     top = np.sort(x.astype(float), axis=1)
     each = [Fraction(a - b) for a, b in zip(top[:, -1], top[:, -2], strict=True)]
@@ -134,7 +134,7 @@ def summed(data: Any, chosen: Any, question: Question) -> Sums:
 @pytest.mark.parametrize("few", [0, 1 << 30], ids=["compiled", "NumPy"])
 @pytest.mark.parametrize("way", WAYS)
 def test_sums_by_key_are_those_of_the_rows_alone(data, monkeypatch, way, few):
-    monkeypatch.setattr(scoring, "FEW", few)
+    sized.give(monkeypatch, few=few)
     inputs, question = asked(way, data, metrics=["crossentropy", "accuracy", "top_2_accuracy"])
     question = replace(question, by=(Group("language"), Bins("confidence", EDGES), Group("labels")))
     state = answered(inputs, question)

@@ -3,9 +3,9 @@
 import ml_dtypes
 import numpy as np
 import pytest
+import sized
 
 import daskxent as dx
-from daskxent.run import scoring
 
 CUTS = {
     "columns": lambda x: x[:, :300],
@@ -20,7 +20,7 @@ CUTS = {
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32", "float64"], ids=str)
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 def test_strided_predictions_give_the_bits_of_contiguous_ones(dtype, cut, monkeypatch):
-    monkeypatch.setattr(scoring, "FEW", 0)
+    sized.give(monkeypatch, few=0)
     rng = np.random.default_rng(0)
     x = cut(rng.normal(0, 2, (60, 1200)).astype(dtype))
     labels = rng.integers(0, x.shape[1], len(x))

@@ -24,9 +24,10 @@ from daskxent.run.planning import Plan
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources import Along, Column, Inputs, is_dask
 from daskxent.sources.align import marked
-from daskxent.sources.boxes import PIECE_BYTES, Aligned, held_bytes
+from daskxent.sources.boxes import Aligned, held_bytes
 from daskxent.sources.cuts import Even, chunked
 from daskxent.sources.memory import Memory, plain
+from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -185,7 +186,7 @@ def per_chunk(
     beside = [arg for column in columns.values() for arg in column]
     beside += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
     along = {name: along.without_source() for name, along in inputs.along.items()}
-    task = Task(question, inputs.axis, inputs.positions, along, finish, run)
+    task = Task(question, inputs.axis, inputs.positions, along, finish, run, inputs.sizes)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
     blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False, token="daskxent")
     empty = np.empty((0,) * x.ndim, dtype)
@@ -216,6 +217,7 @@ class Task:
     along: Mapping[str, Along]
     finish: Callable[[Block], NDArray[Any]]
     run: str = ""
+    sizes: Sizes = USUAL
 
     def evaluate(self, x: Any, dense: Any, *beside: Any) -> NDArray[Any]:
         """Score and finish a chunk of all classes; the result keeps the class axis, with length 1."""
@@ -232,7 +234,7 @@ class Task:
         out = np.empty((1,) * x.ndim, object)
         values, shape, absent = self._rows(x, int(classes[0]))
         sparse = self._column("labels", labels, shape).values
-        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(first[0])), absent
+        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(first[0]), self.sizes), absent
         return out
 
     def merge(self, blocks: Any, *beside: Any) -> NDArray[Any]:
@@ -268,7 +270,7 @@ class Task:
         aligned = Aligned(tuple(slice(start, start + n) for start, n in zip(origin, shape, strict=True)), columns)
         missing |= {kind: columns[name].missing for kind, name in MISSING.items() if name in columns}
         known = {kind: rows.reshape(-1) for kind, rows in missing.items() if rows is not None}
-        return self.finish(Block(self.question, aligned, self.positions, missing=known, **scanned))
+        return self.finish(Block(self.question, aligned, self.positions, missing=known, sizes=self.sizes, **scanned))
 
 
 def met(inputs: Inputs, fill: bool = False) -> Inputs:
@@ -282,10 +284,10 @@ def in_dask(inputs: Inputs, fill: bool) -> Inputs:
     if is_dask(inputs.predictions):
         return inputs
     lead = inputs.lead + (inputs.lead >= inputs.axis)
-    return replace(inputs, predictions=from_source(inputs.predictions, lead, fill))
+    return replace(inputs, predictions=from_source(inputs.predictions, lead, inputs.sizes.piece_bytes, fill))
 
 
-def from_source(source: Any, lead: int, fill: bool = False) -> Any:
+def from_source(source: Any, lead: int, piece_bytes: int, fill: bool = False) -> Any:
     """Return a source as a dask array of the source's own chunks, or of pieces along `lead` where it has none.
 
     With `fill` the array tells what is not stored, and `states` and `per_chunk` know how to read it.
@@ -294,7 +296,7 @@ def from_source(source: Any, lead: int, fill: bool = False) -> Any:
 
     cuts = [source.stored(axis) for axis in range(len(source.shape))]
     if cuts[lead] is None:
-        step = max(1, PIECE_BYTES * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
+        step = max(1, piece_bytes * source.shape[lead] // max(1, math.prod(source.shape) * source.dtype.itemsize))
         cuts[lead] = Even(source.shape[lead], step)
     chunks = tuple(
         (n,) if each is None else tuple(stop - start for start, stop in each.ranges(0, n))

@@ -112,7 +112,7 @@ def evaluate_part(
     The second value is the step that it reached.
     """
     per = inputs.rows_per_step
-    scorer, totals = compiled_for(question, (stop - start) * per)
+    scorer, totals = compiled_for(question, (stop - start) * per, inputs.sizes)
     states, reached, ends = [], stop, math.inf
     pages = None if sink is None else Pages(sink, inputs, stop)
     for block in read_blocks(inputs, question, start, stop):
@@ -152,7 +152,7 @@ def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> It
             found = _scan_classes(inputs, question, aligned, gaps)
         missing["prediction_missing"] = _rows_in(gaps, inputs, aligned.box)
         known = {kind: rows for kind, rows in missing.items() if rows is not None}
-        yield Block(question, aligned, inputs.positions, values, found, dense, known)
+        yield Block(question, aligned, inputs.positions, values, found, dense, known, inputs.sizes)
 
 
 def _scan_classes(inputs: Inputs, question: Question, aligned: Aligned, gaps: list[Box] | None) -> records.Records:
@@ -162,7 +162,8 @@ def _scan_classes(inputs: Inputs, question: Question, aligned: Aligned, gaps: li
 
     def scan(first: int, stop: int) -> records.Records:
         box = inputs.box(aligned.box, slice(first, stop))
-        return scoring.scan(question, as_rows(inputs.predictions.read(box, gaps), inputs.axis), labels, first)
+        rows = as_rows(inputs.predictions.read(box, gaps), inputs.axis)
+        return scoring.scan(question, rows, labels, first, inputs.sizes)
 
     return reduce(records.merge, (scan(*block) for block in _class_blocks(inputs)))
 

@@ -19,19 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from daskxent.numbers.question import Question
-    from daskxent.sources import Inputs
+    from daskxent.sources import Inputs, Sizes
     from daskxent.sources.cuts import Cuts
 
 Part = tuple[int, int]  # start and stop along the lead axis
-
-# Scanning decoded float32 runs at 6 to 8 GB/s a thread and decoding at 0.5 to 1: a second of work.
-PART_BYTES = 512 << 20
-PARTS_PER_THREAD = 8
-# To hand over a part takes a third of a millisecond when all threads are busy: a twentieth of scanning this much.
-SMALLEST_PART_BYTES = 64 << 20
-# Many short rows make large labels and weights: 2**22 rows keep those of a part below 64 MB.
-PART_ROWS = 1 << 22
-BUFFERS = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -157,7 +148,7 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     -------
     Plan
     """
-    predictions = inputs.predictions
+    predictions, sizes = inputs.predictions, inputs.sizes
     at = inputs.lead + (inputs.lead >= inputs.axis)
     start, stop = _clipped(steps, inputs)
     every = [predictions.stored(axis) for axis in range(len(predictions.shape))]
@@ -165,12 +156,12 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     step_bytes = inputs.rows_per_step * inputs.classes * itemsize
     total = (stop - start) * step_bytes
     # Rounded up, or a last part would be left of the few rows that no other one took.
-    most = min(-(-_part_bytes(total, threads) // step_bytes), PART_ROWS // inputs.rows_per_step)
+    most = min(-(-_part_bytes(total, threads, sizes) // step_bytes), sizes.part_rows // inputs.rows_per_step)
     stored = any(every)
     cuts = Even(inputs.positions[inputs.lead], page) if page else every[at] or Even(inputs.positions[inputs.lead], 1)
     step = max(1, round(most / cuts.largest)) * cuts.largest if isinstance(cuts, Even) else max(1, most)
     lengths = [each.largest if each else n for each, n in zip(every, predictions.shape, strict=True)]
-    block = math.prod(lengths) * itemsize if stored else min(step * step_bytes, BUFFERS)
+    block = math.prod(lengths) * itemsize if stored else min(step * step_bytes, sizes.buffer_bytes)
     at_once = min(run_steps(inputs), step) * inputs.rows_per_step
     return Plan(
         question=question,
@@ -185,18 +176,18 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
         nbytes=total,
         chunks=_chunks(every, at, start, stop) if stored else 0,
         memory=threads * 2 * block * _gathered(inputs, question, every[inputs.axis])
-        + BUFFERS
+        + sizes.buffer_bytes
         + held_bytes(inputs, threads, at_once),
         notes=_notes(inputs, question, every[inputs.axis], block) if stored else (),
     )
 
 
-def _part_bytes(total: int, threads: int) -> int:
+def _part_bytes(total: int, threads: int, sizes: Sizes) -> int:
     """Return how much to read in a part: threads should have equally many of them."""
-    if total <= SMALLEST_PART_BYTES:
+    if total <= sizes.smallest_part_bytes:
         return total
-    each = min(PARTS_PER_THREAD, max(1, total // (threads * SMALLEST_PART_BYTES)))
-    return min(PART_BYTES, -(-total // (threads * each)))
+    each = min(sizes.parts_per_thread, max(1, total // (threads * sizes.smallest_part_bytes)))
+    return min(sizes.part_bytes, -(-total // (threads * each)))
 
 
 def remaining(plan: Plan, covered: Iterable[Part]) -> Iterator[Part]:

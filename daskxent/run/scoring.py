@@ -16,6 +16,7 @@ from daskxent.numbers.audit import NOT_FINITE, Scored, findings
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.scores import dense_losses, finish
 from daskxent.numbers.state import State, accumulate, sums_by_key
+from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from daskxent.run.sink import Pages
     from daskxent.sources.boxes import Aligned
 
-# Rows with dense or smoothed labels are widened this many bytes at a time.
-DENSE_BYTES = 4 << 20
-# Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
-FEW = 1 << 14
 MISSING = {"label_missing": "labels", "weight_missing": "weights"}  # kinds of the audit, and what they are about
 
 
@@ -53,6 +50,7 @@ class Block:
         One-hot or soft labels.
     missing : mapping of str to (n,) bool
         By kinds of the audit: rows of which something is not stored and was read as the fill value.
+    sizes : Sizes
     """
 
     question: Question
@@ -62,6 +60,7 @@ class Block:
     records: Records | None = None
     dense: NDArray[Any] | None = None
     missing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    sizes: Sizes = USUAL
 
     def place(self, row: int) -> int:
         """Return the number that a row of the block has among all rows."""
@@ -103,7 +102,9 @@ class Block:
 
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
-        for some, rows, exceptional in self.scored(compiled_for(self.question, math.prod(self.aligned.shape))[0]):
+        for some, rows, exceptional in self.scored(
+            compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)[0]
+        ):
             if exceptional:
                 found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
                 audit.complain(self.question, found.placed(self.place, ()).audit, self.positions)
@@ -111,7 +112,7 @@ class Block:
 
     def evaluated(self) -> State:
         """Add up the rows of a block that is a part of its own."""
-        scorer, totals = compiled_for(self.question, math.prod(self.aligned.shape))
+        scorer, totals = compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)
         state = self.state(scorer, totals)
         return state if totals is None else state.merge(State({TOTAL: totals.sums()}))
 
@@ -151,25 +152,26 @@ class Block:
         if self.dense is not None:
             labels = largest(self.dense)
         assert labels is not None
-        found = self.records or scan(question, self.values, labels, 0)
+        found = self.records or scan(question, self.values, labels, 0, self.sizes)
         if question.whole_rows and question.needs_loss:
-            losses = _dense_losses(question, self.values, labels if self.dense is None else self.dense, found)
+            dense = labels if self.dense is None else self.dense
+            losses = _dense_losses(question, self.values, dense, found, self.sizes.dense_bytes)
         return finish(found, labels, question.classes, question.needs, losses), labels
 
 
-def compiled_for(question: Question, rows: int) -> tuple[Scorer | None, Totals | None]:
+def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals | None]:
     """Return what scores and sums so many rows in compiled code, if that is worth it."""
-    if rows * question.classes < FEW:
+    if rows * question.classes < sizes.few:
         return None, None
     from daskxent.kernels import Scorer, Totals
 
     return Scorer(question), Totals(question)
 
 
-def scan(question: Question, values: Any, labels: NDArray[np.int64], first: int) -> Records:
+def scan(question: Question, values: Any, labels: NDArray[np.int64], first: int, sizes: Sizes) -> Records:
     """Scan a (before, classes, after) block of predictions with what the question needs."""
     wants: Any = {"probabilities": not question.from_logits, "mass": question.summed, "top": question.depth}
-    if values.size < FEW:
+    if values.size < sizes.few:
         whole = np.moveaxis(values, 1, -1).reshape(len(labels), values.shape[1])
         return records.scan(whole, labels, first, **wants)
     from daskxent import kernels
@@ -190,13 +192,15 @@ def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
     return found
 
 
-def _dense_losses(question: Question, values: Any, labels: NDArray[Any], found: Records) -> NDArray[np.float64]:
+def _dense_losses(
+    question: Question, values: Any, labels: NDArray[Any], found: Records, most_bytes: int
+) -> NDArray[np.float64]:
     """Return the crossentropy of (before, classes, after) predictions with (n, classes) labels, or (n,) classes.
 
-    Rows are widened, and classes written out as one-hot labels, for a few rows at a time.
+    Rows are widened, and classes written out as one-hot labels, `most_bytes` of them at a time.
     """
     _, classes, after = values.shape
-    losses, some = np.empty(len(labels)), max(1, DENSE_BYTES // (8 * classes))
+    losses, some = np.empty(len(labels)), max(1, most_bytes // (8 * classes))
     for at in range(0, len(labels), some):
         few = slice(at, min(at + some, len(labels)))
         number = np.arange(few.start, few.stop)

@@ -33,7 +33,8 @@ class Threads:
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the rows for this many threads, or for one where more would be slower."""
-        return planning.cut(inputs, question, 1 if inputs.predictions.tiny else self.threads, steps, page)
+        threads = 1 if inputs.predictions.tiny(inputs.sizes.tiny_bytes) else self.threads
+        return planning.cut(inputs, question, threads, steps, page)
 
     def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what is found of every part, as it is done."""

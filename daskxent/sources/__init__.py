@@ -4,6 +4,7 @@ from daskxent.sources.align import Along, Further, Inputs, align, whole
 from daskxent.sources.columns import Column
 from daskxent.sources.opening import LazyArray, again, check_dims, concat, is_dask, open_array, open_lazy
 from daskxent.sources.paths import place
+from daskxent.sources.sizes import Sizes
 from daskxent.sources.source import Source
 from daskxent.sources.viewed import as_view
 
@@ -13,6 +14,7 @@ __all__ = [
     "Further",
     "Inputs",
     "LazyArray",
+    "Sizes",
     "Source",
     "again",
     "align",

@@ -17,6 +17,7 @@ import numpy as np
 
 from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
 from daskxent.sources.memory import Memory
+from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,12 +128,15 @@ class Inputs:
         The arrays along the rows, by name: "labels" unless they are dense, "weights" if there are any, further ones.
     dense_labels : Source, dask.array.Array or None
         One-hot or soft labels, of the shape of the predictions.
+    sizes : Sizes
+        How much to read, hold and hand out at a time.
     """
 
     predictions: Any
     axis: int
     along: Mapping[str, Along] = field(default_factory=dict)
     dense_labels: Any = None
+    sizes: Sizes = USUAL
 
     @property
     def dense(self) -> bool:

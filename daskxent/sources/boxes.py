@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from daskxent.sources.columns import Column
     from daskxent.sources.source import Box
 
-# Arrays along the rows are read for up to this many rows at once.
-RUN_ROWS = 1 << 19
-# In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
-PIECE_BYTES = 64 << 20
-
 
 @dataclass(frozen=True)
 class Aligned:
@@ -124,7 +119,7 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
 def run_steps(inputs: Inputs) -> int:
     """Return how many steps a run takes at most: some whole chunks of predictions, or one that is longer."""
     cuts = inputs.predictions.stored(inputs.lead + (inputs.lead >= inputs.axis))
-    return max(1, RUN_ROWS // inputs.rows_per_step, cuts.largest if cuts else 1)
+    return max(1, inputs.sizes.run_rows // inputs.rows_per_step, cuts.largest if cuts else 1)
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
@@ -148,7 +143,7 @@ def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     whole = run[inputs.lead]
     if cuts[inputs.lead] is None:
         step_bytes = inputs.rows_per_step * inputs.classes * predictions.dtype.itemsize
-        count = -(-(whole.stop - whole.start) * step_bytes // PIECE_BYTES)
+        count = -(-(whole.stop - whole.start) * step_bytes // inputs.sizes.piece_bytes)
         cuts[inputs.lead] = Even(inputs.positions[inputs.lead], -(-(whole.stop - whole.start) // count), -whole.start)
     ranges = [
         [s] if each is None else [slice(*edges) for edges in each.ranges(s.start, s.stop)]

@@ -93,10 +93,9 @@ class Joined(Base):
         """Return the same of shared members."""
         return self._of([member.shared() for member in self.members])
 
-    @property
-    def tiny(self) -> bool:
-        """Whether the pieces of all members are."""
-        return all(member.tiny for member in self.members)
+    def tiny(self, below: int) -> bool:
+        """Tell whether the pieces of all members are."""
+        return all(member.tiny(below) for member in self.members)
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identities of the members, of as many as so many steps take."""

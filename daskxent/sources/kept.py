@@ -25,9 +25,9 @@ KEPT_BYTES = 128 << 20
 ENTRY_BYTES = 1 << 10  # the least that an entry counts for: chunks may be tiny
 
 
-def most_bytes(threads: int) -> int:
+def most_bytes(threads: int, thread_bytes: int = KEPT_BYTES) -> int:
     """Return how much is kept while some threads read."""
-    return KEPT_BYTES * max(2, threads)
+    return thread_bytes * max(2, threads)
 
 
 class Opening:
@@ -43,9 +43,16 @@ class Opening:
 
 
 class Kept:
-    """The chunks that were used last, by keys that begin with that of an `Opening`."""
+    """The chunks that were used last, by keys that begin with that of an `Opening`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    thread_bytes, entry_bytes : int
+        How much is kept for each thread, and the least that a chunk counts for.
+    """
+
+    def __init__(self, thread_bytes: int = KEPT_BYTES, entry_bytes: int = ENTRY_BYTES) -> None:
+        self.thread_bytes, self.entry_bytes = thread_bytes, entry_bytes
         self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[Any, ...], tuple[NDArray[Any], int]] = OrderedDict()
         self._under_way: dict[tuple[Any, ...], threading.Event] = {}
@@ -98,9 +105,9 @@ class Kept:
     def _keep(self, key: tuple[Any, ...], chunk: NDArray[Any] | None) -> None:
         if chunk is None:
             return
-        self._chunks[key] = chunk, _size(chunk)
+        self._chunks[key] = chunk, max(_size(chunk), self.entry_bytes)
         self.nbytes += self._chunks[key][1]
-        while self.nbytes > most_bytes(len(self._threads)) and len(self._chunks) > 1:
+        while self.nbytes > most_bytes(len(self._threads), self.thread_bytes) and len(self._chunks) > 1:
             self.nbytes -= self._chunks.popitem(last=False)[1][1]
 
     def _clean(self) -> None:
@@ -114,7 +121,7 @@ def _size(chunk: NDArray[Any]) -> int:
     """Return how many bytes a chunk holds on to."""
     held = chunk.base.nbytes if isinstance(chunk.base, np.ndarray) else chunk.nbytes  # it may be cut off at the bounds
     apart = sum(map(len, chunk.astype(object).flat)) if chunk.dtype.kind in "OT" else 0  # strings lie elsewhere
-    return max(held + apart, ENTRY_BYTES)
+    return held + apart
 
 
 KEPT = Kept()

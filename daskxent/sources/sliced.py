@@ -79,10 +79,9 @@ class Sliced(Base):
         """Return the same of a shared source."""
         return Sliced(self.source.shared(), self.index)
 
-    @property
-    def tiny(self) -> bool:
-        """Whether the source's pieces are."""
-        return self.source.tiny
+    def tiny(self, below: int) -> bool:
+        """Tell whether the source's pieces are."""
+        return self.source.tiny(below)
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, and the slice; along the lead axis only where that begins."""

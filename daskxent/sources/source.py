@@ -59,9 +59,8 @@ class Source(Protocol):
     def shared(self) -> Source:
         """Return the same, to be read by several boxes side by side."""
 
-    @property
-    def tiny(self) -> bool:
-        """Whether pieces are read so quickly that threads would only take turns at it."""
+    def tiny(self, below: int) -> bool:
+        """Tell whether pieces hold so few bytes that threads would only take turns at reading them."""
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return what the array can be recognised by over its first `steps` along an axis, as JSON has it."""
@@ -73,9 +72,8 @@ class Base:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    @property
-    def tiny(self) -> bool:
-        """False: there are no pieces."""
+    def tiny(self, below: int) -> bool:
+        """Return False: there are no pieces."""
         return False
 
     def stored(self, axis: int) -> Cuts | None:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from daskxent.sources.source import Box
 
-# Local chunks with fewer bytes than this are read by one thread. Microseconds a chunk with one thread / two: 4 KB 63 /
-# 125, 64 KB 107 / 154, 256 KB 265 / 198; zstd 100 / 175, 213 / 248, 652 / 410. What is between two chunks is Python.
-TINY = 1 << 17
 ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
 
 
@@ -101,10 +98,9 @@ class Zarr(Base):
         """Return the same, which keeps chunks that a box takes whole as well."""
         return Zarr(self.array, self.name, self.opening, side_by_side=True)
 
-    @property
-    def tiny(self) -> bool:
-        """Whether chunks are local and small."""
-        return self.chunks.local and math.prod(self.chunks.chunks) * self.dtype.itemsize < TINY
+    def tiny(self, below: int) -> bool:
+        """Tell whether chunks are local and small."""
+        return self.chunks.local and math.prod(self.chunks.chunks) * self.dtype.itemsize < below
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return where the array is and how it is stored, too."""

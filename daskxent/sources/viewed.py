@@ -60,10 +60,9 @@ class Viewed(Base):
         """Return the same of a shared source."""
         return Viewed(self.source.shared(), self.convert, self.dtype)
 
-    @property
-    def tiny(self) -> bool:
-        """Whether the source's pieces are."""
-        return self.source.tiny
+    def tiny(self, below: int) -> bool:
+        """Tell whether the source's pieces are."""
+        return self.source.tiny(below)
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, and the type."""
