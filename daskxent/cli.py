@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from daskxent.report import Report
 
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
-PATIENCE = 2.0  # seconds of compilation after which it is told
+PATIENCE = 2.0  # seconds of compilation after which it is reported
 BAD_INPUT = (
     ValueError,
     TypeError,
@@ -169,7 +169,7 @@ def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **opti
     """Evaluate PREDICTIONS against LABELS."""
     from daskxent import api
 
-    with _client(scheduler, options["threads"]) as client, _telling_of_compilation():
+    with _client(scheduler, options["threads"]) as client, _reporting_compilation():
         report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
     click.echo(report.to_json() if as_json else as_text("Report", _described(report)))
 
@@ -196,7 +196,7 @@ def rows(scheduler: str | None, progress: bool | None, out: str, **options: Any)
     """Evaluate PREDICTIONS against LABELS, and keep columns of every row in a zarr group."""
     from daskxent import api
 
-    with _client(scheduler, options["threads"]) as client, _telling_of_compilation():
+    with _client(scheduler, options["threads"]) as client, _reporting_compilation():
         arrays = api.rows(**options, out=out, client=client, progress=_wants_bar(progress))
     for name, array in arrays.items():
         click.echo(f"{out}/{name}  {array.shape} {array.dtype}")
@@ -209,7 +209,7 @@ def rows(scheduler: str | None, progress: bool | None, out: str, **options: Any)
 def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
     """Join reports of different rows, as `evaluate --steps --json` writes them, to that of one run over all.
 
-    The exit status is 1 if rows are missing; they are told.
+    The exit status is 1 if rows are missing; they are listed.
     """
     from daskxent.report import Report
 
@@ -266,7 +266,7 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
 
     bar = _wants_bar(progress)
     dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar)
-    with _telling_of_compilation():
+    with _reporting_compilation():
         report = api.evaluate(
             dump / "labels",
             dump / "logits",
@@ -279,7 +279,7 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
 
 
 @contextmanager
-def _telling_of_compilation() -> Iterator[None]:
+def _reporting_compilation() -> Iterator[None]:
     """Say on stderr, once, that scans are being compiled if that takes long: nothing else is to be seen meanwhile."""
     done = Event()
 

@@ -1,7 +1,7 @@
 """Crossentropy losses with Keras's names, arguments and meaning.
 
 They follow the predictions: NumPy arrays, lists and zarr arrays give computed values, dask arrays give lazy dask
-arrays (so do dask labels or weights beside stored predictions). The reduced losses are exact sums, rounded once;
+arrays (so do dask labels or weights with stored predictions). The reduced losses are exact sums, rounded once;
 the losses per row are described at the two functions.
 
 Where Keras's own backends or versions differ from one another, this is the choice: probabilities with integer

@@ -154,7 +154,7 @@ class Report(Mapping[str, float]):
 
     @property
     def audit(self) -> dict[str, dict[str, Any]]:
-        """What was odd: for each kind found its meaning, the count, and the first ten rows."""
+        """What was exceptional: for each kind found its meaning, the count, and the first ten rows."""
         return {
             kind: {"what": AUDIT[kind], "count": found.count, "rows": [row for row, _ in found.first]}
             for kind, found in self.state.audit.items()
@@ -208,8 +208,8 @@ class Report(Mapping[str, float]):
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"not a daskxent report of format {FORMAT}")
         question, state = Question.from_json(data["question"]), State.from_json(data["state"])
-        told = {name: data[name] for name in ("elapsed", "nbytes", "retries", "journal", "available", "inputs")}
-        return cls(question, state, data["expected"], notes=tuple(data["notes"]), **told)
+        further = {name: data[name] for name in ("elapsed", "nbytes", "retries", "journal", "available", "inputs")}
+        return cls(question, state, data["expected"], notes=tuple(data["notes"]), **further)
 
     def merge(self, other: Report) -> Report:
         """Join the reports of different rows of the same arrays: the report that one run over all would have given.

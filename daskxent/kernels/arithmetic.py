@@ -18,7 +18,7 @@ PROBABILITY_UNIT = 2.0 ** -PROBABILITIES["float32"].unit
 _ROUND_F4, _ROUND_F8 = np.float32(elementary.ROUND_F4), elementary.ROUND_F8
 _FAR_F4 = np.float32(elementary.FAR_F4)
 # Peaks below these in magnitude: the usual case, which the vectorised loops treat. All classes that count for something
-# beside such a peak are small enough for `term`.
+# next to such a peak are small enough for `term`.
 _USUAL_F4, _USUAL_F8 = _FAR_F4 - np.float32(128), HUGE - 256.0
 _LN2 = elementary.LN2_F8[0]
 SUMS = instructions.SUMS

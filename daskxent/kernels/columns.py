@@ -19,7 +19,7 @@ classify = inner(audit.classify)
 
 
 class Columns(NamedTuple):
-    """Room for the columns of `Scores`, and for the status of `audit.classify`; absent ones are empty."""
+    """Room for the columns of `Scores`, and for the status of `audit.classify`; those not asked for are empty."""
 
     flags: Any
     loss: Any

@@ -60,9 +60,9 @@ def _score(values, labels, weights, begin_at, end, ask, rules, tolerance, column
     columns, work, exceptional = borrowed(columns), laid_out(borrowed(room)), 0
     for start in range(begin_at, end, LANES):
         here, at = labels[start : min(start + LANES, end)], start - begin_at
-        shown, odd = begin(here, weights, start, at, rules, columns, work)
+        shown, some = begin(here, weights, start, at, rules, columns, work)
         plain = _scan_all(values, start, here, 0, ask, work) if shown else False
-        exceptional += finish(here, weights, start, at, ask, rules, tolerance, plain, odd, columns, work)
+        exceptional += finish(here, weights, start, at, ask, rules, tolerance, plain, some, columns, work)
     return exceptional
 
 

@@ -6,7 +6,7 @@ because adding integers is, no term is ever rounded away, and two equal sums are
 rounding happens once, at the end, when `ratio` divides two sums: Python's division of integers is correctly
 rounded, so a mean is the float64 nearest to the exact quotient.
 
-NaN and infinities have no place on that grid; they are counted beside it.
+NaN and infinities have no place on that grid; they are counted apart.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class ExactSum:
         finite = np.isfinite(flat)
         if finite.all():
             return cls(_units(flat))
-        odd = flat[~finite]
-        posinf, neginf = int((odd == np.inf).sum()), int((odd == -np.inf).sum())
-        return cls(_units(flat[finite]), odd.size - posinf - neginf, posinf, neginf)
+        special = flat[~finite]
+        posinf, neginf = int((special == np.inf).sum()), int((special == -np.inf).sum())
+        return cls(_units(flat[finite]), special.size - posinf - neginf, posinf, neginf)
 
     @classmethod
     def whole(cls, number: int) -> ExactSum:

@@ -44,7 +44,7 @@ class Question:
     by : tuple of By
         Groupings by which sums are kept as well, each of another name.
     columns : tuple of str
-        Columns of `Scores` that are wanted beside those that metrics and groupings need.
+        Columns of `Scores` that are wanted besides those that metrics and groupings need.
     """
 
     metrics: tuple[str, ...]

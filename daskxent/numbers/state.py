@@ -97,7 +97,7 @@ class State:
     sums : mapping of Key to Sums
         By key; `TOTAL` is everything. A key is there only if a row that counts has it.
     audit : mapping of str to Finding
-        By the keys of `AUDIT`; kinds that were not found are absent.
+        By the keys of `AUDIT`; kinds that were not found are left out.
     covered : tuple of (start, stop)
         The rows this state speaks of, as sorted, disjoint ranges of row numbers.
 

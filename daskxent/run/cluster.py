@@ -206,11 +206,11 @@ def _call(work: bytes, start: int, stop: int) -> Done | Exception:
         part: Work = pickle.loads(work)
         return part(start, stop)
     except Exception as error:
-        told = f"On a worker:\n{''.join(traceback.format_exception(error))}"
+        where = f"On a worker:\n{''.join(traceback.format_exception(error))}"
         error.__cause__ = error.__context__ = error.__traceback__ = None
         if not _pickles(error):
             error = RuntimeError(f"{type(error).__name__}: {error}")
-        error.add_note(told)
+        error.add_note(where)
         return error
 
 

@@ -177,14 +177,14 @@ def per_chunk(
 
     x = inputs.predictions
     if question.whole_rows and x.numblocks[inputs.axis] > 1:
-        x = x.rechunk({inputs.axis: -1}, method="tasks")  # such a row cannot be told class by class
+        x = x.rechunk({inputs.axis: -1}, method="tasks")  # such a row cannot be scored class by class
     axes = tuple(range(x.ndim))
     at = axes[: inputs.axis] + axes[inputs.axis + 1 :]
     cut = partial(_cut, x=x, strict=question.on_missing == "raise", once=bool(run))
     dense = cut(inputs.dense_labels, axes, axes=axes) if inputs.dense else (None, None)
     columns = {name: cut(along.source, along.follows, axes=at) for name, along in inputs.along.items()}
-    beside = [arg for column in columns.values() for arg in column]
-    beside += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
+    further = [arg for column in columns.values() for arg in column]
+    further += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
     along = {name: along.without_source() for name, along in inputs.along.items()}
     task = Task(question, inputs.axis, inputs.positions, along, finish, run, inputs.sizes)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
@@ -192,7 +192,7 @@ def per_chunk(
     empty = np.empty((0,) * x.ndim, dtype)
     if x.numblocks[inputs.axis] == 1:
         sizes[inputs.axis] = _one
-        whole = blockwise(task.evaluate, axes, x, axes, *dense, *beside, adjust_chunks=sizes, meta=empty)
+        whole = blockwise(task.evaluate, axes, x, axes, *dense, *further, adjust_chunks=sizes, meta=empty)
         return whole[tuple(0 if axis == inputs.axis else slice(None) for axis in axes)]
     widths = da.from_array(np.array(x.chunks[inputs.axis]), chunks=1)
     first = (_starts(x, inputs.axis), (inputs.axis,), widths, (inputs.axis,))
@@ -201,7 +201,7 @@ def per_chunk(
         task.scan, axes, x, axes, *columns["labels"], *first, dtype=object, adjust_chunks=each,
         meta=empty.astype(object), align_arrays=False, token="daskxent-scan",
     )  # fmt: skip
-    return blockwise(task.merge, at, records, axes, *beside, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
+    return blockwise(task.merge, at, records, axes, *further, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
 
 
 @dataclass(frozen=True)
@@ -219,31 +219,31 @@ class Task:
     run: str = ""
     sizes: Sizes = USUAL
 
-    def evaluate(self, x: Any, dense: Any, *beside: Any) -> NDArray[Any]:
+    def evaluate(self, x: Any, dense: Any, *further: Any) -> NDArray[Any]:
         """Score and finish a chunk of all classes; the result keeps the class axis, with length 1."""
-        values, shape, absent = self._rows(x, self.question.classes)
-        missing = {"prediction_missing": absent}
+        values, shape, unstored = self._rows(x, self.question.classes)
+        missing = {"prediction_missing": unstored}
         if self.question.dense:
             dense, unknown = _apart(dense, "y_true", x.shape)
             dense = as_dense(dense, self.axis)
             missing["label_missing"] = None if unknown is None else np.asarray(unknown.any(axis=self.axis))
-        return np.expand_dims(self._finished(shape, beside, missing, values=values, dense=dense), self.axis)
+        return np.expand_dims(self._finished(shape, further, missing, values=values, dense=dense), self.axis)
 
     def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
         """Scan a block of some classes of a chunk of positions: records, and rows that are not stored."""
         out = np.empty((1,) * x.ndim, object)
-        values, shape, absent = self._rows(x, int(classes[0]))
+        values, shape, unstored = self._rows(x, int(classes[0]))
         sparse = self._column("labels", labels, shape).values
-        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(first[0]), self.sizes), absent
+        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(first[0]), self.sizes), unstored
         return out
 
-    def merge(self, blocks: Any, *beside: Any) -> NDArray[Any]:
+    def merge(self, blocks: Any, *further: Any) -> NDArray[Any]:
         """Merge the records of all blocks of classes and finish the chunk."""
         scanned, gaps = zip(*(block.item() for block in blocks), strict=True)
-        absent = [rows for rows in gaps if rows is not None]
-        missing = {"prediction_missing": np.logical_or.reduce(absent) if absent else None}
-        shape = beside[list(self.along).index("labels")].shape
-        return self._finished(shape, beside, missing, records=reduce(records.merge, scanned))
+        unstored = [rows for rows in gaps if rows is not None]
+        missing = {"prediction_missing": np.logical_or.reduce(unstored) if unstored else None}
+        shape = further[list(self.along).index("labels")].shape
+        return self._finished(shape, further, missing, records=reduce(records.merge, scanned))
 
     def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
@@ -260,13 +260,13 @@ class Task:
     def _finished(
         self,
         shape: tuple[int, ...],
-        beside: tuple[Any, ...],
+        further: tuple[Any, ...],
         missing: dict[str, NDArray[np.bool_] | None],
         **scanned: Any,
     ) -> NDArray[Any]:
-        """Finish a chunk of positions, with a chunk of each array along it, and then where it begins, `beside`."""
-        columns = {name: self._column(name, given, shape) for name, given in zip(self.along, beside, strict=False)}
-        origin = (int(offset[0]) for offset in beside[len(self.along) :])
+        """Finish a chunk of positions, with a chunk of each array along it, and then where it begins, `further`."""
+        columns = {name: self._column(name, given, shape) for name, given in zip(self.along, further, strict=False)}
+        origin = (int(offset[0]) for offset in further[len(self.along) :])
         aligned = Aligned(tuple(slice(start, start + n) for start, n in zip(origin, shape, strict=True)), columns)
         missing |= {kind: columns[name].missing for kind, name in MISSING.items() if name in columns}
         known = {kind: rows.reshape(-1) for kind, rows in missing.items() if rows is not None}
@@ -304,7 +304,7 @@ def from_source(source: Any, lead: int, piece_bytes: int, fill: bool = False) ->
     )
     if isinstance(source, Memory):
         return da.from_array(source.array, chunks=chunks, name=False)
-    held = _Told(source, once=False) if fill else _Sliceable(source, once=False)
+    held = _Marked(source, once=False) if fill else _Sliceable(source, once=False)
     return da.from_array(held, chunks=chunks, name=False, inline_array=True)
 
 
@@ -361,8 +361,8 @@ class _Sliceable:
         return np.array(self.source.read(box))
 
 
-class _Told(_Sliceable):
-    """A source that reads what is not stored as the fill value, and tells: see `_apart`."""
+class _Marked(_Sliceable):
+    """A source that reads what is not stored as the fill value, and marks it: see `_apart`."""
 
     def __init__(self, source: Any, once: bool) -> None:
         super().__init__(source, once)
@@ -373,11 +373,11 @@ class _Told(_Sliceable):
         """Read values, and whether they are missing."""
         gaps: list[Box] = []
         values = self.source.read(box, gaps)
-        told = np.zeros(values.shape, self.dtype)
-        told["value"] = values
+        marked_values = np.zeros(values.shape, self.dtype)
+        marked_values["value"] = values
         if gaps:
-            told["missing"] = marked(gaps, box)
-        return told
+            marked_values["missing"] = marked(gaps, box)
+        return marked_values
 
 
 def _promised(chunk: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -416,7 +416,7 @@ def _cut(
         several = any(count > 1 for axis, count in enumerate(x.numblocks) if axis not in lies)
         if several:  # tasks side by side take the same
             source = source.shared()
-        held = _Sliceable(source, once) if strict else _Told(source, once)
+        held = _Sliceable(source, once) if strict else _Marked(source, once)
         array = da.from_array(held, chunks=chunks, name=False, inline_array=True)
     if None in follows:
         array = array[tuple(0 if axis is None else slice(None) for axis in follows)]

@@ -3,7 +3,7 @@
 Plain text, one record a line: eight hexadecimal digits of a CRC-32, a space, a JSON object. Lines are appended, or the
 file is exchanged for another in one step. A process killed while it appends leaves at most an unfinished last line,
 which is dropped; one killed while it exchanges leaves the old file or the new one, and perhaps an unfinished one
-beside it, which is removed by whoever opens the journal next. Any other damage is an error.
+next to it, which is removed by whoever opens the journal next. Any other damage is an error.
 """
 
 from __future__ import annotations

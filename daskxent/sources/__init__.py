@@ -1,4 +1,4 @@
-"""Predictions and what lies along them, wherever they are stored: opened, told apart, and read by ranges."""
+"""Predictions and what lies along them, wherever they are stored: opened, aligned, and read by boxes."""
 
 from daskxent.sources.align import Along, Further, Inputs, align, whole
 from daskxent.sources.columns import Column

@@ -1,7 +1,7 @@
 """Say how labels, weights and further arrays lie along predictions, or why they cannot.
 
 Predictions have a class axis; their other axes are the *positions*. Labels are sparse (one class per position) or
-dense (one number per class), told apart by rank. Weights, and any further array, lie along the leading positions and
+dense (one number per class); their rank decides. Weights, and any further array, lie along the leading positions and
 are repeated along the rest. All are read by boxes of positions, whatever their own chunks are: nothing is ever
 rechunked.
 """

@@ -77,7 +77,7 @@ class Files:
         Raises
         ------
         OSError
-            If the file is there but cannot be read, is a directory, or if the array's directory has gone.
+            If the file is there but cannot be read, is a directory, or if the array's directory is missing.
         """
         try:
             file = open(f"{self.where}/{key}", "rb", buffering=0)  # noqa: SIM115, closed below

@@ -58,15 +58,15 @@ class Joined(Base):
         some = zip(cuts, lengths, strict=True)
         return Uneven(tuple(Even(n, n) if each is None else each for each, n in some if n))
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box; over several members it is put together."""
         within = list(self._within(box))
         out = None if len(within) == 1 else np.empty([s.stop - s.start for s in box], self.dtype)
         for member, start, inside in within:
-            missing: list[Box] | None = None if absent is None else []
-            found = member.read(inside, missing)
-            if absent is not None and missing:
-                absent += [self._whole(gap, start) for gap in missing]
+            gaps: list[Box] | None = None if missing is None else []
+            found = member.read(inside, gaps)
+            if missing is not None and gaps:
+                missing += [self._whole(gap, start) for gap in gaps]
             if out is None:
                 return found
             at = start - box[self.axis].start + inside[self.axis].start

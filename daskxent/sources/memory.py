@@ -33,7 +33,7 @@ class Memory(Base):
         self.array, self.name, self.axis, self.offset = array, name, axis, offset
         self.shape, self.dtype = array.shape if shape is None else shape, array.dtype
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Return a view of the elements in a box, which must lie inside what is held."""
         if self.offset:
             at = box[self.axis]

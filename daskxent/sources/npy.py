@@ -37,6 +37,6 @@ class Npy(Base):
             raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
         return cls(path, name, array.shape, array.dtype)
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Map the file and return a view of the elements in a box."""
         return np.asarray(np.lib.format.open_memmap(self.path, mode="r")[box])

@@ -164,7 +164,7 @@ _Recipe = _Given | _Part | _Join
 
 
 def again(call: Any) -> Any:
-    """Return what `LazyArray.call` told of, or a path, to be opened."""
+    """Return the array that `LazyArray.call` describes, or a path, to be opened."""
     return LazyArray(_recipe(call)) if isinstance(call, dict) else call
 
 

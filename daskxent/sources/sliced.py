@@ -54,14 +54,14 @@ class Sliced(Base):
         start = self._start(axis)
         return None if cuts is None else cuts.part(start, start + self.shape[axis])
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box."""
         ranges = iter(box)
         own = tuple([self._moved(each, next(ranges) if isinstance(each, slice) else None) for each in self.index])
-        missing: list[Box] | None = None if absent is None else []
-        found = self.source.read(own, missing)
-        if absent is not None and missing:
-            absent += [self._back(gap) for gap in missing]
+        gaps: list[Box] | None = None if missing is None else []
+        found = self.source.read(own, gaps)
+        if missing is not None and gaps:
+            missing += [self._back(gap) for gap in gaps]
         return found[tuple([slice(None) if isinstance(each, slice) else 0 for each in self.index])]
 
     def refresh(self) -> None:

@@ -43,10 +43,10 @@ class Source(Protocol):
     def pieces(self, axis: int) -> Cuts | None:
         """Return where along an axis begins what is decoded as one; None where any box is cheap."""
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read the elements in a box of slices with steps of 1.
 
-        What is not stored reads as the fill value and its box is added to `absent`; without a list to add it to,
+        What is not stored reads as the fill value and its box is added to `missing`; without a list to add it to,
         it is an error.
         """
 
@@ -84,7 +84,7 @@ class Base:
         """Return where what is decoded as one begins: where what is stored as one does."""
         return self.stored(axis)
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read the elements in a box."""
         raise NotImplementedError
 

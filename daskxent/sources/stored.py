@@ -72,20 +72,20 @@ class Zarr(Base):
         """Return the borders of what is decoded as one: a chunk, or an inner chunk of a shard."""
         return Even(self.shape[axis], self.chunks.chunks[axis])
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box; inside one chunk the result is a view, good until the thread's next read."""
         pieces = self.chunks.chunks
         first = tuple([s.start // n for s, n in zip(box, pieces, strict=True)])
         last = tuple([(s.stop - 1) // n for s, n in zip(box, pieces, strict=True)])
         if first == last:
-            return self._part(first, box, absent)
+            return self._part(first, box, missing)
         out = np.empty(tuple(s.stop - s.start for s in box), self.dtype)
         for index in itertools.product(*(range(i, j + 1) for i, j in zip(first, last, strict=True))):
             part = tuple(
                 slice(max(s.start, i * n), min(s.stop, (i + 1) * n)) for s, i, n in zip(box, index, pieces, strict=True)
             )
             target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, box, strict=True))
-            out[target] = self._part(index, part, absent)
+            out[target] = self._part(index, part, missing)
         return out
 
     def refresh(self) -> None:
@@ -114,14 +114,14 @@ class Zarr(Base):
         at = [tuple(i if axis == lead else 0 for axis in range(len(shape))) for i in spread(full)]
         return digest(b"".join(self.chunks.first_bytes(index, SAMPLE_BYTES) for index in at))
 
-    def _part(self, index: tuple[int, ...], box: Box, absent: list[Box] | None) -> NDArray[Any]:
+    def _part(self, index: tuple[int, ...], box: Box, missing: list[Box] | None) -> NDArray[Any]:
         chunk = self._chunk(index, box)
         if chunk is not None:
             begins = zip(box, index, self.chunks.chunks)  # noqa: B905 - hot
             return chunk[tuple(slice(s.start - i * n, s.stop - i * n) for s, i, n in begins)]
-        if absent is None:
+        if missing is None:
             raise self.chunks.missing(index)
-        absent.append(box)
+        missing.append(box)
         return np.broadcast_to(np.full(1, self.chunks.fill(), self.dtype), tuple(s.stop - s.start for s in box))
 
     def _chunk(self, index: tuple[int, ...], box: Box) -> NDArray[Any] | None:

@@ -44,9 +44,9 @@ class Viewed(Base):
         """Return the source's cuts."""
         return self.source.pieces(axis)
 
-    def read(self, box: Box, absent: list[Box] | None = None) -> NDArray[Any]:
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box and convert it."""
-        return self.convert(self.source.read(box, absent), tuple(s.start for s in box))
+        return self.convert(self.source.read(box, missing), tuple(s.start for s in box))
 
     def refresh(self) -> None:
         """Refresh the source."""
