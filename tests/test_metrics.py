@@ -343,7 +343,7 @@ def test_stateless_methods_leave_the_metric_alone(kind):
     state = metric.stateless_reset_state()
     assert [float(variable) for variable in state] == [0, 0]
     for labels, predictions in zip(labels_for(kind), PREDICTIONS, strict=True):
-        state = metric.stateless_update_state(state, [labels], [predictions])
+        state = metric.stateless_update_state(state, np.array([labels]), [predictions])
     assert exact(metric) == before
     assert [variable.exact for variable in state] == exact(twin)
     assert metric.stateless_result(state) == twin.result()

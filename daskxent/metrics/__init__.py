@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent.losses import ask, open_inputs, result_dtype, total
-from daskxent.numbers.exact import ExactSum, ratio
+from daskxent.losses.evaluating import ask, open_inputs, result_dtype, total
+from daskxent.metrics.variable import Variable
+from daskxent.numbers.exact import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 __all__ = [
     "CategoricalAccuracy",
@@ -35,107 +34,6 @@ __all__ = [
     "TopKCategoricalAccuracy",
     "Variable",
 ]
-
-
-class Variable(np.lib.mixins.NDArrayOperatorsMixin):
-    """A number, or an array of numbers, that a metric remembers.
-
-    A variable without axes holds an exact sum: `assign_add` never rounds, and only `value` is of its dtype. It takes
-    part in arithmetic as its value does. Assigning another variable without axes copies its exact sum; assigning a
-    number sets the sum to that number.
-
-    Parameters
-    ----------
-    initial : array
-        What `reset` brings back; gives the shape.
-    dtype : dtype
-    name, path : str
-
-    Examples
-    --------
-    >>> count = Variable(np.float32(2**24), "float32", "count", "mean/count")
-    >>> count.assign_add(1)
-    >>> count.assign_add(1)
-    >>> int(count.value) - 2**24, int(count + 1) - 2**24
-    (2, 4)
-    """
-
-    def __init__(self, initial: Any, dtype: Any, name: str, path: str) -> None:
-        self._dtype = np.dtype(dtype)
-        self.name, self.path = name, path
-        self._initial = np.array(initial, self._dtype)
-        self._held: Any = None
-        self.reset()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of every axis."""
-        return self._initial.shape
-
-    @property
-    def dtype(self) -> str:
-        """Name of the dtype."""
-        return str(self._dtype)
-
-    @property
-    def exact(self) -> ExactSum:
-        """The exact sum of a variable without axes."""
-        if not isinstance(self._held, ExactSum):
-            raise TypeError(f"{self.path}: a variable of shape {self.shape} holds no exact sum")
-        return self._held
-
-    @property
-    def value(self) -> NDArray[Any]:
-        """The value, in the dtype of the variable."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            held = float(self._held) if isinstance(self._held, ExactSum) else self._held
-            return np.array(held).astype(self._dtype)
-
-    def numpy(self) -> NDArray[Any]:
-        """Return `value`."""
-        return self.value
-
-    def assign(self, value: Any) -> None:
-        """Set the value; the shape stays."""
-        self._held = self._checked(value)
-
-    def assign_add(self, value: Any) -> None:
-        """Add to the value."""
-        term = self._checked(value)
-        if isinstance(self._held, ExactSum):
-            self._held = self._held + term
-        else:
-            self._held = np.asarray(self._held + term, self._dtype)
-
-    def reset(self) -> None:
-        """Set the value to what it was at first."""
-        self._held = ExactSum.of(self._initial) if self.shape == () else self._initial.copy()
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __int__(self) -> int:
-        return int(self.value)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self.value, dtype)
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """Compute with the values of variables."""
-        values = [given.value if isinstance(given, Variable) else given for given in inputs]
-        return getattr(ufunc, method)(*values, **options)
-
-    def __repr__(self) -> str:
-        return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}, value={self.value}>"
-
-    def _checked(self, value: Any) -> Any:
-        exact = value.exact if isinstance(value, Variable) and value.shape == () else value
-        if isinstance(exact, ExactSum) and self.shape == ():
-            return exact
-        given = np.asarray(value)
-        if given.shape != self.shape:
-            raise ValueError(f"{self.path}: expected shape {self.shape}, got {given.shape}")
-        return ExactSum.of(given) if self.shape == () else np.array(given, self._dtype)
 
 
 class Metric:
@@ -172,6 +70,7 @@ class Metric:
         self._dtype = result_dtype(dtype)
         self._variables: list[Variable] = []
         self._asks: dict[str, Any] = {}
+        self._config: tuple[str, ...] = ()  # arguments besides these two, which are attributes too
 
     @property
     def name(self) -> str:
@@ -333,7 +232,7 @@ class Metric:
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this metric again, without what it has taken in."""
-        return {"name": self.name, "dtype": self.dtype}
+        return {"name": self.name, "dtype": self.dtype} | {name: getattr(self, name) for name in self._config}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -401,12 +300,8 @@ class SparseCategoricalCrossentropy(Metric):
     ) -> None:
         super().__init__(dtype, name)
         self.from_logits, self.ignore_class, self.axis = from_logits, ignore_class, axis
+        self._config = ("from_logits", "ignore_class", "axis")
         self._average("crossentropy", dense=False, axis=axis, from_logits=from_logits, ignore_class=ignore_class)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this metric again."""
-        options = {"from_logits": self.from_logits, "ignore_class": self.ignore_class, "axis": self.axis}
-        return super().get_config() | options
 
 
 class CategoricalCrossentropy(Metric):
@@ -444,12 +339,8 @@ class CategoricalCrossentropy(Metric):
     ) -> None:
         super().__init__(dtype, name)
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
+        self._config = ("from_logits", "label_smoothing", "axis")
         self._average("crossentropy", dense=True, axis=axis, from_logits=from_logits, label_smoothing=label_smoothing)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this metric again."""
-        options = {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing, "axis": self.axis}
-        return super().get_config() | options
 
 
 class SparseCategoricalAccuracy(Metric):
@@ -512,12 +403,8 @@ class SparseTopKCategoricalAccuracy(Metric):
 
     def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: Any = None) -> None:
         super().__init__(dtype, name)
-        self.k = k
+        self.k, self._config = k, ("k",)
         self._average(_top(k), dense=False)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this metric again."""
-        return super().get_config() | {"k": self.k}
 
 
 class TopKCategoricalAccuracy(Metric):
@@ -538,12 +425,8 @@ class TopKCategoricalAccuracy(Metric):
 
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: Any = None) -> None:
         super().__init__(dtype, name)
-        self.k = k
+        self.k, self._config = k, ("k",)
         self._average(_top(k), dense=True)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this metric again."""
-        return super().get_config() | {"k": self.k}
 
 
 def _top(k: int) -> str:
