@@ -375,6 +375,19 @@ def test_steps_are_those_of_the_first_axis_even_if_it_has_only_one():
         assert dx.evaluate(y, x, steps=(1, 5)).rows == 0
 
 
+def test_an_event_loop_is_not_blocked_by_threads(data):
+    y_true, y_pred, w = data
+    given = {"sample_weight": w, **OPTIONS, "threads": 2}
+
+    async def evaluate():
+        streamed = [report async for report in dx.astream(y_true, y_pred, **given)]
+        with pytest.raises(ValueError, match="threads: expected at least 1"):
+            await dx.aevaluate(y_true, y_pred, **{**given, "threads": 0})
+        return await dx.aevaluate(y_true, y_pred, **given), streamed[-1]
+
+    assert asyncio.run(evaluate()) == (dx.evaluate(y_true, y_pred, **given),) * 2
+
+
 @pytest.mark.parametrize("rows", [(0, 1), (17, 101), (100, 101), (6, 12)])
 def test_some_rows_are_evaluated_alone(data, rows):
     y_true, y_pred, w = data

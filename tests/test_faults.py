@@ -586,11 +586,17 @@ def test_any_mix_of_processors_gives_the_same_bits(client, site, dump, wanted): 
 def test_asynchronous_clients(site, dump, wanted, client):
     async def evaluate():
         async with Client(site.address, asynchronous=True, set_as_default=False) as own:
-            with pytest.raises(TypeError, match="await"):
-                dx.stream(**arguments(dump), client=own)
+            for call in (dx.stream, dx.evaluate):
+                with pytest.raises(TypeError, match=r"client: this one is asynchronous: await daskxent.aevaluate"):
+                    call(**arguments(dump), client=own)
             with own.as_current():
-                calls = dx.aevaluate(**arguments(dump), client=own), dx.evaluate(**arguments(dump, client=own))
-                return await asyncio.gather(*calls, dx.evaluate(**arguments(dump)))
+                streamed = [report async for report in dx.astream(**arguments(dump))]
+                assert len(streamed) == ROWS // CHUNK
+                async for report in dx.astream(**arguments(dump)):
+                    assert 0 < report.rows < ROWS
+                    break
+                calls = dx.aevaluate(**arguments(dump), client=own), dx.aevaluate(**arguments(dump))
+                return [*await asyncio.gather(*calls), streamed[-1]]
 
     assert asyncio.run(evaluate()) == [wanted] * 3
 

@@ -88,33 +88,23 @@ def _losses(plain, ask, work):
 
 
 @inlined
-def _sums_to_one(tolerance, work):
-    """Tell whether all probabilities of a block sum to one, and no label's is clipped."""
-    wrong = 0
-    for i in range(LANES):
-        wrong += abs(work.total[i] - 1.0) > tolerance
-    for i in range(LANES):
-        wrong += int(np.float64(work.target[i]) < EPSILON)
-    return wrong == 0
-
-
-@inlined
 def _flags(n, plain, ask, tolerance, at, columns, work):
     """Set the flags of a block; return whether there are any."""
     found, flags, summed = 0, columns.flags, ask.unit and ask.mass
-    for i in range(LANES):
+    for i in range(LANES if plain and summed else 0):
+        clipped = np.float64(work.target[i]) < EPSILON
+        flags[at + i] = CLIPPED * clipped | UNNORMALISED * (abs(work.total[i] - 1.0) > tolerance)
+    for i in range(0 if plain and summed else LANES):
         flags[at + i] = 0
-    if plain and (not summed or _sums_to_one(tolerance, work)):
-        return False
     for i in range(0 if plain else n):
         nan, infinite = work.flags[i] & HAS_NAN, abs(work.peak[i]) == np.inf
         flags[at + i] = (NAN * nan | INFINITE * (infinite & (nan == 0))) * (work.skip[i] == 0)
-    for i in range(n if summed else 0):
+    for i in range(n if summed and not plain else 0):
         clipped = np.float64(work.target[i]) < EPSILON
         wrong = (abs(work.total[i] - 1.0) > tolerance) | (work.flags[i] & OUTSIDE_UNIT != 0)
         whole = (work.flags[i] & HAS_NAN | work.skip[i]) == 0
         flags[at + i] |= (CLIPPED * clipped | UNNORMALISED * wrong) * whole
-    for i in range(n):
+    for i in range(n if summed or not plain else 0):
         found |= flags[at + i]
     return found != 0
 

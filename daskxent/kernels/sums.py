@@ -173,7 +173,9 @@ class Totals:
         """Add rows, of which so many are exceptional; either all of them have weights or none has."""
         scores, status = rows.scores, rows.status
         counted = (status & COUNTED) != 0 if exceptional else None
-        self._counted += len(status) if counted is None else int(np.count_nonzero(counted))
+        count = len(status) if counted is None else int(np.count_nonzero(counted))
+        counted = None if count == len(status) else counted
+        self._counted += count
         self._weighted = rows.weights is not None
         weights = _NO_WEIGHTS if rows.weights is None else rows.weights
         for k, statistic in enumerate(self.question.statistics):
@@ -185,7 +187,7 @@ class Totals:
                 _add_values(self._totals[k], values, status, COUNTED, weights, counted is None)
         if self._weighted:
             _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, counted is None)
-        if counted is not None and scores.loss is not None:
+        if exceptional and scores.loss is not None:
             clipped = np.flatnonzero(status & IS_CLIPPED)
             some = weights[clipped] if self._weighted else _NO_WEIGHTS
             _add_values(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)

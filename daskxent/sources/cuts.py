@@ -130,8 +130,8 @@ class Uneven:
 
     def _within(self, start: int, stop: int) -> Iterator[tuple[int, Cuts, int, int]]:
         """Yield where the members begin that a range takes part of, them, and the part."""
-        first = max(0, bisect_right(self._starts, start) - 1)
-        for begin, member in zip(self._starts[first:], self.members[first:], strict=False):
+        for which in range(max(0, bisect_right(self._starts, start) - 1), len(self.members)):
+            begin, member = self._starts[which], self.members[which]
             if begin >= stop:
                 return
             low, high = max(0, start - begin), min(member.length, stop - begin)

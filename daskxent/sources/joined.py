@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,14 @@ class Joined(Base):
     def _within(self, box: Box) -> Iterator[tuple[Source, int, Box]]:
         """Yield the members that a box takes part of, where they begin, and the box inside them."""
         taken = box[self.axis]
-        for member, start, stop in zip(self.members, self._starts, self._starts[1:], strict=False):
+        for which in range(max(0, bisect_right(self._starts, taken.start) - 1), len(self.members)):
+            start, stop = self._starts[which : which + 2]
+            if start >= taken.stop:
+                return
             low, high = max(taken.start, start), min(taken.stop, stop)
             if low < high:
-                yield member, start, (*box[: self.axis], slice(low - start, high - start), *box[self.axis + 1 :])
+                inside = slice(low - start, high - start)
+                yield self.members[which], start, (*box[: self.axis], inside, *box[self.axis + 1 :])
 
     def _whole(self, box: Box, start: int) -> Box:
         """Count a member's box from the beginning of all."""
