@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -6,13 +7,15 @@ import pytest
 import sized
 import zarr
 from distributed import Client, LocalCluster
+from running import prepared, running
 
 import daskxent as dx
 from daskxent.numbers.audit import AUDIT, FIRST, Finding
 from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.keys import TOTAL
+from daskxent.numbers.keys import TOTAL, Group
 from daskxent.numbers.state import State, Sums
 from daskxent.run import cluster
+from daskxent.run.engines import engine_for
 
 pytestmark = pytest.mark.slow
 
@@ -172,6 +175,34 @@ def test_chunks_in_many_axes_are_merged_before_they_travel(client, monkeypatch):
     assert got == dx.evaluate(labels, logits, threads=1, from_logits=True)
     assert len(sizes) == 4  # chunks along the first axis, of 18 each, whose rows are 30 ranges and more
     assert max(sizes) < 1500
+
+
+def test_states_with_many_keys_are_merged_on_the_workers(client, data, tmp_path, monkeypatch):
+    y_true, y_pred, w = data
+    held = write(tmp_path, "p", y_pred, (10, 11)), write(tmp_path, "g", np.arange(400) % 150, (400,))
+    inputs, question = prepared(y_true, held[0], {"group": held[1]}, sample_weight=w, **OPTIONS)
+    question = replace(question, by=(Group("group"),))
+    sized.give(monkeypatch, part_bytes=1, smallest_part_bytes=1)
+    inputs, _ = prepared(y_true, held[0], {"group": held[1]}, sample_weight=w, **OPTIONS)
+    arrived, window = [], cluster.Window.results
+
+    def noted(self):
+        for found in window(self):
+            arrived.append(found)
+            yield found
+
+    monkeypatch.setattr(cluster.Window, "results", noted)
+    *_, report = running(inputs, question, client)
+    *_, here = running(inputs, question, threads=1)
+    assert report == here
+    assert len(report.state.sums) > 140
+    assert len(engine_for(inputs, client).plan(inputs, question, None)) == 40
+    assert len(arrived) == 40 / cluster.KEYED
+    arrived.clear()
+    *_, report = running(inputs, replace(question, by=()), client)  # where states are small, each part is reported
+    assert len(arrived) == 40
+    with pytest.raises(ValueError, match=r"y_true: label 11 at row \d+ is outside \[0, 11\)"):
+        list(running(inputs, replace(question, on_invalid="raise"), client))
 
 
 @pytest.mark.parametrize("kind", ["zarr", "NumPy", "dask"])

@@ -16,6 +16,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import reference
+import running
 import sized
 import zarr
 from hypothesis import given
@@ -24,11 +25,17 @@ from strategies import MANY, SOME, partitions, questions
 from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
-from daskxent.numbers.state import State
+from daskxent.numbers.state import State, merge_all
 from daskxent.report import Report
 from daskxent.run import parts, planning
+from daskxent.run.driver import drive
+from daskxent.run.parts import Work
+from daskxent.run.threads import Caller
+from daskxent.sources import align, open_array
 from daskxent.sources.chunks import Chunks
+from daskxent.sources.cuts import Even
 from daskxent.sources.npy import Npy
+from daskxent.sources.source import Base
 from daskxent.sources.stored import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
@@ -373,6 +380,44 @@ def test_steps_are_those_of_the_first_axis_even_if_it_has_only_one():
     assert dx.evaluate(y, x, steps=(0, 5)).rows == 9
     with pytest.warns(UserWarning, match="no row was counted"):
         assert dx.evaluate(y, x, steps=(1, 5)).rows == 0
+
+
+class Slow(Base):
+    """Logits in chunks of ten rows, each of which takes a while to read."""
+
+    name, shape, dtype = "y_pred", (100, 11), np.dtype("float32")
+
+    def __init__(self, values):
+        self.values = values
+
+    def stored(self, axis):
+        return Even(self.shape[axis], (10, 11)[axis])
+
+    def read(self, box, missing=None):
+        time.sleep(0.15)
+        return self.values[box]
+
+
+def test_large_parts_report_meanwhile(data, monkeypatch):
+    y_true, y_pred, w = (array[:100] for array in data)
+    _, question = running.prepared(y_true, y_pred, sample_weight=w, **OPTIONS)
+    inputs = align(open_array(y_true, "y_true"), Slow(y_pred), open_array(w, "sample_weight"))
+    wanted = dx.evaluate(y_true, y_pred, sample_weight=w, **OPTIONS)
+    for seconds, most in ((math.inf, 100), (0, 10), (0.2, 40)):
+        state, reached = parts.evaluate_part(inputs, question, 0, 100, patience=seconds)
+        assert state.covered == ((0, reached),)
+        assert 10 <= reached <= most
+        assert reached == most or seconds == 0.2
+    moments, reports = [], []
+    for report in running.running(inputs, question, threads=2):
+        moments.append(time.monotonic())
+        reports.append(report)
+    assert reports[-1] == wanted
+    assert len(reports) >= 2  # one part takes 1.5 s
+    for work in (Work(inputs, question, patience=0), Work(inputs, question, patience=math.inf)):
+        found = list(drive(Caller(work), [(0, 50), (50, 100)]))
+        assert merge_all(done.state for done in found) == wanted.state
+        assert len(found) == (10 if work.patience == 0 else 2)
 
 
 def test_an_event_loop_is_not_blocked_by_threads(data):
