@@ -26,7 +26,19 @@ from daskxent.run.parts import Work
 from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import cores
 from daskxent.show.progress import shown
-from daskxent.sources import Further, Inputs, LazyArray, again, align, as_view, check_dims, is_dask, open_array, place
+from daskxent.sources import (
+    Further,
+    Inputs,
+    LazyArray,
+    again,
+    align,
+    aligned_by_name,
+    as_view,
+    check_ignored,
+    is_dask,
+    open_array,
+    place,
+)
 from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -320,17 +332,17 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
 def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
     """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
     along, weights = along or {}, asked.sample_weight
-    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=weights, **along)
+    given = aligned_by_name({"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along}, asked.axis)
+    y_true, y_pred, weights = (given.pop(name) for name in ("y_true", "y_pred", "sample_weight"))
     opened = None if weights is None else open_array(weights, "sample_weight")
-    further = {name: Further(open_array(array, name), name) for name, array in along.items()}
+    further = {name: Further(open_array(array, name), name) for name, array in given.items()}
     labels = open_array(y_true, "y_true")
     predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
     inputs = align(labels, predictions, opened, asked.axis, further=further)
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
-    if asked.ignore_class is not None and inputs.dense:
-        raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
-    given = {name: getattr(asked, name) for name in SHARED}
-    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **given)
+    check_ignored(asked.ignore_class, inputs)
+    shared = {name: getattr(asked, name) for name in SHARED}
+    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **shared)
 
 
 def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:

@@ -365,11 +365,14 @@ def test_a_chunk_of_another_dtype_than_was_promised_is_an_error(name, wrong, mes
         per_chunk(inputs, ask(inputs)).compute(scheduler="synchronous")
 
 
-def test_dimensions_in_another_order_are_refused_with_the_name_that_was_typed():
+def test_names_of_dimensions_line_further_arrays_up():
     x = xarray.DataArray(np.zeros((2, 3, CLASSES)), dims=("t", "u", "c"))
-    group = xarray.DataArray(np.zeros((3, 2), int), dims=("u", "t"))
-    with pytest.raises(ValueError, match=r"^by\['language'\]: dimensions .* are not in the order of"):
-        prepared(np.zeros((2, 3), int), x, along={"by['language']": group})
+    group = xarray.DataArray(np.arange(6).reshape(3, 2), dims=("u", "t"))
+    inputs, _ = prepared(np.zeros((2, 3), int), x, along={"by['language']": group})
+    (found,) = boxes.boxes(inputs, ask(inputs), 0, 2)
+    assert found.columns["by['language']"].values.tolist() == [0, 2, 4, 1, 3, 5]
+    with pytest.raises(ValueError, match=r"^by\['language'\]: its dimension 'v' is none of"):
+        prepared(np.zeros((2, 3), int), x, along={"by['language']": group.rename(u="v")})
 
 
 HELD = [("numbers", "i4"), ("words", "U7"), ("words", "S7"), ("words", object), ("words", STRING)]

@@ -443,17 +443,6 @@ def test_split_classes_that_are_not_what_dask_was_told():
     refused(ValueError, "y_pred: a chunk of the dask array has shape (3, 1) where (3, 2) was promised", LABELS, narrow)
 
 
-def test_dimensions_in_another_order():
-    labels = xarray.DataArray(np.zeros((2, 2), int), dims=("x", "y"))
-    predictions = xarray.DataArray(np.full((2, 2, 3), 1 / 3), dims=("y", "x", "class"))
-    weights = xarray.DataArray(np.ones((2, 2)), dims=("x", "y"))
-    message = "y_pred: dimensions ('y', 'x', 'class') are not in the order of ('x', 'y') of y_true; transpose it"
-    refused(ValueError, message, labels, predictions)
-    refused(ValueError, message, labels, predictions, run=dx.losses.sparse_categorical_crossentropy)
-    refused(ValueError, "sample_weight: dimensions ('x', 'y')", labels.T, predictions, sample_weight=weights)
-    dx.evaluate(labels.T, predictions, sample_weight=weights.T)
-
-
 def test_a_dataset_is_no_array():
     with pytest.raises(TypeError, match=r"create an xarray\.DataArray first"):
         dx.evaluate(LABELS, xarray.Dataset({"p": (("row", "class"), PREDICTIONS)}))

@@ -20,7 +20,7 @@ from daskxent.options import flag, ignored
 from daskxent.run import graph
 from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import cores
-from daskxent.sources import Inputs, align, check_dims, is_dask, open_array
+from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array
 from daskxent.sources.memory import Memory
 from daskxent.sources.viewed import Viewed
 
@@ -75,7 +75,8 @@ def open_inputs(
     Inputs
         Only good for its shapes where there are no rows.
     """
-    check_dims(y_true=y_true, y_pred=y_pred, sample_weight=sample_weight)
+    given = aligned_by_name({"y_true": y_true, "y_pred": y_pred, "sample_weight": sample_weight}, axis)
+    y_true, y_pred, sample_weight = given.values()
     labels, predictions = open_array(y_true, "y_true"), open_array(y_pred, "y_pred")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
     if isinstance(y_pred, (list, tuple)) and predictions.dtype.kind in "biuf":
@@ -100,12 +101,15 @@ def ask(
     label_smoothing: float = 0.0,
 ) -> Question:
     """Ask for one metric, in the way of Keras: negative weights are allowed, impossible labels are not."""
+    ignore_class = None if ignore_class is None else ignored(ignore_class)
+    if "labels" in inputs.along:
+        check_ignored(ignore_class, inputs)
     return Question(
         metrics=(score,),
         classes=inputs.classes,
         from_logits=flag(from_logits, "from_logits"),
         dense=inputs.dense,
-        ignore_class=None if ignore_class is None else ignored(ignore_class),
+        ignore_class=ignore_class,
         label_smoothing=float(label_smoothing),
         allow_negative_weights=True,
     )

@@ -1,8 +1,9 @@
 """Predictions and what lies along them, wherever they are stored: opened, aligned, and read by boxes."""
 
-from daskxent.sources.align import Along, Further, Inputs, align, whole
+from daskxent.sources.align import Along, Further, Inputs, align, check_ignored, whole
 from daskxent.sources.columns import Column
-from daskxent.sources.opening import LazyArray, again, check_dims, concat, is_dask, open_array, open_lazy
+from daskxent.sources.meaning import aligned_by_name
+from daskxent.sources.opening import LazyArray, again, concat, is_dask, open_array, open_lazy
 from daskxent.sources.paths import place
 from daskxent.sources.sizes import Sizes
 from daskxent.sources.source import Source
@@ -18,8 +19,9 @@ __all__ = [
     "Source",
     "again",
     "align",
+    "aligned_by_name",
     "as_view",
-    "check_dims",
+    "check_ignored",
     "concat",
     "is_dask",
     "open_array",

@@ -237,6 +237,24 @@ def align(
     return Inputs(predictions, axis, along, labels if single is None else None)
 
 
+def check_ignored(ignore_class: int | None, inputs: Inputs) -> None:
+    """Refuse a class to be ignored that no label can be.
+
+    Raises
+    ------
+    ValueError
+        Labels are dense, or their dtype cannot hold the class.
+    """
+    if ignore_class is None:
+        return
+    if inputs.dense:
+        raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
+    dtype = inputs.along["labels"].source.dtype
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not low <= ignore_class <= high:
+        raise ValueError(f"ignore_class: no label is {ignore_class}, as their dtype is {dtype}")
+
+
 def whole(number: Any, name: str) -> int:
     """Return an integer of any kind as an int; a TypeError calls it by `name`."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)):

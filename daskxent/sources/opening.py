@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.sources.joined import Joined
+from daskxent.sources.meaning import check_attributes, is_labelled
 from daskxent.sources.memory import Memory, from_lists, plain
 from daskxent.sources.npy import Npy
 from daskxent.sources.paths import exists, matching, place
@@ -309,7 +309,7 @@ def open_array(given: Any, name: str) -> Any:
     >>> open_array([[1, 2], [3, 4]], "y_pred").shape
     (2, 2)
     """
-    given = unwrapped(given)
+    given = _unwrapped(given, name)
     if isinstance(given, LazyArray):
         return given.opened(name)
     if is_dask(given):
@@ -342,7 +342,7 @@ def _open_several(given: Sequence[Any], name: str) -> Source:
     """Open a list: of paths, or of numbers."""
     if all(isinstance(each, (str, os.PathLike)) for each in given):
         return join([_open_path(os.fspath(each), f"{name}[{i}]") for i, each in enumerate(given)], 0, name)
-    if any(isinstance(each, (str, os.PathLike)) or getattr(unwrapped(each), "ndim", 0) for each in given):
+    if any(isinstance(each, (str, os.PathLike)) or getattr(each, "ndim", 0) for each in given):
         raise TypeError(
             f"{name}: a {type(given).__name__} of {len(given)} arrays may mean rows or classes: "
             "daskxent.concat(arrays, axis=0) joins rows, daskxent.concat(arrays, axis=-1) joins classes"
@@ -350,19 +350,12 @@ def _open_several(given: Sequence[Any], name: str) -> Source:
     return Memory(from_lists(given, name), name)
 
 
-def unwrapped(given: Any) -> Any:
+def _unwrapped(given: Any, name: str) -> Any:
     """Return the array inside an xarray.DataArray."""
-    if type(given).__module__.partition(".")[0] == "xarray" and hasattr(given, "dtype"):
-        return given.data
-    return given
-
-
-def check_dims(**given: Any) -> None:
-    """Check that the dimensions that the arrays of xarray share are in the same order in all of them."""
-    named = {name: array.dims for name, array in given.items() if unwrapped(array) is not array}
-    for (one, first), (other, second) in itertools.combinations(named.items(), 2):
-        if [dim for dim in first if dim in second] != [dim for dim in second if dim in first]:
-            raise ValueError(f"{other}: dimensions {second} are not in the order of {first} of {one}; transpose it")
+    if not is_labelled(given):
+        return given
+    check_attributes(given.attrs, given.dtype, name)
+    return given.data
 
 
 def _open_path(given: str, name: str) -> Source:

@@ -15,6 +15,7 @@ from daskxent.sources.chunks import Chunks, Scratch
 from daskxent.sources.cuts import Even
 from daskxent.sources.kept import KEPT, Opening
 from daskxent.sources.layout import address, layout, layout_digest
+from daskxent.sources.meaning import check_attributes
 from daskxent.sources.paths import found
 from daskxent.sources.source import SAMPLE_BYTES, Base, digest, spread
 
@@ -44,6 +45,7 @@ class Zarr(Base):
 
     def __init__(self, array: Any, name: str, opening: Opening | None = None, side_by_side: bool = False) -> None:
         self.array, self.name, self.opening, self.side_by_side = array, name, opening or Opening(), side_by_side
+        check_attributes(array.attrs, array.dtype, name)
         self.chunks = Chunks(array, name)
         self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
         self._thread = threading.local()
