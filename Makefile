@@ -24,19 +24,19 @@ demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 	$(BIN)/daskxent demo --size $(SIZE)
 
 test: .venv/test.stamp ## Run the tests, doctests included
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 quick: .venv/test.stamp ## Of the tests only those that take no processes and no patience, with fewer examples
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow' --hypothesis-profile quick
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' --hypothesis-profile quick
 
 faults: .venv/test.stamp ## Of the tests only those that kill real schedulers, workers and clients
 	$(BIN)/python -m pytest tests/test_faults.py
 
 lowest: .venv/lowest/test.stamp ## Run the core of the tests with the lowest versions of the dependencies (PYTHON=python3.11)
-	.venv/lowest/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE:%=tests/test_%.py)
+	.venv/lowest/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE:%=tests/test_%.py)
 
 newest: .venv/newest/test.stamp ## Run the core of the tests with the newest versions of the dependencies (PYTHON=python3.13)
-	.venv/newest/bin/python -m pytest --numprocesses 2 --dist loadfile $(CORE:%=tests/test_%.py)
+	.venv/newest/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE:%=tests/test_%.py)
 
 lint: .venv/lint.stamp ## Check format, style and types
 	$(BIN)/ruff format --check
@@ -91,7 +91,7 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 	@touch $@
 
 .venv/lowest/test.stamp: pyproject.toml .venv/lowest/pip.stamp
-	sed -n '/^dependencies/,/^demo/s/.*"\([a-z_-]*\)[^"]*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml >$(@D)/floors.txt
+	sed -n '/^dependencies/,/^demo/s/.*"\([a-z0-9_-]*\)[^"]*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml >$(@D)/floors.txt
 	$(PIP) --editable . --group test --constraint $(@D)/floors.txt
 	@touch $@
 

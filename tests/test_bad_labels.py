@@ -1,5 +1,6 @@
 """Labels that cannot be: dense ones that are not finite, and unsigned ones beyond int64."""
 
+import itertools
 import json
 
 import dask.array as da
@@ -25,6 +26,7 @@ HOLDERS = {
     "dask, classes split": lambda x: da.from_array(x, chunks=(7, 2)[: x.ndim]),
 }
 HELD = pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
+PAIRS = [*itertools.product(HOLDERS, HOLDERS, [np.nan]), *((n, n, x) for n in HOLDERS for x in (np.inf, -np.inf))]
 BESIDE = pytest.mark.parametrize("beside", HOLDERS.values(), ids=HOLDERS)
 
 
@@ -39,11 +41,9 @@ def ask(labels, held, **options):
     return dx.evaluate(labels, held, **{"metrics": METRICS, "from_logits": True, "threads": 2, **options})
 
 
-@HELD
-@BESIDE
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf], ids=str)
-def test_a_dense_label_that_is_not_finite_is_an_error_with_its_row(data, hold, beside, wrong):
-    _, hot, x = data
+@pytest.mark.parametrize(("labels", "predictions", "wrong"), PAIRS)
+def test_a_dense_label_that_is_not_finite_is_an_error_with_its_row(data, labels, predictions, wrong):
+    hold, beside, (_, hot, x) = HOLDERS[labels], HOLDERS[predictions], data
     hot[[23, 31], [4, 0]] = wrong, np.nan
     message = rf"^y_true: label {wrong} at row 23 is not finite$"
     for options in ({}, {"metrics": ["accuracy"]}, {"from_logits": False, "label_smoothing": 0.1}):
@@ -118,6 +118,7 @@ def test_losses_and_metrics_take_no_labels_that_are_not_finite(data):
                 np.asarray(call(given, x))
 
 
+@pytest.mark.slow
 @HELD
 @BESIDE
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])

@@ -161,9 +161,14 @@ def against(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+COMPILED = ("numbers", "kernels")  # the folders of which compiled code is made
+
+
 def altered(folder: Path, name: str, old: str, new: str) -> Path:
-    """Copy the package, what was compiled included, with one thing changed in what is not compiled."""
-    shutil.copytree(ROOT / "daskxent", folder / "daskxent")
+    """Copy the package with one thing changed in what is not compiled; what is compiled is shared with this tree."""
+    shutil.copytree(ROOT / "daskxent", folder / "daskxent", ignore=lambda *_: [*COMPILED, "__pycache__"])
+    for shared in COMPILED:
+        (folder / "daskxent" / shared).symlink_to(ROOT / "daskxent" / shared)
     module = folder / "daskxent" / name
     text = module.read_text()
     assert text.count(old) == 1
@@ -180,16 +185,19 @@ def test_a_tree_against_itself_shows_no_difference(data):
     assert all(float(row[3]) > 0 and float(row[5]) > 0 for row in rows)
 
 
-def test_a_constant_that_differs_in_one_bit_is_found(tmp_path):
-    tree = altered(tmp_path, "numbers/statistics.py", "LN2 = 0.6931471805599453", "LN2 = 0.6931471805599454")
-    done = against("--bits", "--tree", tree, "--shown", 1)
+VALUE = "        return metric.finish("  # of a report
+
+
+def test_a_metric_that_differs_in_one_bit_is_found(tmp_path):
+    tree = altered(tmp_path, "report.py", VALUE, f"{VALUE[:-14]}(1 + 2.0**-52 * (name == 'bits')) * metric.finish(")
+    done = against("--bits", "--tree", tree, "--questions", 10, "--shown", 1)
     assert done.returncode == 1, done.stderr
     assert "differs in result.metrics.bits:" in done.stdout
     assert "answers.py --seed 0 --only" in done.stdout
 
 
 def test_a_crash_is_the_answer_to_its_question_and_the_next_ones_are_answered(tmp_path):
-    tree = altered(tmp_path, "numbers/statistics.py", "    return mean / LN2", "    import os; os._exit(3)")
+    tree = altered(tmp_path, "report.py", VALUE, f"        if name == 'bits': import os; os._exit(3)\n{VALUE}")
     done = against("--bits", "--tree", tree, "--questions", 3)
     assert done.returncode == 1
     # The second of the three asks for bits.

@@ -128,6 +128,7 @@ def test_any_chunking_and_any_cut_give_the_same_report(question, data):
         assert list(dx.stream(y_true, held, **options, threads=threads))[-1] == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
 @pytest.mark.parametrize("threads", [1, 2, 7])
 @pytest.mark.parametrize("part", [1, 1000, 1 << 20])

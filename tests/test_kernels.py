@@ -165,6 +165,7 @@ def test_all_kernels_are_sources_of_compiled_code() -> None:
     assert {path.relative_to(package).as_posix() for path in package.glob("kernels/**/*.py")} < set(compiling.SOURCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [compiling.SOURCES[0], compiling.SOURCES[-1]])
 def test_compiled_code_is_kept_until_any_of_its_sources_changes(tmp_path: Any, name: str) -> None:
     package = shutil.copytree(Path(daskxent.__file__).parent, tmp_path / "daskxent", ignore=lambda *_: ["__pycache__"])

@@ -161,8 +161,9 @@ def test_losses_of_logits_are_those_of_longdouble(data, classes):
     np.testing.assert_allclose(got, wanted.astype(float), *bound)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("classes", [50_257, 128_256, 1 << 18])
+@pytest.mark.parametrize("classes", [50_257, 1 << 18])
 @pytest.mark.parametrize("reach", [1.0, 30.0, 60_000.0])
 def test_losses_over_whole_vocabularies_are_those_of_longdouble(dtype, classes, reach):
     rng = np.random.default_rng(classes)

@@ -112,10 +112,16 @@ def kinds(tmp_path, name, values):
 KINDS = ["NumPy", "lists", "Fortran", "strided", "npy path", "memmap", "zarr", "dask", "xarray", "xarray of dask"]
 
 
+@pytest.fixture(scope="module")
+def held(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("kinds")
+    return [list(kinds(path, name, values)) for name, values in zip("lpw", data, strict=True)]
+
+
 @pytest.mark.parametrize("labels", range(len(KINDS)), ids=KINDS)
 @pytest.mark.parametrize("predictions", range(len(KINDS)), ids=KINDS)
-def test_any_two_kinds_of_input_give_the_report_of_numpy(tmp_path, data, wanted, labels, predictions):
-    y_true, y_pred, w = (list(kinds(tmp_path, n, values)) for n, values in zip("lpw", data, strict=True))
+def test_any_two_kinds_of_input_give_the_report_of_numpy(held, wanted, labels, predictions):
+    y_true, y_pred, w = held
     weight = w[(labels + predictions) % len(KINDS)]
     assert ask(y_true[labels], y_pred[predictions], sample_weight=weight) == wanted
 
@@ -320,6 +326,7 @@ def test_weights_lie_along_the_leading_axes(tmp_path, shape, axis):
     y_pred, y_true = np.moveaxis(rng.normal(0, 1, (6, 5, 4, 3)), -1, axis), rng.integers(0, 3, (6, 5, 4))
     w = rng.random(shape)
     own = w.reshape(shape[:3] + (1,) * (3 - len(shape[:3])))
+    chunked = da.from_array(y_pred, chunks=tuple(2 if at == axis else 4 for at in range(4)))
     wanted = ask(y_true, y_pred, axis=axis, sample_weight=np.broadcast_to(own, (6, 5, 4)).copy())
     assert wanted.state.total.weight.units
     z = zarr.create_array({}, shape=shape, dtype=float, chunks=tuple(min(n, 2) for n in shape)) if shape else None
@@ -330,7 +337,7 @@ def test_weights_lie_along_the_leading_axes(tmp_path, shape, axis):
         *([z, w.tolist(), da.from_array(w, chunks=tuple(min(n, 3) for n in shape))] if shape else [float(w)]),
     ):
         assert ask(y_true, y_pred, axis=axis, sample_weight=held) == wanted
-        assert ask(y_true, da.from_array(y_pred, chunks=2), axis=axis, sample_weight=held) == wanted
+        assert ask(y_true, chunked, axis=axis, sample_weight=held) == wanted
 
 
 def test_a_scalar_weight_counts_each_row_that_often(data):
