@@ -10,7 +10,6 @@ import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import reduce
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +212,7 @@ def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
     """
     from daskxent.report import Report
 
-    report = reduce(Report.merge, map(_read_report, reports))
+    report = Report.merge(*map(_read_report, reports))
     click.echo(report.to_json() if as_json else repr(report))
     for start, stop in report.gaps:
         click.echo(f"Missing: rows {start} to {stop - 1}", err=True)

@@ -12,7 +12,7 @@ from daskxent.numbers import statistics
 from daskxent.numbers.audit import AUDIT
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.question import Question
-from daskxent.numbers.state import State
+from daskxent.numbers.state import State, merge_all
 from daskxent.show.tables import amount, as_html, as_text
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Report(Mapping[str, float]):
         further = {name: data[name] for name in ("elapsed", "nbytes", "retries", "journal", "available", "inputs")}
         return cls(question, state, data["expected"], notes=tuple(data["notes"]), **further)
 
-    def merge(self, other: Report) -> Report:
+    def merge(self, *others: Report) -> Report:
         """Join the reports of different rows of the same arrays: the report that one run over all would have given.
 
         Raises
@@ -219,6 +219,22 @@ class Report(Mapping[str, float]):
         ValueError
             The reports ask different questions or are of different arrays, or cover the same rows.
         """
+        for other in others:
+            self._check_same(other)
+        every = (self, *others)
+        return replace(
+            self,
+            state=merge_all(report.state for report in every),
+            expected=self.available or self.expected,
+            elapsed=sum(report.elapsed for report in every),
+            nbytes=sum(report.nbytes for report in every),
+            retries=sum(report.retries for report in every),
+            notes=tuple(dict.fromkeys(note for report in every for note in report.notes)),
+            journal=None,
+        )
+
+    def _check_same(self, other: Report) -> None:
+        """Raise if another report is about something else."""
         for what, mine, theirs in (
             ("questions", self.question.to_json(), other.question.to_json()),
             ("numbers of rows", self.available, other.available),
@@ -226,16 +242,6 @@ class Report(Mapping[str, float]):
         ):
             if found := "; ".join(f"{name} {one!r} and {two!r}" for name, one, two in differences(mine, theirs)):
                 raise ValueError(f"the reports are of different {what}: {found.lstrip()}")
-        return replace(
-            self,
-            state=self.state.merge(other.state),
-            expected=self.available or self.expected,
-            elapsed=self.elapsed + other.elapsed,
-            nbytes=self.nbytes + other.nbytes,
-            retries=self.retries + other.retries,
-            notes=tuple(dict.fromkeys(self.notes + other.notes)),
-            journal=None,
-        )
 
     @property
     def gaps(self) -> tuple[tuple[int, int], ...]:

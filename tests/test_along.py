@@ -283,7 +283,7 @@ def test_what_is_not_stored_is_filled_and_marked(tmp_path, kind, predictions):
         marked = gone[box].tolist() if gone[box].any() else None
         assert columns["group"] == (filled[box].tolist(), marked)
         assert columns["labels"] == ([0] * len(filled[box]), None)
-    with pytest.raises(ValueError, match=r"^group: chunk c/1 of .* is missing$"):
+    with pytest.raises(ValueError, match=r"^group: chunk c/1 of .* is missing; evaluate"):
         read(on_missing="raise")
 
 

@@ -297,8 +297,9 @@ def test_the_error_for_a_missing_chunk_tells_what_and_where(tmp_path):
     inner = Chunks(create(tmp_path / "s", numbers((7, 5)), (3, 2), "shards"), "y_pred").missing((2, 1))
     memory = Chunks(create(MemoryStore(), numbers((7, 5)), (3, 2)), "y_pred").missing((2, 1))
     assert isinstance(plain, MissingChunk)
-    assert str(plain) == f"y_pred: chunk c/2/1 of {tmp_path}/p/a/b is missing"
-    assert str(inner) == f"y_pred: chunk 2/1 in shard c/1/0 of {tmp_path}/s/a/b is missing"
+    hint = "evaluate(..., on_missing='fill') reads it as the fill value 0.0"
+    assert str(plain) == f"y_pred: chunk c/2/1 of {tmp_path}/p/a/b is missing; {hint}"
+    assert str(inner) == f"y_pred: chunk 2/1 in shard c/1/0 of {tmp_path}/s/a/b is missing; {hint}"
     assert "y_pred: chunk c/2/1 of memory:" in str(memory)
     assert (plain.key, inner.key) == ("c/2/1", "c/1/0")
 

@@ -130,7 +130,8 @@ class Chunks:
 
     def missing(self, index: tuple[int, ...]) -> MissingChunk:
         """Make the error, not raised, for a chunk that `read` did not find."""
-        return MissingChunk(f"{self.name}: {self._place(index)} is missing", self._stored(index))
+        hint = f"evaluate(..., on_missing='fill') reads it as the fill value {self.fill()}"
+        return MissingChunk(f"{self.name}: {self._place(index)} is missing; {hint}", self._stored(index))
 
     def version(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
