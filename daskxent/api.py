@@ -182,6 +182,8 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     """
     inputs, question = prepare(y_true, y_pred, options)
     names = tuple(options.columns)
+    if options.journal is not None and options.out is None:
+        raise ValueError("journal: needs out as well: columns in memory end with the process")
     if is_dask(inputs.predictions) and options.out is not None:
         raise ValueError("out: give the stored predictions themselves, not a dask array")
     question = replace(question, columns=tuple(name for name in names if name in scores.COLUMNS))

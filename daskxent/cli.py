@@ -141,9 +141,10 @@ def _asks(table: type, **own: Any) -> Callable[[Callable[..., None]], Callable[.
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for each in [*reversed(given)]:
             special = dict(SHELL[each.name])
+            default = {} if each.default is None else {"default": each.default}
             flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])
             means = each.metadata["means"].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
-            command = click.option(*flags, each.name, **{"default": each.default, "help": means, **special})(command)
+            command = click.option(*flags, each.name, **{**default, "help": means, **special})(command)
         command = click.argument("y_pred", metavar="PREDICTIONS")(command)
         return click.argument("y_true", metavar="LABELS")(command)
 

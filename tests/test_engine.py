@@ -376,6 +376,14 @@ def test_steps_are_clipped_like_a_slice(data, start, stop):
     assert sum(last - first for first, last in parts) == report.rows
 
 
+def test_the_plan_of_dask_arrays_has_their_chunks_as_parts():
+    x = da.zeros((100, 3, 4), chunks=((30, 50, 20), 2, 4), dtype="f4")
+    plan = dx.plan(np.zeros((100, 3), int), x)
+    assert list(plan) == [(0, 30), (30, 80), (80, 100)]
+    assert (len(plan), plan.rows, plan.chunks) == (3, 300, 6)
+    assert "3 of up to 150 rows" in repr(plan)
+
+
 def test_steps_are_those_of_the_first_axis_even_if_it_has_only_one():
     y, x = np.zeros((1, 9), int), np.eye(9)[None]
     assert dx.evaluate(y, x, steps=(0, 5)).rows == 9

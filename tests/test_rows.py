@@ -13,10 +13,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from running import prepared
 
 import daskxent as dx
+from daskxent.cli import main
 from daskxent.numbers.audit import COLUMNS, Scored
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
@@ -228,6 +230,24 @@ def test_what_is_in_the_way_stays_as_it_is(data, tmp_path):
             dx.rows(y, z, **{**OPTIONS, **changed}, out=tmp_path / "rows")
     with pytest.raises(FileExistsError, match=r"holds other rows: inputs\.y_true\.sample was"):
         dx.rows(y[::-1].copy(), z, **OPTIONS, out=tmp_path / "rows")
+
+
+def test_columns_in_memory_have_no_journal(data, tmp_path):
+    with pytest.raises(ValueError, match="journal: needs out as well"):
+        dx.rows(*data[:2], **OPTIONS, journal=tmp_path / "journal")
+
+
+def test_the_command_line_says_what_it_wrote(data, wanted, tmp_path):
+    y, x, _ = data
+    stored(tmp_path, "y", y, (90,)), WAYS["classes"](tmp_path, x)
+    arguments = ["rows", str(tmp_path / "y"), str(tmp_path / "x"), "--from-logits", "--on-invalid", "skip"]
+    out = str(tmp_path / "rows")
+    run = CliRunner().invoke(
+        main, [*arguments, "--column", "hit", "--column", "above", "--metric", "accuracy", "--out", out]
+    )
+    assert run.output == f"{out}/hit  (700,) bool\n{out}/above  (700,) int32\n"
+    same({"hit": zarr.open(f"{out}/hit")}, wanted)
+    assert CliRunner().invoke(main, arguments).exit_code == 2  # without --out
 
 
 def test_dask_arrays_have_no_sink_but_columns(data, wanted, tmp_path):
