@@ -153,7 +153,7 @@ def test_labels_beyond_int64_are_out_of_range():
     with pytest.raises(ValueError, match="row 1 is outside"):
         ask(np.array([0, 2**64 - 1], np.uint64), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="row 1 is outside"):
-        ask(np.array([0, 2**64 - 1], np.uint64), np.zeros((2, 3)), ignore_class=-1)
+        ask(np.array([0, 2**64 - 1], np.uint64), np.zeros((2, 3)), ignore_class=2)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16", "float32", "float64"])
