@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 
 import dask.array as da
@@ -24,9 +25,11 @@ from strategies import MANY, SOME, partitions, questions
 from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
+from daskxent import api
 from daskxent.numbers.state import State
 from daskxent.report import Report
 from daskxent.run import parts, planning
+from daskxent.sources import Sizes
 from daskxent.sources.arrays import Npy, Zarr
 from daskxent.sources.chunks import Chunks
 
@@ -37,6 +40,13 @@ def ask(y_true, y_pred, **options):
     with warnings.catch_warnings():  # what is drawn may leave no weight
         warnings.filterwarnings("ignore", "(no row was counted|the weights sum to zero): the metrics are NaN")
         return dx.evaluate(y_true, y_pred, **{"threads": 2, **options})
+
+
+def test_sizes_go_with_the_work():
+    inputs = api._prepare([0, 1], np.eye(2), from_logits=True)[0]
+    inputs = replace(inputs, sizes=Sizes(few=3, run_rows=5))
+    assert pickle.loads(pickle.dumps(inputs.window(0, 1))).sizes == Sizes(few=3, run_rows=5)
+    assert len(pickle.dumps(Sizes())) < 120  # for every part
 
 
 @contextmanager
