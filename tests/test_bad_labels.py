@@ -34,7 +34,8 @@ BESIDE = pytest.mark.parametrize("beside", HOLDERS.values(), ids=HOLDERS)
 def data():
     rng = np.random.default_rng(15)
     labels = rng.integers(1, CLASSES, ROWS)
-    return labels, np.eye(CLASSES, dtype="float32")[labels] + np.float32(0.125), rng.normal(0, 3, (ROWS, CLASSES))
+    x = rng.normal(0, 3, (ROWS, CLASSES)).astype("float32")  # whose compiled scans other tests take as well
+    return labels, np.eye(CLASSES, dtype="float32")[labels] + np.float32(0.125), x
 
 
 def ask(labels, held, **options):

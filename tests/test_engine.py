@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
 
 import dask.array as da
@@ -31,7 +32,7 @@ from daskxent.run import parts, planning
 from daskxent.run.driver import drive
 from daskxent.run.parts import Work
 from daskxent.run.threads import Caller
-from daskxent.sources import align, open_array
+from daskxent.sources import Sizes, align, open_array
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even
 from daskxent.sources.npy import Npy
@@ -45,6 +46,13 @@ def ask(y_true, y_pred, **options):
     with warnings.catch_warnings():  # what is drawn may leave no weight
         warnings.filterwarnings("ignore", "(no row was counted|the weights sum to zero): the metrics are NaN")
         return dx.evaluate(y_true, y_pred, **{"threads": 2, **options})
+
+
+def test_sizes_go_with_the_work():
+    inputs, _ = running.prepared([0, 1], np.eye(2), from_logits=True)
+    inputs = replace(inputs, sizes=Sizes(few=3, run_rows=5))
+    assert pickle.loads(pickle.dumps(inputs.window(0, 1))).sizes == Sizes(few=3, run_rows=5)
+    assert len(pickle.dumps(Sizes())) < 120  # for every part
 
 
 @contextmanager

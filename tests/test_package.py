@@ -93,6 +93,11 @@ def test_public_objects_pickle():
         assert pickle.loads(pickle.dumps(value)) is value, name
 
 
+def test_tests_patch_no_size():
+    patched = re.compile(r"setattr\(\w+, \"[A-Z_]*(BYTES|ROWS|FEW|TINY)\"|^\w+\.[A-Z_]*(BYTES|ROWS) = ", re.MULTILINE)
+    assert [path.name for path in (ROOT / "tests").glob("*.py") if patched.search(path.read_text())] == []
+
+
 @pytest.mark.slow
 def test_import_is_light():
     heavy = ["dask", "zarr", "numba", "distributed", "sklearn", "xarray", "keras"]

@@ -26,6 +26,7 @@ def ask(script: str, cases: list[str]) -> list:
     return list(shootout.ask([sys.executable, "-c", script], "torch", cases))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", shootout.CASES)
 def test_daskxent_is_right(case):
     result = shootout.answer("daskxent", case)

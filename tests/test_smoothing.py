@@ -50,6 +50,7 @@ def ask(labels, held, **options):
     return dx.evaluate(labels, held, **{"metrics": METRICS, "label_smoothing": SMOOTHING, "threads": 2, **options})
 
 
+@pytest.mark.slow
 @HELD
 @FORMS
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
