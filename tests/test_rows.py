@@ -12,6 +12,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import sized
 import zarr
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
@@ -30,7 +31,7 @@ OPTIONS = {"from_logits": True, "on_invalid": "skip", "metrics": ["crossentropy"
 
 @pytest.fixture(autouse=True)
 def pages(monkeypatch):
-    monkeypatch.setattr(sink, "PAGE_ROWS", 150)
+    sized.give(monkeypatch, page_rows=150)
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +135,7 @@ import daskxent as dx
 import sized
 from daskxent.run import sink
 from pytest import MonkeyPatch
-sink.PAGE_ROWS = 40
-sized.give(MonkeyPatch(), part_bytes=1, smallest_part_bytes=1)
+sized.give(MonkeyPatch(), part_bytes=1, smallest_part_bytes=1, page_rows=40)
 write = sink.Group.write
 
 def slow(*given):

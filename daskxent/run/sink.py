@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box
 
-PAGE_ROWS = 1 << 18  # 2 MB of a column: large enough to be written quickly, small enough to be held on every thread
 MARK = "daskxent rows"  # the attribute of a group that says whether it is complete, and of what
 
 
@@ -48,9 +47,9 @@ class Sink(Protocol):
 
 
 def page_steps(inputs: Inputs, cuts: Cuts) -> int:
-    """Return how many steps a page takes: whole chunks of predictions if those are even, about `PAGE_ROWS`."""
+    """Return how many steps a page takes: whole chunks of predictions if those are even, about `sizes.page_rows`."""
     grid = cuts.size if isinstance(cuts, Even) and not cuts.phase else 1
-    return max(1, round(PAGE_ROWS / inputs.rows_per_step / grid)) * grid
+    return max(1, round(inputs.sizes.page_rows / inputs.rows_per_step / grid)) * grid
 
 
 @dataclass(frozen=True)

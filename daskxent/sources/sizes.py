@@ -37,6 +37,8 @@ class Sizes:
         Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
     dense_bytes : int
         Rows with dense or smoothed labels are widened this many bytes at a time.
+    page_rows : int
+        Rows of columns that are written as one, about: 2 MB of float64 are written quickly, and each thread holds them.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Sizes:
     tiny_bytes: int = 1 << 17
     few: int = 1 << 14
     dense_bytes: int = 4 << 20
+    page_rows: int = 1 << 18
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Sizes, astuple(self)  # without the names of the fields: it goes with every task
