@@ -199,13 +199,14 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
         return arrays
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
-    group = Group(place(options.out), names, page_steps(inputs, plan.cuts))
+    group = Group(place(options.out), names)
     about = {
         "question": question.to_json(),
         "steps": [plan.start, plan.stop],
         "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
     }
-    found = group.begin(inputs, about)
+    found = group.begin(inputs, about, page_steps(inputs, plan))
+    group = replace(group, page=found["page"])
     if not found["complete"]:
         out = {"path": group.path, "run": found["run"]}
         _last(run_it(engine, sink=group, out=out), options.progress)

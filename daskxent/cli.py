@@ -128,7 +128,11 @@ SHELL: dict[str, dict[str, Any]] = {
     "journal": {"metavar": "FILE"},
     "columns": {"flags": ["--column"], "metavar": "NAME", "multiple": True, "show_default": True},
     "out": {"metavar": "GROUP", "required": True},
-    "progress": {"flags": ["--progress/--no-progress"], "help": "Draw a bar; by default on terminals only."},
+    "progress": {
+        "flags": ["--progress/--no-progress"],
+        "default": None,
+        "help": "Draw a bar; by default on terminals only.",
+    },
 }
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")

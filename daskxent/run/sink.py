@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.numbers.audit import Scored
+    from daskxent.run.planning import Plan
     from daskxent.sources import Inputs
-    from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box
 
 MARK = "daskxent rows"  # the attribute of a group that says whether it is complete, and of what
@@ -46,10 +46,11 @@ class Sink(Protocol):
         """Write the columns of a box of positions, each of the shape of the box."""
 
 
-def page_steps(inputs: Inputs, cuts: Cuts) -> int:
-    """Return how many steps a page takes: whole chunks of predictions if those are even, about `sizes.page_rows`."""
-    grid = cuts.size if isinstance(cuts, Even) and not cuts.phase else 1
-    return max(1, round(inputs.sizes.page_rows / inputs.rows_per_step / grid)) * grid
+def page_steps(inputs: Inputs, plan: Plan) -> int:
+    """Return how many steps a page takes: no more than a part, about `sizes.page_rows`, whole chunks of predictions."""
+    grid = plan.cuts.size if isinstance(plan.cuts, Even) and not plan.cuts.phase else 1
+    most = min(plan.step, inputs.sizes.page_rows / inputs.rows_per_step)
+    return max(1, round(most / grid)) * grid
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Group:
 
     path: str
     names: tuple[str, ...]
-    page: int
+    page: int = 0
 
     def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
         """Return what is kept of rows."""
@@ -100,7 +101,7 @@ class Group:
             where = ", ".join(f"{s.start}:{s.stop}" for s in box)
             raise Unwritable(f"out: positions {where} cannot be written to {self.path}: {error}") from error
 
-    def begin(self, inputs: Inputs, about: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
         """Create the group, or check that it is of the same rows.
 
         Parameters
@@ -108,11 +109,13 @@ class Group:
         inputs : Inputs
         about : dict
             What was asked of which arrays.
+        page : int
+            Steps in a chunk of the arrays, if they are to be created.
 
         Returns
         -------
         dict
-            `complete`, and `run`, which no other group has.
+            `complete`; `page` as it is; and `run`, which no other group has.
 
         Raises
         ------
@@ -121,12 +124,12 @@ class Group:
         """
         import zarr
 
-        about = json.loads(json.dumps({**about, "columns": self.names, "page": self.page}))
+        about = json.loads(json.dumps({**about, "columns": self.names}))
         try:
             found = zarr.open_group(self.path, mode="r+").attrs.get(MARK)
         except FileNotFoundError:
             try:
-                return self._create(inputs, about)
+                return self._create(inputs, about, page)
             except OSError as error:
                 raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
         except (FileExistsError, NotADirectoryError, ValueError) as error:  # as zarr has it
@@ -153,13 +156,13 @@ class Group:
         group = zarr.open_group(self.path, mode="r")
         return {name: group[name] for name in self.names}
 
-    def _create(self, inputs: Inputs, about: dict[str, Any]) -> dict[str, Any]:
+    def _create(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
         import zarr
 
         _opened.cache_clear()
         shape = inputs.positions
-        chunks = tuple(min(self.page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
-        mark: Any = {"complete": False, "run": os.urandom(8).hex(), "about": about}
+        chunks = tuple(min(page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
+        mark: Any = {"complete": False, "run": os.urandom(8).hex(), "page": page, "about": about}
         group = zarr.create_group(self.path)
         for name in self.names:
             group.create_array(name, shape=shape, chunks=chunks, dtype=COLUMNS[name])
