@@ -20,7 +20,7 @@ DTYPES = [np.float32, np.float64, *STORED]
 LOWEST = [-np.inf, -65000.0, -1000.0, -80.0, -0.0, 0.0]
 FAR = 60_000.0  # a logit that every dtype holds and the vectorised loops treat
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")]
 
 
 def fresh(function: Any) -> Any:

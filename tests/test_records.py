@@ -243,6 +243,7 @@ def test_rows_that_have_no_loss_are_nan_and_a_masked_label_is_infinite():
             assert np.array_equal(dense, got, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
 @pytest.mark.parametrize("peak", [2.0**30, 2.0**31, 1e30, -(2.0**30), -1e30])
 def test_only_ties_count_beside_a_huge_peak(dtype, peak):
