@@ -146,6 +146,8 @@ def sparse(
         drawn.misplaced(draw, found, classes)
         options["on_invalid"] = draw.among(["raise", "skip", "skip", "count", "count"])
     labels = drawn.in_some_dtype(draw, found).reshape(positions)
+    if labels.dtype.kind in "biu" and options.get("ignore_class", 0) not in (labels.dtype.type(0), *labels.flat):
+        del options["ignore_class"]  # a class that no label of the dtype can be was not refused before
     if draw.chance(10):
         labels = np.expand_dims(labels, draw.among([-1, axis]))
     return labels

@@ -123,7 +123,8 @@ def in_two_ranges(draw: Draw) -> Question:
     asked = draw.among([in_memory, stored])(draw)
     axis = asked.options.get("axis", -1) % asked.y_pred.ndim
     steps = asked.y_pred.shape[1 if axis == 0 else 0]
-    return asked._replace(call="merged", extra=asked.extra | {"steps": steps, "cut": draw.below(steps + 1)})
+    cut = 1 + draw.below(max(1, steps - 1))  # ranges without steps were refused before
+    return asked._replace(call="merged", extra=asked.extra | {"steps": steps, "cut": cut})
 
 
 def journaled(draw: Draw) -> Question:
