@@ -102,5 +102,5 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 newest-now: # no file: what was the newest at the last time need not be so now
 
 .venv/lint.stamp: pyproject.toml .venv/pip.stamp
-	$(PIP) --editable '.[demo]' --group lint
+	$(PIP) --editable . --group lint
 	@touch $@
