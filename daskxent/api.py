@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import random
 import warnings
 from dataclasses import fields, replace
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import scores
-from daskxent.numbers.audit import COLUMNS, complain
+from daskxent.numbers.audit import ROW_COLUMNS, complain
 from daskxent.numbers.question import Question
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
@@ -24,16 +23,16 @@ from daskxent.run import graph
 from daskxent.run.engines import chosen, engine_for, run
 from daskxent.run.parts import Work
 from daskxent.run.sink import Arrays, Group, page_steps
-from daskxent.run.threads import cores
+from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
 from daskxent.sources import (
     Further,
     Inputs,
-    LazyArray,
     again,
     align,
     aligned_by_name,
     as_view,
+    call_of,
     check_ignored,
     is_dask,
     open_array,
@@ -188,14 +187,13 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
         raise ValueError("out: give the stored predictions themselves, not a dask array")
     question = replace(question, columns=tuple(name for name in names if name in scores.COLUMNS))
     if is_dask(inputs.predictions):
-        dtype = np.dtype([(name, COLUMNS[name]) for name in names])
+        dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
         table = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype).compute()
         return {name: np.ascontiguousarray(table[name]) for name in names}
     run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
     if options.out is None:
-        arrays = {name: np.zeros(inputs.positions, COLUMNS[name]) for name in names}
-        threads = options.threads or cores()
-        _last(run_it(engine_for(inputs, threads=threads), sink=Arrays(arrays)), options.progress)
+        arrays = {name: np.zeros(inputs.positions, ROW_COLUMNS[name]) for name in names}
+        _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress)
         return arrays
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
@@ -320,9 +318,9 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
             "not what each of them gave"
         )
     arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
-    asked["sample_weight"] = again(asked["sample_weight"])
     along = {name: again(call) for name, call in arrays["along"].items()}
-    inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), Asked(**asked), along)
+    given = Asked(**asked, sample_weight=again(arrays.get("sample_weight")))
+    inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given, along)
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)
     for state in chosen:
@@ -435,25 +433,12 @@ def _slice(options: Run) -> slice | None:
 
 def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
-    arrays = {"y_true": _call(y_true), "y_pred": _call(y_pred)}
-    further = {name: _call(array) for name, array in (along or {}).items()}
-    given = {each.name: getattr(asked, each.name) for each in fields(Asked)}
-    given["sample_weight"] = None if asked.sample_weight is None else _call(asked.sample_weight)
-    if None in (*arrays.values(), *further.values()) or (given["sample_weight"] is None) != (
-        asked.sample_weight is None
-    ):
+    weights = {} if asked.sample_weight is None else {"sample_weight": asked.sample_weight}
+    arrays = {name: call_of(given) for name, given in {"y_true": y_true, "y_pred": y_pred, **weights}.items()}
+    further = {name: call_of(given) for name, given in (along or {}).items()}
+    if None in (*arrays.values(), *further.values()):
         return None
+    given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name != "sample_weight"}
     call = {"arrays": {**arrays, "along": further}, "asked": given}
     made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
     return made
-
-
-def _call(given: Any) -> Any:
-    """Return how to open an array again, as JSON has it; None for arrays that are not stored."""
-    if isinstance(given, LazyArray):
-        return given.call()
-    if isinstance(given, (str, os.PathLike)):
-        return place(given)
-    if isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
-        return list(map(place, given))
-    return given if isinstance(given, (int, float)) else None

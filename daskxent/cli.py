@@ -138,12 +138,12 @@ SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 
-def _asks(table: type, **own: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _asks(table: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command LABELS, PREDICTIONS and the options of a table that a shell can give."""
     given = [each for each in fields(table) if each.name in SHELL]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for each in [*reversed(given)]:
+        for each in reversed(given):
             special = dict(SHELL[each.name])
             default = {} if each.default is None else {"default": each.default}
             flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])

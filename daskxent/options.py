@@ -13,7 +13,7 @@ import operator
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def flag(given: Any, name: str) -> bool:
 
 def whole(given: Any, name: str) -> int:
     """Return an integer of any kind as an int."""
-    if isinstance(given, bool) or not isinstance(given, Integral):
-        raise TypeError(f"{name}: expected an integer, got {given!r}")
-    return int(given)
+    from daskxent.sources import whole as checked
+
+    return checked(given, name)
 
 
 def one_of(*choices: str | None) -> Callable[[Any, str], Any]:
@@ -117,12 +117,12 @@ def metric_names(given: Any, name: str = "metrics") -> tuple[str, ...]:
 
 def column_names(given: Any, name: str) -> tuple[str, ...]:
     """Return the names of columns of rows, each once, if they are known."""
-    from daskxent.numbers.audit import COLUMNS
+    from daskxent.numbers.audit import ROW_COLUMNS
 
     names = _names(given, name)
     for each in names:
-        if each not in COLUMNS:
-            raise ValueError(f"{name}: {each!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
+        if each not in ROW_COLUMNS:
+            raise ValueError(f"{name}: {each!r} is unknown; known are {', '.join(sorted(ROW_COLUMNS))}")
     return names
 
 

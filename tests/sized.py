@@ -7,7 +7,7 @@ from daskxent.losses import evaluating
 
 
 def give(patch, **sizes):
-    """Give sizes to all that is aligned from now on, beside those that were given before."""
+    """Give sizes to all that is aligned from now on, besides those that were given before."""
 
     def aligned(align):
         def call(*arguments, **options):

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -13,12 +14,16 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from running import prepared
 from strategies import SOME
 
 import daskxent as dx
-from daskxent.sources import opening
+from daskxent.run import planning
+from daskxent.run.cluster import joined
+from daskxent.sources import Sizes, opening
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even, Uneven, chunked
+from daskxent.sources.memory import Memory
 from daskxent.sources.source import Base
 
 SHAPE = (23, 5, 9)
@@ -144,6 +149,26 @@ def test_cuts_agree_with_a_list_of_edges(sizes, data):
     assert cuts.ceil(start) == min(edge for edge in edges if edge >= start)
 
 
+@SOME
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 40), st.data())
+def test_joined_parts_of_a_plan_are_cut_where_the_plan_is(sizes, most, data):
+    x = dx.concat([np.zeros((n, 4), "f4") for n in sizes] + [zarr.ones(shape=(30, 4), chunks=(7, 4), dtype="f4")])
+    x = x[data.draw(st.integers(0, 5)) :]
+    inputs, question = prepared(np.zeros(len(x), int), x, from_logits=True)
+    inputs = replace(inputs, sizes=Sizes(part_rows=most, smallest_part_bytes=1, part_bytes=most * 16))
+    plan = planning.cut(inputs, question, 2)
+    parts = list(plan)
+    assert [part for whole in joined(parts, most * 3) for part in plan.between(*whole)] == parts
+    assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
+    assert all(plan.cuts.floor(start) == start for start, _ in parts)  # no chunk belongs to two parts
+
+
+def test_a_window_of_a_window_is_the_window():
+    source = Memory(X, "x").window(0, 0, 9)
+    box = (slice(3, 7), slice(0, 5), slice(0, 9))
+    assert np.array_equal(source.window(0, 3, 7).read(box), X[3:7])
+
+
 def read_by(monkeypatch, call):
     """Return the chunks that a call reads."""
     read, seen = Chunks.read, []
@@ -184,6 +209,20 @@ def test_paths_carry_an_index_and_lists_and_patterns_are_rows(held, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(run.stdout)["state"] == wanted.state.to_json()
+
+
+def test_losses_and_metrics_take_lists_of_paths(held, tmp_path):
+    np.save(tmp_path / "a.npy", X[:9])
+    np.save(tmp_path / "b.npy", X[9:])
+    files = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    losses = dx.losses.sparse_categorical_crossentropy
+    assert np.array_equal(losses(Y, files, from_logits=True), losses(Y, X, from_logits=True))
+    loss, metric = dx.losses.SparseCategoricalCrossentropy(True), dx.metrics.SparseCategoricalAccuracy()
+    assert loss(Y, files) == loss(Y, X)
+    assert metric(Y, files) == dx.metrics.SparseCategoricalAccuracy()(Y, X)
+    options = {"from_logits": True, "journal": tmp_path / "journal"}
+    y = held["zarr"].with_name("y")
+    assert dx.verify(dx.evaluate(y, dx.open(files), sample_weight=2, **options)) == 1
 
 
 def test_a_file_may_be_named_like_an_index_or_a_pattern(tmp_path):

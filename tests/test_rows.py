@@ -20,7 +20,7 @@ from running import prepared
 
 import daskxent as dx
 from daskxent.cli import main
-from daskxent.numbers.audit import COLUMNS, Scored
+from daskxent.numbers.audit import ROW_COLUMNS, Scored
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
 from daskxent.run import sink
@@ -50,8 +50,8 @@ def wanted(data):
     y, x, w = data
     _, question = prepared(y, x, sample_weight=w, **OPTIONS)
     records = scan(x, y, 0, probabilities=False, mass=True, top=3)
-    scored = Scored.of(question, finish(records, y, CLASSES, frozenset(COLUMNS)), y, w)
-    return {name: scored.column(name) for name in COLUMNS}
+    scored = Scored.of(question, finish(records, y, CLASSES, frozenset(ROW_COLUMNS)), y, w)
+    return {name: scored.column(name) for name in ROW_COLUMNS}
 
 
 def stored(path, name, values, chunks, shards=None):
@@ -63,7 +63,7 @@ def stored(path, name, values, chunks, shards=None):
 def same(found, wanted):
     for name, values in found.items():
         assert np.array_equal(np.asarray(values[...]), wanted[name], equal_nan=values.dtype.kind == "f"), name
-        assert values.dtype == COLUMNS[name]
+        assert values.dtype == ROW_COLUMNS[name]
 
 
 WAYS = {
@@ -79,7 +79,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_columns_are_those_of_the_definition(data, wanted, tmp_path, way, threads):
     y, x, w = data
-    held, options = WAYS[way](tmp_path, x), {**OPTIONS, "sample_weight": w, "threads": threads, "columns": COLUMNS}
+    held, options = WAYS[way](tmp_path, x), {**OPTIONS, "sample_weight": w, "threads": threads, "columns": ROW_COLUMNS}
     same(dx.rows(y, held, **options), wanted)
     found = dx.rows(y, held, **options, out=tmp_path / "rows")
     same(found, wanted)
@@ -112,7 +112,7 @@ def test_dense_labels_have_a_class(data, tmp_path):
 def test_workers_write_the_same_bytes(data, wanted, tmp_path):
     y, x, w = data
     held = stored(tmp_path, "y", y, (90,)), WAYS["shards"](tmp_path, x)
-    options = {**OPTIONS, "sample_weight": stored(tmp_path, "w", w, (500,)), "columns": COLUMNS}
+    options = {**OPTIONS, "sample_weight": stored(tmp_path, "w", w, (500,)), "columns": ROW_COLUMNS}
     dx.rows(*held, **options, threads=2, out=tmp_path / "here")
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -253,7 +253,7 @@ def test_the_command_line_says_what_it_wrote(data, wanted, tmp_path):
 def test_dask_arrays_have_no_sink_but_columns(data, wanted, tmp_path):
     y, x, w = data
     for chunks in ((60, CLASSES), (60, 5)):
-        found = dx.rows(y, da.from_array(x, chunks=chunks), sample_weight=w, **OPTIONS, columns=COLUMNS)
+        found = dx.rows(y, da.from_array(x, chunks=chunks), sample_weight=w, **OPTIONS, columns=ROW_COLUMNS)
         same(found, wanted)
     with pytest.raises(ValueError, match=r"y_true: label 99 at row 77 is outside \[0, 13\)"):
         dx.rows(y, da.from_array(x), **{**OPTIONS, "on_invalid": "raise"})

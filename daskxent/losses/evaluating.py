@@ -19,7 +19,7 @@ from daskxent.numbers.statistics import LOSS
 from daskxent.options import flag, ignored
 from daskxent.run import graph
 from daskxent.run.engines import engine_for, run
-from daskxent.run.threads import cores
+from daskxent.run.threads import Threads
 from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array
 from daskxent.sources.memory import Memory
 from daskxent.sources.viewed import Viewed
@@ -79,7 +79,7 @@ def open_inputs(
     y_true, y_pred, sample_weight = given.values()
     labels, predictions = open_array(y_true, "y_true"), open_array(y_pred, "y_pred")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    if isinstance(y_pred, (list, tuple)) and predictions.dtype.kind in "biuf":
+    if isinstance(y_pred, (list, tuple)) and isinstance(predictions, Memory) and predictions.dtype.kind in "biuf":
         predictions = Memory(predictions.array.astype(bare), "y_pred")
     if len(predictions.shape) == 1:
         raise ValueError(f"y_pred: expected rows of predictions, got shape {tuple(predictions.shape)}")
@@ -119,8 +119,8 @@ def total(inputs: Inputs, asked: Question) -> State:
     """Evaluate all rows; arrays in memory are evaluated in this process, whatever cluster there is."""
     state = State.zero()
     if inputs.rows:
-        threads = cores() if isinstance(inputs.predictions, Memory) else None
-        for report in run(inputs, asked, engine_for(inputs, threads=threads)):
+        engine = Threads(None) if isinstance(inputs.predictions, Memory) else engine_for(inputs)
+        for report in run(inputs, asked, engine):
             state = report.state
     return state
 
@@ -180,7 +180,7 @@ def per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
         return da.zeros(inputs.positions, dtype)
     sink = _Losses(np.zeros(inputs.positions, dtype), asked, single)
     if inputs.rows:
-        for _ in run(inputs, asked, engine_for(inputs, threads=cores()), sink=sink):
+        for _ in run(inputs, asked, Threads(None), sink=sink):
             pass
     return sink.losses
 

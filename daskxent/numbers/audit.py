@@ -13,7 +13,7 @@ from daskxent.numbers import scores
 from daskxent.numbers.scores import CLIPPED, INFINITE, NAN, SUM_TOLERANCE, UNNORMALISED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -144,7 +144,7 @@ class Finding:
 
 
 # What can be kept of every row: the columns of `Scores`, and three more; with their types.
-COLUMNS = dict.fromkeys(sorted(scores.COLUMNS), "float64") | {
+ROW_COLUMNS = dict.fromkeys(sorted(scores.COLUMNS), "float64") | {
     "flags": "uint8", "hit": "bool", "above": "int32", "prediction": "int64", "label": "int64", "weight": "float64",
     "counted": "bool",
 }  # fmt: skip
@@ -187,7 +187,7 @@ class Scored(NamedTuple):
         return cls(scores, labels, weights, along, status)
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one of `COLUMNS`."""
+        """Return one of `ROW_COLUMNS`."""
         if name == "label":
             return self.labels
         if name == "weight":
@@ -195,6 +195,10 @@ class Scored(NamedTuple):
         if name == "counted":
             return np.asarray(self.status & COUNTED, bool)
         return np.asarray(getattr(self.scores, name))
+
+    def columns(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return some of `ROW_COLUMNS` by name."""
+        return {name: self.column(name) for name in names}
 
 
 def findings(question: Question, rows: Scored) -> dict[str, Finding]:

@@ -82,7 +82,7 @@ class Cluster:
 
     def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what is found of every part, as it is done."""
-        submit = _Submit(self.client, work, plan.step)
+        submit = _Submit(self.client, work, plan)
         window = Window(self.client, submit, lambda found: found, self.worker_timeout)
         per = work.inputs.rows_per_step
         # Where there are keys, a worker's states are merged there, and only what they add up to travels.
@@ -117,7 +117,7 @@ class ClusterGraph(Graph):
         def done(found: Any) -> Done:
             return Done(merge_all(np.atleast_1d(found).flat))
 
-        sizes = inputs.predictions.chunks[inputs.lead + (inputs.lead >= inputs.axis)]
+        sizes = inputs.predictions.chunks[inputs.lead_axis]
         starts = [rows * inputs.rows_per_step for rows in itertools.accumulate(sizes, initial=0)]
         window = Window(self.client, submit, done, self.worker_timeout)
         # A graph for each part takes longer than its tasks.
@@ -163,14 +163,14 @@ def _run() -> str:
 
 
 class _Submit:
-    """Hands parts to a client; one that is longer than `step` as several tasks, whose states another one merges."""
+    """Hands parts to a client; joined ones as a task for each part of the plan, and one more that merges."""
 
-    def __init__(self, client: Client, work: Work, step: int) -> None:
-        self.client, self.work, self.step = client, work, step
+    def __init__(self, client: Client, work: Work, plan: Plan) -> None:
+        self.client, self.work, self.plan = client, work, plan
         self._run, self._numbers = _run(), itertools.count()
 
     def __call__(self, parts: list[Part]) -> list[Any]:
-        pieces = [self._pieces(*part) for part in parts]
+        pieces = [list(self.plan.between(*part)) for part in parts]
         flat = [piece for several in pieces for piece in several]
         # As bytes, which the scheduler passes on: unpickled, they would open the arrays there.
         works = [pickle.dumps(replace(self.work, inputs=self.work.inputs.window(*piece))) for piece in flat]
@@ -182,10 +182,6 @@ class _Submit:
         keys = [(self._run, next(self._numbers)) for _ in arguments[0]]
         futures: list[Any] = self.client.map(function, *arguments, key=keys, pure=False)
         return futures
-
-    def _pieces(self, start: int, stop: int) -> list[Part]:
-        edges = [start, *range(start - start % self.step + self.step, stop, self.step), stop]
-        return list(itertools.pairwise(edges))
 
 
 def _merge(found: list[Done | Exception]) -> Done | Exception:

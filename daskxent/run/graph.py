@@ -135,7 +135,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         start=0,
         stop=length,
         step=1,
-        cuts=chunked(x.chunks[inputs.lead + (inputs.lead >= inputs.axis)]),
+        cuts=chunked(x.chunks[inputs.lead_axis]),
         rows_per_step=inputs.rows_per_step,
         threads=threads,
         nbytes=math.prod(x.shape) * dtype.itemsize,
@@ -283,7 +283,7 @@ def in_dask(inputs: Inputs, fill: bool) -> Inputs:
     """Turn stored predictions into a dask array; with `fill` what is not stored is filled and reported, no error."""
     if is_dask(inputs.predictions):
         return inputs
-    lead = inputs.lead + (inputs.lead >= inputs.axis)
+    lead = inputs.lead_axis
     return replace(inputs, predictions=from_source(inputs.predictions, lead, inputs.sizes.piece_bytes, fill))
 
 

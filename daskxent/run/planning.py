@@ -78,10 +78,13 @@ class Plan:
 
     def __iter__(self) -> Iterator[Part]:
         """Yield the parts as (start, stop) along the lead axis."""
-        start = self.start
-        while start < self.stop:
+        return self.between(self.start, self.stop)
+
+    def between(self, start: int, stop: int) -> Iterator[Part]:
+        """Yield the parts of a range of steps, of which the first and the last may be cut short."""
+        while start < stop:
             end = self.cuts.floor((start // self.step + 1) * self.step)
-            end = min(self.stop, end if end > start else self.cuts.ceil(start + 1))
+            end = min(stop, end if end > start else self.cuts.ceil(start + 1))
             yield start, end
             start = end
 
@@ -149,7 +152,7 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     Plan
     """
     predictions, sizes = inputs.predictions, inputs.sizes
-    at = inputs.lead + (inputs.lead >= inputs.axis)
+    at = inputs.lead_axis
     start, stop = _clipped(steps, inputs)
     every = [predictions.stored(axis) for axis in range(len(predictions.shape))]
     itemsize = predictions.dtype.itemsize

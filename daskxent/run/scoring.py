@@ -88,9 +88,10 @@ class Block:
         """
         state, columns = State.zero(), dict[str, NDArray[Any]]()
         for some, rows, exceptional in self.scored(scorer):
-            if pages is not None:
-                for name, values in pages.sink.columns(rows).items():
-                    columns.setdefault(name, np.empty(math.prod(self.aligned.shape), values.dtype))[some] = values
+            for name, values in pages.sink.columns(rows).items() if pages is not None else ():
+                if name not in columns:
+                    columns[name] = np.empty(math.prod(self.aligned.shape), values.dtype)
+                columns[name][some] = values
             found = self._added(rows, exceptional, totals)
             if found.sums or found.audit:
                 state = state.merge(found.placed(partial(add, some.start), ()))
@@ -102,9 +103,8 @@ class Block:
 
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
-        for some, rows, exceptional in self.scored(
-            compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)[0]
-        ):
+        scorer, _ = compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)
+        for some, rows, exceptional in self.scored(scorer):
             if exceptional:
                 found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
                 audit.complain(self.question, found.placed(self.place, ()).audit, self.positions)

@@ -6,16 +6,15 @@ processes write to the same one, and a part that is evaluated twice writes the s
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from daskxent.numbers.audit import COLUMNS
+from daskxent.numbers.audit import ROW_COLUMNS
 from daskxent.report import Unwritable, differences
 from daskxent.sources.cuts import Even
 
@@ -62,7 +61,7 @@ class Arrays:
 
     def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
         """Return what is kept of rows."""
-        return {name: rows.column(name) for name in self.arrays}
+        return rows.columns(self.arrays)
 
     def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write the columns of a box of positions."""
@@ -89,7 +88,7 @@ class Group:
 
     def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
         """Return what is kept of rows."""
-        return {name: rows.column(name) for name in self.names}
+        return rows.columns(self.names)
 
     def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write the columns of a box of positions."""
@@ -128,10 +127,7 @@ class Group:
         try:
             found = zarr.open_group(self.path, mode="r+").attrs.get(MARK)
         except FileNotFoundError:
-            try:
-                return self._create(inputs, about, page)
-            except OSError as error:
-                raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
+            return self._create(inputs, about, page)
         except (FileExistsError, NotADirectoryError, ValueError) as error:  # as zarr has it
             raise FileExistsError(f"out: {self.path} exists, and is no zarr group: {error}") from error
         if not isinstance(found, dict):
@@ -163,10 +159,13 @@ class Group:
         shape = inputs.positions
         chunks = tuple(min(page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
         mark: Any = {"complete": False, "run": os.urandom(8).hex(), "page": page, "about": about}
-        group = zarr.create_group(self.path)
-        for name in self.names:
-            group.create_array(name, shape=shape, chunks=chunks, dtype=COLUMNS[name])
-        group.attrs[MARK] = mark  # last: a group without it is not begun
+        try:
+            group = zarr.create_group(self.path)
+            for name in self.names:
+                group.create_array(name, shape=shape, chunks=chunks, dtype=ROW_COLUMNS[name])
+            group.attrs[MARK] = mark  # last: a group without it is not begun
+        except OSError as error:
+            raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
         return dict(mark)
 
 
@@ -188,8 +187,12 @@ class Pages:
     sink: Sink
     inputs: Inputs
     stop: int
-    _first: int = 0
+    _steps: slice = field(default_factory=lambda: slice(0, 0))  # of the page that is held
     _held: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @cached_property
+    def _cuts(self) -> Even:
+        return Even(self.stop, self.sink.page or 1)
 
     def add(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
         """Take the columns of a box, flat, and write the pages that are complete with it."""
@@ -198,12 +201,11 @@ class Pages:
             self.sink.write(box, {name: values.reshape(shape) for name, values in columns.items()})
             return
         steps = box[lead]
-        for start, stop in self._cut(steps.start, steps.stop):
-            if self._held and not self._first <= start < self._end(self._first):
+        for start, stop in self._cuts.ranges(steps.start, steps.stop):
+            if not self._steps.start <= start < self._steps.stop:
                 self.flush()
-            if not self._held:
                 self._begin(start, columns)
-            inside = (*box[:lead], slice(start - self._first, stop - self._first), *box[lead + 1 :])
+            inside = (*box[:lead], slice(start - self._steps.start, stop - self._steps.start), *box[lead + 1 :])
             some = (slice(None),) * lead + (slice(start - steps.start, stop - steps.start),)
             for name, values in columns.items():
                 self._held[name][inside] = values.reshape(shape)[some]
@@ -212,26 +214,16 @@ class Pages:
         """Write what is held."""
         if self._held:
             everywhere = [slice(0, n) for n in self.inputs.positions]
-            everywhere[self.inputs.lead] = slice(self._first, self._end(self._first))
+            everywhere[self.inputs.lead] = self._steps
             self.sink.write(tuple(everywhere), self._held)
             self._held = {}
 
     def ends(self, step: int) -> bool:
         """Tell whether pages end at a step."""
-        return step % (self.sink.page or 1) == 0
+        return self._cuts.floor(step) == step
 
     def _begin(self, start: int, columns: Mapping[str, NDArray[Any]]) -> None:
-        lead = self.inputs.lead
-        length = self._end(start) - start
-        shape = tuple(length if axis == lead else n for axis, n in enumerate(self.inputs.positions))
-        self._first = start
+        lead, stop = self.inputs.lead, self._cuts.ceil(start + 1)
+        shape = tuple(stop - start if axis == lead else n for axis, n in enumerate(self.inputs.positions))
+        self._steps = slice(start, stop)
         self._held = {name: np.empty(shape, values.dtype) for name, values in columns.items()}
-
-    def _end(self, start: int) -> int:
-        page = self.sink.page or 1
-        return min(self.stop, start - start % page + page)
-
-    def _cut(self, start: int, stop: int) -> list[tuple[int, int]]:
-        page = self.sink.page or 1
-        edges = [start, *range(start - start % page + page, stop, page), stop]
-        return list(itertools.pairwise(edges))

@@ -92,14 +92,12 @@ class Graph:
     """One task per chunk of dask predictions, computed a group of chunks at a time."""
 
     def __init__(self, threads: int | None) -> None:
-        self.threads = Threads(threads).threads
+        self.threads = threads or cores()
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Describe the chunks; a part is one of them."""
         if steps is not None:
             raise ValueError("steps: slice dask arrays before they are evaluated")
-        if page is not None:
-            raise ValueError("out: give the stored predictions themselves, not a dask array")
         return graph.plan(inputs, question, self.threads)
 
     def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:

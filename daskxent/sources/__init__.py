@@ -3,7 +3,7 @@
 from daskxent.sources.align import Along, Further, Inputs, align, check_ignored, whole
 from daskxent.sources.columns import Column
 from daskxent.sources.meaning import aligned_by_name
-from daskxent.sources.opening import LazyArray, again, concat, is_dask, open_array, open_lazy
+from daskxent.sources.opening import LazyArray, again, call_of, concat, is_dask, open_array, open_lazy
 from daskxent.sources.paths import place
 from daskxent.sources.sizes import Sizes
 from daskxent.sources.source import Source
@@ -21,6 +21,7 @@ __all__ = [
     "align",
     "aligned_by_name",
     "as_view",
+    "call_of",
     "check_ignored",
     "concat",
     "is_dask",

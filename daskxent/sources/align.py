@@ -158,6 +158,11 @@ class Inputs:
         """The axis of positions that is cut into parts: the first that is longer than 1."""
         return next((axis for axis, length in enumerate(self.positions) if length > 1), 0)
 
+    @property
+    def lead_axis(self) -> int:
+        """The lead axis, counted among the axes of the predictions."""
+        return self.lead + (self.lead >= self.axis)
+
     @cached_property
     def rows_per_step(self) -> int:
         """Rows in one step along the lead axis; rows are numbered over all positions in C order."""
@@ -175,7 +180,7 @@ class Inputs:
 
     def window(self, start: int, stop: int) -> Inputs:
         """Return the same inputs, holding no more of in-memory arrays than steps `start` to `stop` along the lead."""
-        at = self.lead + (self.lead >= self.axis)
+        at = self.lead_axis
         return replace(
             self,
             predictions=self.predictions.window(at, start, stop),

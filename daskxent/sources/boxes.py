@@ -99,7 +99,7 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
     most two of them one behind the other, are kept up to a bound.
     """
     held, last, kept = threads * rows * len(inputs.along) * 8, 0, 0
-    at = inputs.lead + (inputs.lead >= inputs.axis)
+    at = inputs.lead_axis
     dense = [(inputs.dense_labels, at)] if inputs.dense else []
     for source, lead in (*dense, *((along.source, along.at(inputs.lead)) for along in inputs.along.values())):
         if not hasattr(source, "pieces"):  # a dask array: its chunks are in other memory
@@ -118,13 +118,13 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
 
 def run_steps(inputs: Inputs) -> int:
     """Return how many steps a run takes at most: some whole chunks of predictions, or one that is longer."""
-    cuts = inputs.predictions.stored(inputs.lead + (inputs.lead >= inputs.axis))
+    cuts = inputs.predictions.stored(inputs.lead_axis)
     return max(1, inputs.sizes.run_rows // inputs.rows_per_step, cuts.largest if cuts else 1)
 
 
 def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
     """Cut a part into runs of steps that share one reading of what lies along them."""
-    cuts, most = inputs.predictions.stored(inputs.lead + (inputs.lead >= inputs.axis)), run_steps(inputs)
+    cuts, most = inputs.predictions.stored(inputs.lead_axis), run_steps(inputs)
     everywhere = [slice(0, n) for n in inputs.positions]
     while start < stop:
         end = min(stop, start + most)

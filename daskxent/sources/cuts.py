@@ -69,6 +69,29 @@ class Even:
         return Even(stop - start, self.size, (self.phase + start) % self.size)
 
 
+def overlapping(starts: list[int], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Yield which of some ranges, one after the other, another range overlaps, and what it takes of each.
+
+    Parameters
+    ----------
+    starts : list of int
+        Where each range begins, and where the last one ends.
+    start, stop : int
+
+    Examples
+    --------
+    >>> list(overlapping([0, 5, 5, 9, 12], 3, 10))  # the number of a range, and a part counted from its beginning
+    [(0, 3, 5), (2, 0, 4), (3, 0, 1)]
+    """
+    for which in range(max(0, bisect_right(starts, start) - 1), len(starts) - 1):
+        begin, end = starts[which : which + 2]
+        if begin >= stop:
+            return
+        low, high = max(begin, start), min(end, stop)
+        if low < high:
+            yield which, low - begin, high - begin
+
+
 @dataclass(frozen=True)
 class Uneven:
     """Axes that are cut in ways of their own, one after the other.
@@ -130,13 +153,8 @@ class Uneven:
 
     def _within(self, start: int, stop: int) -> Iterator[tuple[int, Cuts, int, int]]:
         """Yield where the members begin that a range takes part of, them, and the part."""
-        for which in range(max(0, bisect_right(self._starts, start) - 1), len(self.members)):
-            begin, member = self._starts[which], self.members[which]
-            if begin >= stop:
-                return
-            low, high = max(0, start - begin), min(member.length, stop - begin)
-            if low < high:
-                yield begin, member, low, high
+        for which, low, high in overlapping(self._starts, start, stop):
+            yield self._starts[which], self.members[which], low, high
 
 
 Cuts = Even | Uneven

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def fingerprint(inputs: Inputs, steps: int) -> dict[str, Any]:
     """Return what identifies aligned inputs over their first `steps` along the lead axis, as plain Python objects."""
-    lead = inputs.lead + (inputs.lead >= inputs.axis)
+    lead = inputs.lead_axis
     found: dict[str, Any] = {"y_pred": inputs.predictions.identity(lead, steps), "sample_weight": None}
     if inputs.dense:
         found["y_true"] = inputs.dense_labels.identity(lead, steps)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.cuts import Even, Uneven
+from daskxent.sources.cuts import Even, Uneven, overlapping
 from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
@@ -102,26 +101,17 @@ class Joined(Base):
         """Return the identities of the members, of as many as so many steps take."""
         if lead != self.axis:
             return {"joined": [member.identity(lead, steps) for member in self.members], "axis": self.axis}
-        taken = [
-            min(member.shape[lead], steps - start) for member, start in zip(self.members, self._starts, strict=False)
-        ]
-        some = zip(self.members, taken, strict=True)
-        return {"joined": [member.identity(lead, count) for member, count in some if count > 0], "axis": self.axis}
+        taken = overlapping(self._starts, 0, steps)
+        return {"joined": [self.members[which].identity(lead, stop) for which, _, stop in taken], "axis": self.axis}
 
     def _of(self, members: Sequence[Source]) -> Joined:
         return Joined(members, self.axis, self.name)
 
     def _within(self, box: Box) -> Iterator[tuple[Source, int, Box]]:
         """Yield the members that a box takes part of, where they begin, and the box inside them."""
-        taken = box[self.axis]
-        for which in range(max(0, bisect_right(self._starts, taken.start) - 1), len(self.members)):
-            start, stop = self._starts[which : which + 2]
-            if start >= taken.stop:
-                return
-            low, high = max(taken.start, start), min(taken.stop, stop)
-            if low < high:
-                inside = slice(low - start, high - start)
-                yield self.members[which], start, (*box[: self.axis], inside, *box[self.axis + 1 :])
+        for which, low, high in overlapping(self._starts, box[self.axis].start, box[self.axis].stop):
+            inside = (*box[: self.axis], slice(low, high), *box[self.axis + 1 :])
+            yield self.members[which], self._starts[which], inside
 
     def _whole(self, box: Box, start: int) -> Box:
         """Count a member's box from the beginning of all."""

@@ -16,7 +16,7 @@ from daskxent.sources.memory import Memory, from_lists, plain
 from daskxent.sources.npy import Npy
 from daskxent.sources.paths import exists, matching, place
 from daskxent.sources.sliced import Sliced, parsed, resolved, written
-from daskxent.sources.stored import Zarr, members, open_zarr
+from daskxent.sources.stored import checked, members, open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,7 +121,7 @@ class _Given:
         return source
 
     def call(self) -> Any:
-        return place(self.given) if isinstance(self.given, (str, os.PathLike)) else None
+        return call_of(self.given)
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,19 @@ class _Join:
 _Recipe = _Given | _Part | _Join
 
 
+def call_of(given: Any) -> Any:
+    """Return how to open an array again, as JSON has it; None for arrays that are not stored."""
+    if isinstance(given, LazyArray):
+        return given.call()
+    if isinstance(given, (str, os.PathLike)):
+        return place(given)
+    if isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
+        return list(map(place, given))
+    return given if isinstance(given, (int, float)) else None
+
+
 def again(call: Any) -> Any:
-    """Return the array that `LazyArray.call` describes, or a path, to be opened."""
+    """Return what `call_of` describes, to be opened."""
     return LazyArray(_recipe(call)) if isinstance(call, dict) else call
 
 
@@ -328,7 +339,7 @@ def _open_held(given: Any, name: str) -> Source:
     if type(given).__module__.partition(".")[0] == "zarr":
         if not hasattr(given, "chunks"):
             raise ValueError(f"{name}: {members(given, str(given.store_path))}")
-        return Zarr(given, name)
+        return checked(given, name)
     if isinstance(given, (list, tuple)) and given:
         return _open_several(given, name)
     if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):

@@ -45,7 +45,6 @@ class Zarr(Base):
 
     def __init__(self, array: Any, name: str, opening: Opening | None = None, side_by_side: bool = False) -> None:
         self.array, self.name, self.opening, self.side_by_side = array, name, opening or Opening(), side_by_side
-        check_attributes(array.attrs, array.dtype, name)
         self.chunks = Chunks(array, name)
         self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
         self._thread = threading.local()
@@ -180,6 +179,12 @@ def members(group: Any, where: str) -> str:
     return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
 
 
+def checked(array: Any, name: str) -> Zarr:
+    """Return a zarr array as a source, unless its attributes change its numbers."""
+    check_attributes(array.attrs, array.dtype, name)
+    return Zarr(array, name)
+
+
 def open_zarr(path: str, name: str) -> Zarr:
     """Open the array at a path or URL."""
     import zarr
@@ -198,4 +203,4 @@ def open_zarr(path: str, name: str) -> Zarr:
         raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
-    return Zarr(opened, name)
+    return checked(opened, name)
