@@ -15,6 +15,7 @@ from strategies import draws
 
 import daskxent
 from daskxent import kernels
+from daskxent.kernels import slabs
 from daskxent.kernels.crossentropy import excess_of, log1p, unit_loss
 from daskxent.kernels.llvm import compiling
 from daskxent.numbers import records as rows
@@ -96,6 +97,8 @@ VIEWS = {
     "class axis first in memory": lambda x: np.asfortranarray(x),
     "class axis last in memory": lambda x: np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1),
     "every other position": lambda x: x[:, :, ::2],
+    "some classes": lambda x: x[:, :-2],
+    "the same row": lambda x: np.broadcast_to(x[:1], x.shape),
     "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
     "no rows": lambda x: x[:0],
     "no classes": lambda x: x[:, :0],
@@ -104,12 +107,41 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", [(150, 5, 1), (20, 300, 1), (3, 9, 60)])
-def test_scan_of_views(view: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_scan_of_views(dtype: Any, view: str, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    values = VIEWS[view](predictions(rng, shape, np.float32, 5))
+    values = VIEWS[view](predictions(rng, shape, dtype, 5))
     labels = labels_of(rng, values)
     assert_like_rows(values, labels)
     assert_like_rows(values, labels, top=2)
+
+
+@draws(100)
+@given(st.data())
+def test_slabs_hold_the_rows_in_their_order(data: st.DataObject) -> None:
+    dtype = data.draw(st.sampled_from(DTYPES))
+    whole = np.arange(2 * 40 * 90).reshape(2, 40, 90) % 251
+    view = whole.transpose(data.draw(st.permutations(range(3))))
+    for axis in range(3):
+        view = np.moveaxis(np.moveaxis(view, axis, 0)[data.draw(st.slices(view.shape[axis]))], 0, axis)
+    view = view if data.draw(st.booleans()) else view[:, :, :1]
+    values = view.astype(dtype, order="K") if data.draw(st.booleans()) else whole.astype(dtype)[:, :, :1][:, :0:-1]
+    if not values.size:
+        return
+    wanted, found = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]), []
+    for some, lying, first in slabs.slabs(values, most := data.draw(st.integers(1, 200))):
+        i, j = np.ogrid[first : first + some.stop - some.start, : lying.classes]
+        stored = lying.numbers[i // lying.after * lying.pitch + j * lying.after + i % lying.after]
+        np.testing.assert_array_equal(stored.view(dtype) if stored.dtype.kind in "ui" else stored, wanted[some])
+        assert some.stop - some.start <= most
+        found.append(some)
+    assert [some.start for some in found] == [0, *(some.stop for some in found[:-1])]
+    assert found[-1].stop == len(wanted)
+
+
+def test_many_rows_are_copied_a_few_at_a_time() -> None:
+    values = predictions(np.random.default_rng(2), (2, 21, 2 * slabs.COPIED // 21), np.float16, 50)
+    assert_like_rows(values, labels_of(np.random.default_rng(3), values))
 
 
 @draws(150)

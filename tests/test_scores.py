@@ -10,7 +10,7 @@ import pytest
 from test_kernels import DTYPES, predictions
 
 from daskxent import kernels
-from daskxent.kernels.blocks import LONG, plain
+from daskxent.kernels.slabs import LONG, plain
 from daskxent.numbers import records
 from daskxent.numbers.audit import HIDDEN, Scored
 from daskxent.numbers.exact import ExactSum

@@ -35,28 +35,28 @@ class Columns(NamedTuple):
 
 
 @inlined
-def _alike(labels, weights, start, rules):
+def _alike(labels, weights, at, rules):
     """Tell whether all rows have a class for a label and a usual weight: they are classified as one of them is."""
     known = usual = 0
     for i in range(labels.size):
         known += int(np.uint64(labels[i]) < np.uint64(rules.classes))  # as large numbers, negative ones are beyond
     for i in range(labels.size if weights.size else 0):
-        usual += (weights[start + i] > 0.0) & (weights[start + i] < np.inf)
+        usual += (weights[at + i] > 0.0) & (weights[at + i] < np.inf)
     return not rules.has_ignore and known == labels.size and (usual == labels.size or not weights.size)
 
 
 @inlined
-def begin(labels, weights, start, at, rules, columns, work):
+def begin(labels, weights, at, rules, columns, work):
     """Classify a block by label and weight alone; return how many rows are to be scanned, and how many exceptional."""
     n, status, skip = labels.size, columns.status, work.skip
-    if _alike(labels, weights, start, rules):
-        alike = classify(rules, 0, labels[0], weights[start] if weights.size else 1.0)
+    if _alike(labels, weights, at, rules):
+        alike = classify(rules, 0, labels[0], weights[at] if weights.size else 1.0)
         for i in range(LANES):
             status[at + i], skip[i] = alike, alike & HIDDEN
         return n, n if alike != COUNTED else 0
     hidden = exceptional = 0
     for i in range(n):
-        status[at + i] = classify(rules, 0, labels[i], weights[start + i] if weights.size else 1.0)
+        status[at + i] = classify(rules, 0, labels[i], weights[at + i] if weights.size else 1.0)
         skip[i] = status[at + i] & HIDDEN
         hidden += skip[i] != 0
         exceptional += status[at + i] != COUNTED
@@ -154,7 +154,7 @@ def _blank(labels, at, rules, columns, work):
 
 
 @inlined
-def finish(labels, weights, start, at, ask, rules, tolerance, plain, exceptional, columns, work):
+def finish(labels, weights, at, ask, rules, tolerance, plain, exceptional, columns, work):
     """Fill in the columns of a scanned block; return how many rows are exceptional now."""
     if ask.mass:
         _losses(plain, ask, work)
@@ -166,7 +166,7 @@ def finish(labels, weights, start, at, ask, rules, tolerance, plain, exceptional
         return exceptional
     for i in range(labels.size):
         if columns.flags[at + i]:
-            weight, before = weights[start + i] if weights.size else 1.0, columns.status[at + i]
+            weight, before = weights[at + i] if weights.size else 1.0, columns.status[at + i]
             columns.status[at + i] = classify(rules, columns.flags[at + i], labels[i], weight)
             exceptional += np.int64(columns.status[at + i] != COUNTED) - np.int64(before != COUNTED)
     return exceptional

@@ -5,58 +5,36 @@ For few classes, which are transposed into a tile first, and for a class axis th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, PITCH, TILE
 from daskxent.kernels.llvm.across import lane_logits, lane_logits_by_level, lane_peaks, lane_probabilities, transpose
-from daskxent.kernels.llvm.compiling import inlined, inner, like, overload, widen
+from daskxent.kernels.llvm.compiling import inlined, inner, like, widen
 from daskxent.kernels.llvm.vectors import VECTOR
-from daskxent.kernels.rows import by_level, holds, row_of, set_grid, take_own
+from daskxent.kernels.rows import by_level, holds, set_grid, take_own
+from daskxent.kernels.slabs import row_of
 from daskxent.numbers.records import HAS_NAN, OUTSIDE_UNIT
 
 
-def _load(values: Any, start: Any, at: Any, classes: Any, n: Any, tile: Any) -> Any:
+@inlined
+def _load(rows, start, at, classes, n, tile):
     """Widen the classes from `at` on of the rows from `start` on into ``tile[class * PITCH + row]``."""
-
-
-@overload(_load)
-def _load_typed(values, start, at, classes, n, tile):
-    def one_by_one(values, start, at, classes, n, tile):
-        for i in range(n):
-            for c in range(classes):
-                tile[c * PITCH + i] = widen(values[start + i, at + c])
-
-    def transposed(values, start, at, classes, n, tile):
+    numbers, done = rows.numbers, 0
+    if rows.after == 1:
         # The last rows of few classes are left to the slow loop: a square of them would reach beyond the array.
-        room = values.size - at - max(VECTOR, classes)
-        squares = min(n, room // values.shape[1] - start + 1) // VECTOR * VECTOR if room >= 0 else 0
-        squares = max(squares, 0)
+        room = numbers.size - start * rows.pitch - at - max(VECTOR, classes)
+        squares = min(n, room // rows.pitch + 1) // VECTOR * VECTOR if room >= 0 else 0
         for i in range(0, squares, VECTOR):
             for c in range(0, classes, VECTOR):
                 c = max(0, min(c, classes - VECTOR))
-                transpose(values, start + i, at + c, tile, c * PITCH + i)
-        for i in range(squares, n):
-            for c in range(classes):
-                tile[c * PITCH + i] = widen(values[start + i, at + c])
-
-    if values.ndim == 3:
-        return _load_maps
-    return transposed if values.layout == "C" else one_by_one
-
-
-def _load_maps(values, start, at, classes, n, tile):
-    after = values.shape[2]
-    done = 0
+                transpose(numbers, (start + i) * rows.pitch + at + c, rows.pitch, tile, c * PITCH + i)
+        done = squares
     while done < n:
-        b, a = divmod(start + done, after)
-        run = min(after - a, n - done)
+        before, after = divmod(start + done, rows.after)
+        run, source = min(rows.after - after, n - done), before * rows.pitch + at * rows.after + after
         for c in range(classes):
-            source = values[b, at + c, a : a + run]
-            lanes = tile[c * PITCH + done : c * PITCH + done + run]
             for i in range(run):
-                lanes[i] = widen(source[i])
+                tile[c * PITCH + done + i] = widen(numbers[source + c * rows.after + i])
         done += run
 
 
@@ -109,7 +87,7 @@ def _best(tile, first, classes, work):
 
 
 @inlined
-def _hits(values, start, labels, first, work):
+def _hits(rows, start, labels, first, work):
     """Tell of each lane whether its label is the first of its largest numbers."""
     ties = 0
     for i in range(LANES):
@@ -118,8 +96,8 @@ def _hits(values, start, labels, first, work):
         ties += hit & (work.second[i] == work.peak[i])
     for i in range(labels.size if ties else 0):
         label = labels[i] - first
-        if work.hit[i] and work.second[i] == work.peak[i] and 0 <= label < values.shape[1]:
-            work.hit[i] = not holds(row_of(values, start + i), label, work.peak[i])
+        if work.hit[i] and work.second[i] == work.peak[i] and 0 <= label < rows.classes:
+            work.hit[i] = not holds(row_of(rows, start + i), label, work.peak[i])
 
 
 @inlined
@@ -158,25 +136,25 @@ def _begin(ask, work):
 
 
 @inlined
-def scan_lanes(values, start, labels, first, ask, work):
+def scan_lanes(rows, start, labels, first, ask, work):
     """Scan the rows from `start` on, one for each label, skipped ones too.
 
     More classes than a tile holds are loaded twice: for what is found of them, and for what needs that.
     """
-    every, tile = values.shape[1], work.tile
+    every, tile = rows.classes, work.tile
     _begin(ask, work)
     for at in range(0, every, TILE):
         classes = min(every - at, TILE)
-        _load(values, start, at, classes, labels.size, tile)
+        _load(rows, start, at, classes, labels.size, tile)
         _peaks(classes, ask.unit, work)
         _targets(labels, first + at, classes, work)
     if ask.hit:
-        _hits(values, start, labels, first, work)
+        _hits(rows, start, labels, first, work)
     _grids(ask, work)
     for at in range(0, every, TILE):
         classes = min(every - at, TILE)
         if every > TILE:
-            _load(values, start, at, classes, labels.size, tile)
+            _load(rows, start, at, classes, labels.size, tile)
         if ask.depth:
             _above(tile, classes, work)
         if ask.best:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from daskxent.kernels.arithmetic import is_usual
 from daskxent.kernels.llvm.along import sum_logits, sum_logits_by_level, sum_probabilities, two_largest
-from daskxent.kernels.llvm.compiling import bits_of, from_bits, inlined, inner, like, overload, widen
+from daskxent.kernels.llvm.compiling import bits_of, from_bits, inlined, inner, like, widen
 from daskxent.kernels.rows import by_level, first_of, holds, put_sums, set_grid, take_own
+from daskxent.kernels.slabs import row_of
 from daskxent.numbers.records import HAS_NAN, OUTSIDE_UNIT
 
 KEPT = 4096  # numbers of the rows that are looked at before they are summed: they are still in the nearest cache
-
-
-def _row(values: Any, i: Any, tile: Any, place: Any, fresh: Any) -> Any:
-    """Return row i in one piece: copied to a place in `tile` if it does not lie in one, unless it is there already."""
-
-
-@overload(_row)
-def _row_typed(values, i, tile, place, fresh):
-    def copied(values, i, tile, place, fresh):
-        room = tile[place * values.shape[1] : (place + 1) * values.shape[1]]
-        if fresh:
-            for j in range(room.size):
-                room[j] = widen(values[i, j])
-        return room
-
-    return (lambda values, i, tile, place, fresh: values[i]) if values.layout == "C" else copied
 
 
 @inner
@@ -77,12 +60,12 @@ def _above(row, value):
 
 
 @inlined
-def _look_at_rows(values, start, labels, first, some, ask, work):
+def _look_at_rows(rows, start, labels, first, some, ask, work):
     """Find what rows are known by; sum the terms of probabilities, which need no peak."""
     for i in range(*some):
         if work.skip[i]:
             continue
-        row = _row(values, start + i, work.tile, i - some[0], True)
+        row = row_of(rows, start + i)
         label = labels[i] - first
         inside = 0 <= label < row.size
         target = widen(row[label]) if inside else like(0.0, work.peak[0])
@@ -99,13 +82,13 @@ def _look_at_rows(values, start, labels, first, some, ask, work):
 
 
 @inlined
-def _sum_rows(values, start, some, ahead, work):
+def _sum_rows(rows, start, some, ahead, work):
     """Sum the terms of logits, the peak's own among them."""
     for i in range(*some):
         set_grid(i, work)
     for i in range(*some):
         if not work.skip[i] and is_usual(work.peak[i]):
-            row = _row(values, start + i, work.tile, i - some[0], False)
+            row = row_of(rows, start + i)
             if by_level(work):
                 sum_logits_by_level(row, ahead, work.floor[i], work.around[i], work.sums)
                 put_sums(work, i)
@@ -114,17 +97,17 @@ def _sum_rows(values, start, some, ahead, work):
 
 
 @inlined
-def scan_long(values, start, labels, first, ask, work):
+def scan_long(rows, start, labels, first, ask, work):
     """Scan the rows from `start` on, one for each label.
 
     Logits are gone through twice. A few rows take each step before the next one is taken: so the folding of lanes, and
     numbers that wait for one another, overlap with other rows.
     """
-    few = max(1, KEPT // values.shape[1])
+    few = max(1, KEPT // rows.classes)
     for at in range(0, labels.size, few):
         some = at, min(at + few, labels.size)
-        _look_at_rows(values, start, labels, first, some, ask, work)
+        _look_at_rows(rows, start, labels, first, some, ask, work)
         if ask.mass and not ask.unit:
-            _sum_rows(values, start, some, few * values.shape[1], work)
+            _sum_rows(rows, start, some, few * rows.pitch, work)
     if ask.mass and not ask.unit:
         take_own(work)

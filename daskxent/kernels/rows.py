@@ -18,33 +18,20 @@ from daskxent.kernels.arithmetic import (
     units_by_level,
     usual_base,
 )
-from daskxent.kernels.blocks import LANES, TILE, is_given
+from daskxent.kernels.blocks import LANES, TILE
 from daskxent.kernels.llvm.compiling import inlined, inner, overload, widen
+from daskxent.kernels.slabs import is_given, row_of
 from daskxent.numbers.records import HUGE
 
 
-# Stubs: numba takes one of the compiled forms below, by the types.
 def by_level(work: Any) -> Any:
     """Tell whether sums are kept at every level; known when code is compiled."""
-
-
-def row_of(values: Any, i: Any) -> Any:
-    """Return row i as it lies."""
 
 
 @overload(by_level)
 def _by_level_typed(work):
     known = is_given(work, "levels")
     return lambda work: known
-
-
-@overload(row_of)
-def _row_of_typed(values, i):
-    def of_maps(values, i):
-        before, after = divmod(i, values.shape[2])
-        return values[before, :, after]
-
-    return of_maps if values.ndim == 3 else lambda values, i: values[i]
 
 
 @inner
@@ -131,7 +118,7 @@ def is_plain(work):
 
 
 @inlined
-def sum_exceptional_rows(values, start, n, work):
+def sum_exceptional_rows(rows, start, n, work):
     """Sum again those rows of a block of logits whose peaks are not usual."""
     levels = work.levels if by_level(work) else 1
     for i in range(n):
@@ -140,7 +127,7 @@ def sum_exceptional_rows(values, start, n, work):
         peak = work.peak[i]
         work.base[i] = base_of(peak, work.second[i])
         if np.isfinite(peak):
-            work.ties[i] = sum_exceptional(row_of(values, start + i), peak, work.base[i], levels, work.sums)
+            work.ties[i] = sum_exceptional(row_of(rows, start + i), peak, work.base[i], levels, work.sums)
             put_sums(work, i)
         else:
             for s in range(work.mass.shape[0]):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.kernels.blocks import LANES, Ask, along, arrange, is_given, is_long, laid_out, room_for
+from daskxent.kernels.blocks import LANES, Ask, laid_out, room_for
 from daskxent.kernels.columns import Columns, begin, finish
 from daskxent.kernels.lanes import scan_lanes
 from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, inner, overload, widen
 from daskxent.kernels.long_rows import scan_long
-from daskxent.kernels.rows import is_plain, row_of, sum_exceptional_rows
+from daskxent.kernels.rows import is_plain, sum_exceptional_rows
+from daskxent.kernels.slabs import Rows, along, is_given, row_of, slabs
 from daskxent.numbers import records
 from daskxent.numbers.audit import Scored, rules_of
 from daskxent.numbers.records import HUGE
@@ -33,36 +34,36 @@ SLAB_ROWS = 1 << 15  # rows whose columns are made in one call: they stay in the
 _DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2"}
 
 
-def _scan_block(values: Any, *rest: Any) -> None:
+def _scan_block(rows: Any, *rest: Any) -> None:
     """Scan a block of rows."""
 
 
 @overload(_scan_block)
-def _scan_block_typed(values, start, labels, first, ask, work):
-    chosen = scan_long if is_given(work, "long") else scan_lanes
-    return lambda values, start, labels, first, ask, work: chosen(values, start, labels, first, ask, work)
+def _scan_block_typed(rows, start, labels, first, ask, work):
+    chosen = scan_long if is_given(rows, "long") else scan_lanes
+    return lambda rows, start, labels, first, ask, work: chosen(rows, start, labels, first, ask, work)
 
 
 @inlined
-def _scan_all(values, start, labels, first, ask, work):
+def _scan_all(rows, start, labels, first, ask, work):
     """Scan a block, exceptional rows too; return whether there are none."""
-    _scan_block(values, start, labels, first, ask, work)
+    _scan_block(rows, start, labels, first, ask, work)
     plain = is_plain(work)
     if ask.mass and not ask.unit and not plain:
-        sum_exceptional_rows(values, start, labels.size, work)
+        sum_exceptional_rows(rows, start, labels.size, work)
     return plain
 
 
 @compiled
-def _score(values, labels, weights, begin_at, end, ask, rules, tolerance, columns, room):
-    """Score some whole rows into the first places of `columns`; return how many rows are exceptional."""
-    values, labels, weights = borrowed(values), borrowed(labels), borrowed(weights)
+def _score(rows, begin_at, labels, weights, ask, rules, tolerance, columns, room):
+    """Score a slab into the first places of `columns`; return how many rows are exceptional."""
+    rows, labels, weights = borrowed(rows), borrowed(labels), borrowed(weights)
     columns, work, exceptional = borrowed(columns), laid_out(borrowed(room)), 0
-    for start in range(begin_at, end, LANES):
-        here, at = labels[start : min(start + LANES, end)], start - begin_at
-        shown, some = begin(here, weights, start, at, rules, columns, work)
-        plain = _scan_all(values, start, here, 0, ask, work) if shown else False
-        exceptional += finish(here, weights, start, at, ask, rules, tolerance, plain, some, columns, work)
+    for at in range(0, labels.size, LANES):
+        here = labels[at : at + LANES]
+        shown, some = begin(here, weights, at, rules, columns, work)
+        plain = _scan_all(rows, begin_at + at, here, 0, ask, work) if shown else False
+        exceptional += finish(here, weights, at, ask, rules, tolerance, plain, some, columns, work)
     return exceptional
 
 
@@ -96,15 +97,15 @@ def _keep(start, n, summed, found, work):
 
 
 @compiled
-def _scan(values, labels, first, ask, found, room):
-    """Scan rows of some classes into records."""
-    values, labels, found, work = borrowed(values), borrowed(labels), borrowed(found), laid_out(borrowed(room))
+def _scan(rows, begin_at, labels, first, ask, found, at, room):
+    """Scan a slab of rows of some classes into records, from one of them on."""
+    rows, labels, found, work = borrowed(rows), borrowed(labels), borrowed(found), laid_out(borrowed(room))
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
-        _scan_all(values, start, here, first, ask, work)
-        _keep(start, here.size, ask.mass and not ask.unit, found, work)
+        _scan_all(rows, begin_at + start, here, first, ask, work)
+        _keep(at + start, here.size, ask.mass and not ask.unit, found, work)
         for i in range(here.size if found.top.shape[1] else 0):
-            _keep_largest(found.top[start + i], row_of(values, start + i))
+            _keep_largest(found.top[at + start + i], row_of(rows, begin_at + start + i))
 
 
 class _Found(NamedTuple):
@@ -150,13 +151,14 @@ def scan(
     >>> found.best.tolist(), found.target.tolist()
     ([1, 0], [2.0, 3.0])
     """
-    arranged, wide = arrange(values)
+    wide = np.dtype(np.float64 if values.dtype == np.float64 else np.float32)
     grid = records.grid_for(wide, probabilities=probabilities)
     found = records.empty(values.shape[0] * values.shape[2], grid, top, mass=mass)
     labels = along(labels, len(found.peak), np.int64, "labels")
-    if values.size:
-        ask = Ask(probabilities, mass, total=False, second=True, best=True, hit=False, depth=0)
-        _scan(arranged, labels, first, ask, _Found(*found[1:]), room_for(arranged, wide, values.shape[1], grid))
+    ask, room = Ask(probabilities, mass, total=False, second=True, best=True, hit=False, depth=0), None
+    for some, rows, begin_at in slabs(values, SLAB_ROWS) if values.size else ():
+        room = room or room_for(rows, grid)
+        _scan(rows, begin_at, labels[some], first, ask, _Found(*found[1:]), some.start, room)
     return found
 
 
@@ -195,7 +197,7 @@ class Scorer:
         self._columns = Columns(
             *(np.zeros(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
         )
-        self._rooms: dict[Any, Any] = {}
+        self._room: Any = None
         self._viewed: tuple[int, Any, Any] = (-1, None, None)
 
     def slabs(
@@ -215,23 +217,24 @@ class Scorer:
             Which rows these are, what is known of them until the next are asked for, and how many are exceptional.
             Float columns of rows that label or weight hide are NaN: they are not scanned.
         """
-        arranged, wide = arrange(values)
         rows = values.shape[0] * values.shape[2]
         if values.shape[1] != self._rules.classes:
             raise ValueError(f"values: expected {self._rules.classes} classes, got shape {values.shape}")
         labels = along(labels, rows, np.int64, "labels")
         given = along(weights, rows, np.float64, "weights")
-        kind = wide, is_long(arranged)
-        room = self._rooms.get(kind) or self._rooms.setdefault(kind, room_for(arranged, wide, values.shape[1]))
-        for start in range(0, rows, self.slab_rows):
-            stop = min(start + self.slab_rows, rows)
+        for some, lying, begin_at in slabs(values, self.slab_rows) if rows else ():
+            room = self._room_for(lying)
             exceptional = _score(
-                arranged, labels, given, start, stop, self._ask, self._rules, self._tolerance, self._columns, room
+                lying, begin_at, labels[some], given[some], self._ask, self._rules, self._tolerance, self._columns, room
             )
-            some = slice(start, stop)
-            scores, status = self._views(stop - start)
+            scores, status = self._views(some.stop - some.start)
             scored = Scored(scores, labels[some], None if weights is None else weights[some], {}, status)
             yield some, scored, exceptional
+
+    def _room_for(self, rows: Rows) -> Any:
+        """Return the room for a block, made for the first one: the dtype of predictions does not change."""
+        self._room = self._room or room_for(rows)
+        return self._room
 
     def _views(self, rows: int) -> tuple[Scores, Any]:
         """Return the first rows of all columns; those of the last number of rows are kept."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daskxent.kernels.blocks import LANES, plain
+from daskxent.kernels.blocks import LANES
 from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner
+from daskxent.kernels.slabs import plain
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
 from daskxent.numbers.state import Sums
@@ -183,7 +184,7 @@ class Totals:
             if values.dtype == bool and not self._weighted:
                 self._hits[k] += int(np.count_nonzero(values if counted is None else values & counted))
             else:
-                values = plain(np.ascontiguousarray(values))
+                values = plain(np.ascontiguousarray(values, np.float64))
                 _add_values(self._totals[k], values, status, COUNTED, weights, counted is None)
         if self._weighted:
             _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, counted is None)

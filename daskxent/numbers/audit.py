@@ -163,7 +163,7 @@ class Scored(NamedTuple):
         None counts every row once.
     along : mapping of str to (n,) array
         Arrays along the rows by name, as they are stored: of labels if they do not fit int64, and of groups.
-    status : (n,) integers
+    status : (n,) uint16
         See `classify`.
     """
 
@@ -184,7 +184,7 @@ class Scored(NamedTuple):
     ) -> Scored:
         """Classify scored rows."""
         status = classify(rules_of(question), scores.flags, labels, 1.0 if weights is None else weights)
-        return cls(scores, labels, weights, along, status)
+        return cls(scores, labels, weights, along, status.astype(np.uint16))
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one of `ROW_COLUMNS`."""

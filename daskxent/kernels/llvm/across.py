@@ -13,11 +13,9 @@ from daskxent.kernels.llvm.vectors import VECTOR, added, higher, lanes_of, splat
 
 
 @instruction(types.void)
-def transpose(builder, values, row, column, tile, at):
-    """Widen VECTOR rows of VECTOR classes of a contiguous array into ``tile[at + class * PITCH + row]``."""
-    pitch = values.shape[1]
-    begin = builder.add(builder.mul(row, pitch), column)
-    rows = [values.load(builder.add(begin, builder.mul(pitch, INT64(k)))) for k in range(VECTOR)]
+def transpose(builder, numbers, begin, pitch, tile, at):
+    """Widen VECTOR rows of VECTOR classes, `pitch` apart from `begin` on, into ``tile[at + class * PITCH + row]``."""
+    rows = [numbers.load(builder.add(begin, builder.mul(pitch, INT64(k)))) for k in range(VECTOR)]
     for by in (8, 4, 2, 1):
         low = lanes_of([lane if not lane & by else VECTOR + lane - by for lane in range(VECTOR)])
         high = lanes_of([lane + by if not lane & by else VECTOR + lane for lane in range(VECTOR)])
