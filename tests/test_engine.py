@@ -492,7 +492,8 @@ import numpy as np, psutil
 import daskxent as dx
 
 labels, *dumps = sys.argv[1:]
-dx.evaluate(np.zeros(1000, int), np.zeros((1000, 1000), "float32"), from_logits=True)  # imports, and compiles
+for dump in dumps:  # imports, and compiles
+    dx.evaluate(labels, dump, from_logits=True, steps=(0, 1000))
 process, done = psutil.Process(), threading.Event()
 before = peak = process.memory_info().rss
 
@@ -530,9 +531,9 @@ def test_memory_does_not_grow_with_the_dump(tmp_path):
     for name in ("raw", "split"):  # pytest keeps what three runs left behind
         shutil.rmtree(tmp_path / name)
     (tmp_path / "one.npy").unlink()
-    told = [line.split() for line in run.stdout.splitlines()]
-    assert [(int(rows), float(accuracy)) for _, rows, accuracy in told] == [(75_000, 1.0)] * 3
-    assert max(int(grown) for grown, _, _ in told) < 150e6
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert [(int(rows), float(accuracy)) for _, rows, accuracy in lines] == [(75_000, 1.0)] * 3
+    assert max(int(grown) for grown, _, _ in lines) < 150e6
 
 
 def test_tiny_local_chunks_are_read_by_one_thread(tmp_path, monkeypatch):

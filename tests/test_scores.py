@@ -12,7 +12,7 @@ from test_kernels import DTYPES, predictions
 from daskxent import kernels
 from daskxent.kernels.slabs import LONG, plain
 from daskxent.numbers import records
-from daskxent.numbers.audit import HIDDEN, Scored
+from daskxent.numbers.audit import COUNTED, HIDDEN, Scored
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import Scores, finish
@@ -53,10 +53,11 @@ def assert_scored(question: Question, values: Any, labels: Any, weights: Any, sl
     """Compare columns, statuses and sums with the definition; return how many rows are exceptional."""
     wanted, scorer, totals = defined(question, values, labels, weights), kernels.Scorer(question, slab_rows), None
     totals, exceptional = kernels.Totals(question), 0
-    for some, got, count in scorer.slabs(values, labels, weights):
+    for some, got in scorer.slabs(values, labels, weights):
         assert_columns(got, wanted, some)
-        totals.add(got, count)
-        exceptional += count
+        np.testing.assert_array_equal(got.exceptional, np.flatnonzero(got.status != COUNTED))
+        totals.add(got)
+        exceptional += got.exceptional.size
     assert totals.sums() == accumulate(question, wanted).total
     assert exceptional == np.count_nonzero(wanted.status != 1)
     return exceptional

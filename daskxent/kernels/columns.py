@@ -19,7 +19,7 @@ classify = inner(audit.classify)
 
 
 class Columns(NamedTuple):
-    """Room for the columns of `Scores`, and for the status of `audit.classify`; those not asked for are empty."""
+    """Room for the columns of `Scores`, and for those of `Scored`; those not asked for are empty."""
 
     flags: Any
     loss: Any
@@ -32,6 +32,7 @@ class Columns(NamedTuple):
     total: Any
     confidence: Any
     status: Any
+    exceptional: Any
 
 
 @inlined
@@ -47,20 +48,20 @@ def _alike(labels, weights, at, rules):
 
 @inlined
 def begin(labels, weights, at, rules, columns, work):
-    """Classify a block by label and weight alone; return how many rows are to be scanned, and how many exceptional."""
+    """Classify a block by label and weight alone; return how many rows are to be scanned, and whether all count."""
     n, status, skip = labels.size, columns.status, work.skip
     if _alike(labels, weights, at, rules):
         alike = classify(rules, 0, labels[0], weights[at] if weights.size else 1.0)
         for i in range(LANES):
             status[at + i], skip[i] = alike, alike & HIDDEN
-        return n, n if alike != COUNTED else 0
-    hidden = exceptional = 0
+        return n, alike == COUNTED
+    hidden, usual = 0, True
     for i in range(n):
         status[at + i] = classify(rules, 0, labels[i], weights[at + i] if weights.size else 1.0)
         skip[i] = status[at + i] & HIDDEN
         hidden += skip[i] != 0
-        exceptional += status[at + i] != COUNTED
-    return n - hidden, exceptional
+        usual &= status[at + i] == COUNTED
+    return n - hidden, usual
 
 
 @inlined
@@ -154,19 +155,19 @@ def _blank(labels, at, rules, columns, work):
 
 
 @inlined
-def finish(labels, weights, at, ask, rules, tolerance, plain, exceptional, columns, work):
-    """Fill in the columns of a scanned block; return how many rows are exceptional now."""
+def finish(labels, weights, at, ask, rules, tolerance, plain, usual, exceptional, columns, work):
+    """Fill in the columns of a scanned block; return how many rows are exceptional by now."""
     if ask.mass:
         _losses(plain, ask, work)
     flagged = _flags(labels.size, plain, ask, tolerance, at, columns, work)
     _copy(at, ask, columns, work)
-    if not plain or exceptional:
+    if not plain or not usual:
         _blank(labels, at, rules, columns, work)
-    if not flagged:
-        return exceptional
-    for i in range(labels.size):
+    for i in range(0 if usual and not flagged else labels.size):
         if columns.flags[at + i]:
-            weight, before = weights[at + i] if weights.size else 1.0, columns.status[at + i]
+            weight = weights[at + i] if weights.size else 1.0
             columns.status[at + i] = classify(rules, columns.flags[at + i], labels[i], weight)
-            exceptional += np.int64(columns.status[at + i] != COUNTED) - np.int64(before != COUNTED)
+        if columns.status[at + i] != COUNTED:
+            columns.exceptional[exceptional] = at + i
+            exceptional += 1
     return exceptional

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.records import Records
 
 SLAB_ROWS = 1 << 15  # rows whose columns are made in one call: they stay in the cache until they are summed
-_DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2"}
+_DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2", "exceptional": "i4"}
 
 
 def _scan_block(rows: Any, *rest: Any) -> None:
@@ -61,9 +61,9 @@ def _score(rows, begin_at, labels, weights, ask, rules, tolerance, columns, room
     columns, work, exceptional = borrowed(columns), laid_out(borrowed(room)), 0
     for at in range(0, labels.size, LANES):
         here = labels[at : at + LANES]
-        shown, some = begin(here, weights, at, rules, columns, work)
+        shown, usual = begin(here, weights, at, rules, columns, work)
         plain = _scan_all(rows, begin_at + at, here, 0, ask, work) if shown else False
-        exceptional += finish(here, weights, at, ask, rules, tolerance, plain, some, columns, work)
+        exceptional = finish(here, weights, at, ask, rules, tolerance, plain, usual, exceptional, columns, work)
     return exceptional
 
 
@@ -176,9 +176,9 @@ class Scorer:
     --------
     >>> from daskxent.numbers.question import Question
     >>> scorer = Scorer(Question(("crossentropy", "accuracy"), 2, from_logits=True))
-    >>> [(_, scored, exceptional)] = scorer.slabs(np.log([[[0.25], [0.75]], [[0.5], [0.5]]]), np.array([1, 0]), None)
-    >>> scored.scores.hit.tolist(), scored.scores.loss.round(6).tolist(), exceptional
-    ([True, True], [0.287682, 0.693147], 0)
+    >>> [(_, scored)] = scorer.slabs(np.log([[[0.25], [0.75]], [[0.5], [0.5]]]), np.array([1, 0]), None)
+    >>> scored.scores.hit.tolist(), scored.scores.loss.round(6).tolist(), scored.exceptional.tolist()
+    ([True, True], [0.287682, 0.693147], [])
     """
 
     def __init__(self, question: Question, slab_rows: int = SLAB_ROWS) -> None:
@@ -193,7 +193,7 @@ class Scorer:
             depth=question.depth,
         )
         self._rules, self._tolerance = rules_of(question), sum_tolerance(question.classes)
-        wanted = {"flags", "status", *needs}
+        wanted = {"flags", "status", "exceptional", *needs}
         self._columns = Columns(
             *(np.zeros(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
         )
@@ -202,7 +202,7 @@ class Scorer:
 
     def slabs(
         self, values: NDArray[Any], labels: NDArray[np.int64], weights: NDArray[np.float64] | None
-    ) -> Iterator[tuple[slice, Scored, int]]:
+    ) -> Iterator[tuple[slice, Scored]]:
         """Score a block of rows, some at a time.
 
         Parameters
@@ -213,8 +213,8 @@ class Scorer:
 
         Yields
         ------
-        (slice, Scored, int)
-            Which rows these are, what is known of them until the next are asked for, and how many are exceptional.
+        (slice, Scored)
+            Which rows these are, and what is known of them until the next are asked for.
             Float columns of rows that label or weight hide are NaN: they are not scanned.
         """
         rows = values.shape[0] * values.shape[2]
@@ -228,8 +228,8 @@ class Scorer:
                 lying, begin_at, labels[some], given[some], self._ask, self._rules, self._tolerance, self._columns, room
             )
             scores, status = self._views(some.stop - some.start)
-            scored = Scored(scores, labels[some], None if weights is None else weights[some], {}, status)
-            yield some, scored, exceptional
+            found = self._columns.exceptional[:exceptional]
+            yield some, Scored(scores, labels[some], None if weights is None else weights[some], {}, status, found)
 
     def _room_for(self, rows: Rows) -> Any:
         """Return the room for a block, made for the first one: the dtype of predictions does not change."""
@@ -240,5 +240,5 @@ class Scorer:
         """Return the first rows of all columns; those of the last number of rows are kept."""
         if rows != self._viewed[0]:
             columns: list[Any] = [column[:rows] if column.size else None for column in self._columns]
-            self._viewed = rows, Scores(*columns[:-1]), columns[-1]
+            self._viewed = rows, Scores(*columns[:-2]), columns[-2]
         return self._viewed[1:]

@@ -170,26 +170,24 @@ class Totals:
         self._hits = [0] * len(question.statistics)
         self._weighted = False
 
-    def add(self, rows: Scored, exceptional: int = 1) -> None:
-        """Add rows, of which so many are exceptional; either all of them have weights or none has."""
-        scores, status = rows.scores, rows.status
-        counted = (status & COUNTED) != 0 if exceptional else None
-        count = len(status) if counted is None else int(np.count_nonzero(counted))
-        counted = None if count == len(status) else counted
-        self._counted += count
+    def add(self, rows: Scored) -> None:
+        """Add rows; either all of them have weights or none has."""
+        scores, status, exceptional = rows.scores, rows.status, rows.status[rows.exceptional]
+        dropped = rows.exceptional[(exceptional & COUNTED) == 0]
+        clipped = rows.exceptional[(exceptional & IS_CLIPPED) != 0]
+        self._counted += len(status) - dropped.size
         self._weighted = rows.weights is not None
         weights = _NO_WEIGHTS if rows.weights is None else rows.weights
         for k, statistic in enumerate(self.question.statistics):
             values = statistic.value(scores, rows.labels)
             if values.dtype == bool and not self._weighted:
-                self._hits[k] += int(np.count_nonzero(values if counted is None else values & counted))
+                self._hits[k] += int(np.count_nonzero(values)) - int(np.count_nonzero(values[dropped]))
             else:
                 values = plain(np.ascontiguousarray(values, np.float64))
-                _add_values(self._totals[k], values, status, COUNTED, weights, counted is None)
+                _add_values(self._totals[k], values, status, COUNTED, weights, not dropped.size)
         if self._weighted:
-            _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, counted is None)
-        if exceptional and scores.loss is not None:
-            clipped = np.flatnonzero(status & IS_CLIPPED)
+            _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, not dropped.size)
+        if clipped.size and scores.loss is not None:
             some = weights[clipped] if self._weighted else _NO_WEIGHTS
             _add_values(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)
 

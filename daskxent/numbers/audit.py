@@ -165,13 +165,16 @@ class Scored(NamedTuple):
         Arrays along the rows by name, as they are stored: of labels if they do not fit int64, and of groups.
     status : (n,) uint16
         See `classify`.
+    exceptional : (k,) integers
+        The rows, in order, whose status is not just `COUNTED`.
     """
 
     scores: Scores
     labels: NDArray[np.int64]
     weights: NDArray[np.float64] | None
     along: Mapping[str, NDArray[Any]]
-    status: NDArray[Any]
+    status: NDArray[np.uint16]
+    exceptional: NDArray[Any]
 
     @classmethod
     def of(
@@ -184,7 +187,7 @@ class Scored(NamedTuple):
     ) -> Scored:
         """Classify scored rows."""
         status = classify(rules_of(question), scores.flags, labels, 1.0 if weights is None else weights)
-        return cls(scores, labels, weights, along, status.astype(np.uint16))
+        return cls(scores, labels, weights, along, status.astype(np.uint16), np.flatnonzero(status != COUNTED))
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one of `ROW_COLUMNS`."""
@@ -203,10 +206,10 @@ class Scored(NamedTuple):
 
 def findings(question: Question, rows: Scored) -> dict[str, Finding]:
     """Return the findings of rows, numbered from 0."""
-    exceptional = np.flatnonzero(rows.status != COUNTED)
-    if not exceptional.size:
+    if not rows.exceptional.size:
         return {}
-    status = rows.status[exceptional]
+    status = rows.status[rows.exceptional]
+    seen = int(np.bitwise_or.reduce(status))
     invalid = "label_not_finite" if question.dense else "label_out_of_range"
     labels = rows.along.get("labels", rows.labels)
     values: dict[str, Any] = {invalid: labels, "ignored": labels, "clipped": rows.scores.target}
@@ -214,9 +217,8 @@ def findings(question: Question, rows: Scored) -> dict[str, Finding]:
     found = {}
     for kind in AUDIT:
         bit = INVALID if kind == invalid else KINDS.get(kind, 0)
-        at = exceptional[(status & bit) != 0]
-        if at.size:
-            value = values.get(kind)
+        if seen & bit:
+            at, value = rows.exceptional[(status & bit) != 0], values.get(kind)
             shown = np.zeros(min(FIRST, at.size)) if value is None else value[at[:FIRST]]
             if kind == "weight_not_finite":
                 shown = np.select([np.isnan(shown), shown > 0], [-1, -2], -3)

@@ -87,12 +87,12 @@ class Block:
         of the rows are kept there.
         """
         state, columns = State.zero(), dict[str, NDArray[Any]]()
-        for some, rows, exceptional in self.scored(scorer):
+        for some, rows in self.scored(scorer):
             for name, values in pages.sink.columns(rows).items() if pages is not None else ():
                 if name not in columns:
                     columns[name] = np.empty(math.prod(self.aligned.shape), values.dtype)
                 columns[name][some] = values
-            found = self._added(rows, exceptional, totals)
+            found = self._added(rows, totals)
             if found.sums or found.audit:
                 state = state.merge(found.placed(partial(add, some.start), ()))
         for kind, where in self.missing.items():
@@ -104,8 +104,8 @@ class Block:
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
         scorer, _ = compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)
-        for some, rows, exceptional in self.scored(scorer):
-            if exceptional:
+        for some, rows in self.scored(scorer):
+            if rows.exceptional.size:
                 found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
                 audit.complain(self.question, found.placed(self.place, ()).audit, self.positions)
             yield some, rows
@@ -116,26 +116,25 @@ class Block:
         state = self.state(scorer, totals)
         return state if totals is None else state.merge(State({TOTAL: totals.sums()}))
 
-    def _added(self, rows: Scored, exceptional: int, totals: Totals | None) -> State:
+    def _added(self, rows: Scored, totals: Totals | None) -> State:
         if totals is None:
             return accumulate(self.question, rows)
         from daskxent.kernels import sums_by_group
 
-        totals.add(rows, exceptional)
+        totals.add(rows)
         by_key = sums_by_key(self.question, rows, sums_by_group) if self.question.by else {}
-        return State(by_key, findings(self.question, rows) if exceptional else {})
+        return State(by_key, findings(self.question, rows))
 
-    def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored, int]]:
-        """Yield which rows these are, what is known of them until the next are asked for, how many are exceptional."""
+    def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored]]:
+        """Yield which rows these are, and what is known of them until the next are asked for."""
         labels, weights = self.aligned.labels, self.aligned.weights
         if scorer is not None and self.values is not None and labels is not None and not self.question.whole_rows:
-            for some, rows, exceptional in scorer.slabs(self.values, labels, weights):
-                yield some, rows._replace(along=self._along(some)), exceptional
+            for some, rows in scorer.slabs(self.values, labels, weights):
+                yield some, rows._replace(along=self._along(some))
             return
         scores, labels = self._scores()
         everything = slice(0, len(labels))
-        rows = Scored.of(self.question, scores, labels, weights, self._along(everything))
-        yield everything, rows, int(np.count_nonzero(rows.status != audit.COUNTED))
+        yield everything, Scored.of(self.question, scores, labels, weights, self._along(everything))
 
     def _along(self, some: slice) -> dict[str, NDArray[Any]]:
         """Return the arrays that groupings may read, and labels that do not fit int64, of some rows."""
