@@ -6,7 +6,7 @@ using only earlier ones: `blocks` and `llvm`, which makes the vector loops; `ari
 `scan`, the entries; and `sums`, exact sums of columns. Nothing is compiled before it is first called.
 """
 
-from daskxent.kernels.scan import Scorer, scan
+from daskxent.kernels.scan import SLAB_ROWS, Scorer, scan
 from daskxent.kernels.sums import Totals, sums_by_group
 
-__all__ = ["Scorer", "Totals", "scan", "sums_by_group"]
+__all__ = ["SLAB_ROWS", "Scorer", "Totals", "scan", "sums_by_group"]

@@ -66,7 +66,6 @@ class Work(NamedTuple):
     hit: Any
     flags: Any
     skip: Any  # rows that are not scanned
-    loss: Any
     total: Any
 
 
@@ -75,7 +74,7 @@ class Room(NamedTuple):
 
     tile: Any
     numbers: Any  # as wide as the predictions
-    floats: Any
+    total: Any
     longs: Any
     ints: Any
     hit: Any
@@ -96,10 +95,9 @@ def laid_out(room):
     )
     base, ties, best = room.longs[0], room.longs[1], room.longs[2]
     above, flags, skip = room.ints[0], room.ints[1], room.ints[2]
-    loss, total = room.floats[0], room.floats[1]
     return Work(
         room.tile, peak, second, target, floor, around, base, room.mass, room.sums, room.levels,
-        ties, best, above, room.hit, flags, skip, loss, total,
+        ties, best, above, room.hit, flags, skip, room.total,
     )  # fmt: skip
 
 
@@ -110,7 +108,7 @@ def room_for(rows: Rows, grid: Grid | None = None) -> Room:
     return Room(
         tile=np.zeros(min(rows.classes + 16, TILE) * PITCH, number),
         numbers=np.zeros((5, LANES), number),
-        floats=np.zeros((2, LANES)),
+        total=np.zeros(LANES),
         longs=np.zeros((3, LANES), np.int64),
         ints=np.zeros((3, LANES), np.int32),
         hit=np.zeros(LANES, np.bool_),

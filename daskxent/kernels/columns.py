@@ -38,7 +38,7 @@ class Columns(NamedTuple):
 @inlined
 def _alike(labels, weights, at, rules):
     """Tell whether all rows have a class for a label and a usual weight: they are classified as one of them is."""
-    known = usual = 0
+    known = usual = np.int64(0)
     for i in range(labels.size):
         known += int(np.uint64(labels[i]) < np.uint64(rules.classes))  # as large numbers, negative ones are beyond
     for i in range(labels.size if weights.size else 0):
@@ -49,41 +49,43 @@ def _alike(labels, weights, at, rules):
 @inlined
 def begin(labels, weights, at, rules, columns, work):
     """Classify a block by label and weight alone; return how many rows are to be scanned, and whether all count."""
-    n, status, skip = labels.size, columns.status, work.skip
+    n, status, skip = labels.size, columns.status[at : at + LANES], work.skip
     if _alike(labels, weights, at, rules):
         alike = classify(rules, 0, labels[0], weights[at] if weights.size else 1.0)
         for i in range(LANES):
-            status[at + i], skip[i] = alike, alike & HIDDEN
+            status[i] = alike
+        for i in range(LANES):
+            skip[i] = alike & HIDDEN
         return n, alike == COUNTED
     hidden, usual = 0, True
     for i in range(n):
-        status[at + i] = classify(rules, 0, labels[i], weights[at + i] if weights.size else 1.0)
-        skip[i] = status[at + i] & HIDDEN
+        status[i] = classify(rules, 0, labels[i], weights[at + i] if weights.size else 1.0)
+        skip[i] = status[i] & HIDDEN
         hidden += skip[i] != 0
-        usual &= status[at + i] == COUNTED
+        usual &= status[i] == COUNTED
     return n - hidden, usual
 
 
 @inlined
-def _losses(plain, ask, work):
-    """Put the losses and totals of a block into `work`.
+def _losses(plain, ask, loss, work):
+    """Find the losses of a block, and totals for `work`.
 
     Loops that write one array: with two, LLVM would have to check too many pairs for overlap, and does not vectorise.
     """
-    high, low, peaks, loss, total = work.mass[0], work.mass[1], work.peak, work.loss, work.total
+    high, low, peaks, target, total = work.mass[0], work.mass[1], work.peak, work.target, work.total
     if ask.unit:
         for i in range(LANES):
             total[i] = counted(high[i], low[i], peaks[0]) * PROBABILITY_UNIT
-        for i in range(LANES):
-            loss[i] = unit_loss(high[i], low[i], work.target[i])
+        for i in range(loss.size):
+            loss[i] = unit_loss(high[i], low[i], target[i])
         return
     for i in range(LANES):
         total[i] = excess_of(high[i], low[i], work.base[i], np.float64(peaks[i]), peaks[0])
     for i in range(0 if plain else LANES):
         if not abs(peaks[i]) < HUGE:
             total[i] = np.float64(work.ties[i]) if np.isfinite(peaks[i]) else np.nan
-    for i in range(LANES):
-        loss[i] = log1p(total[i]) + (np.float64(peaks[i]) - np.float64(work.target[i]))
+    for i in range(loss.size):
+        loss[i] = log1p(total[i]) + (np.float64(peaks[i]) - np.float64(target[i]))
     for i in range(LANES if ask.total else 0):
         total[i] += 1.0
 
@@ -91,22 +93,24 @@ def _losses(plain, ask, work):
 @inlined
 def _flags(n, plain, ask, tolerance, at, columns, work):
     """Set the flags of a block; return whether there are any."""
-    found, flags, summed = 0, columns.flags, ask.unit and ask.mass
-    for i in range(LANES if plain and summed else 0):
-        clipped = np.float64(work.target[i]) < EPSILON
-        flags[at + i] = CLIPPED * clipped | UNNORMALISED * (abs(work.total[i] - 1.0) > tolerance)
-    for i in range(0 if plain and summed else LANES):
-        flags[at + i] = 0
+    found, summed, flags = np.uint8(0), ask.unit and ask.mass, columns.flags[at : at + LANES]
+    target, total = work.target, work.total
+    for i in range(LANES if summed else 0):
+        clipped = np.uint8(CLIPPED) if np.float64(target[i]) < EPSILON else np.uint8(0)
+        flags[i] = clipped | (np.uint8(UNNORMALISED) if abs(total[i] - 1.0) > tolerance else np.uint8(0))
+    for i in range(0 if summed else LANES):
+        flags[i] = 0
     for i in range(0 if plain else n):
-        nan, infinite = work.flags[i] & HAS_NAN, abs(work.peak[i]) == np.inf
-        flags[at + i] = (NAN * nan | INFINITE * (infinite & (nan == 0))) * (work.skip[i] == 0)
-    for i in range(n if summed and not plain else 0):
-        clipped = np.float64(work.target[i]) < EPSILON
-        wrong = (abs(work.total[i] - 1.0) > tolerance) | (work.flags[i] & OUTSIDE_UNIT != 0)
-        whole = (work.flags[i] & HAS_NAN | work.skip[i]) == 0
-        flags[at + i] |= (CLIPPED * clipped | UNNORMALISED * wrong) * whole
+        seen, infinite = work.flags[i], abs(work.peak[i]) == np.inf
+        flags[i] |= UNNORMALISED if summed and seen & OUTSIDE_UNIT else 0
+        if work.skip[i]:
+            flags[i] = 0
+        elif seen & HAS_NAN:
+            flags[i] = NAN
+        elif infinite:
+            flags[i] |= INFINITE
     for i in range(n if summed or not plain else 0):
-        found |= flags[at + i]
+        found |= flags[i]
     return found != 0
 
 
@@ -118,22 +122,24 @@ def _set(column, at, value):
 
 
 @inlined
-def _copy(at, ask, columns, work):
-    """Copy what was found of a block into columns, those that are asked for."""
-    for i in range(LANES if columns.loss.size else 0):
-        columns.loss[at + i] = work.loss[i]
-    for i in range(LANES if columns.hit.size else 0):
-        columns.hit[at + i] = work.hit[i]
+def _copy(found, at, column):
+    """Copy what was found of a block into a column, if it is asked for."""
+    for i in range(LANES if column.size else 0):
+        column[at + i] = found[i]
+
+
+@inlined
+def _copy_all(at, ask, columns, work):
+    _copy(work.hit, at, columns.hit)
+    _copy(work.best, at, columns.prediction)
+    _copy(work.peak, at, columns.peak)
+    _copy(work.second, at, columns.second)
+    _copy(work.target, at, columns.target)
+    _copy(work.total, at, columns.total)
     for i in range(LANES if columns.above.size else 0):
         columns.above[at + i] = min(work.above[i], ask.depth)
-    further = columns.prediction.size + columns.peak.size + columns.second.size + columns.target.size
-    for i in range(LANES if further + columns.total.size + columns.confidence.size else 0):
-        _set(columns.prediction, at + i, work.best[i])
-        _set(columns.peak, at + i, work.peak[i])
-        _set(columns.second, at + i, work.second[i])
-        _set(columns.target, at + i, work.target[i])
-        _set(columns.total, at + i, work.total[i])
-        _set(columns.confidence, at + i, (np.float64(clip(work.peak[i])) if ask.unit else 1.0) / work.total[i])
+    for i in range(LANES if columns.confidence.size else 0):
+        columns.confidence[at + i] = (np.float64(clip(work.peak[i])) if ask.unit else 1.0) / work.total[i]
 
 
 @inlined
@@ -158,9 +164,9 @@ def _blank(labels, at, rules, columns, work):
 def finish(labels, weights, at, ask, rules, tolerance, plain, usual, exceptional, columns, work):
     """Fill in the columns of a scanned block; return how many rows are exceptional by now."""
     if ask.mass:
-        _losses(plain, ask, work)
+        _losses(plain, ask, columns.loss[at : at + LANES], work)
     flagged = _flags(labels.size, plain, ask, tolerance, at, columns, work)
-    _copy(at, ask, columns, work)
+    _copy_all(at, ask, columns, work)
     if not plain or not usual:
         _blank(labels, at, rules, columns, work)
     for i in range(0 if usual and not flagged else labels.size):

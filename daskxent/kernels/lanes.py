@@ -89,11 +89,11 @@ def _best(tile, first, classes, work):
 @inlined
 def _hits(rows, start, labels, first, work):
     """Tell of each lane whether its label is the first of its largest numbers."""
-    ties = 0
+    target, peak, second, hit, ties = work.target, work.peak, work.second, work.hit, np.int32(0)
     for i in range(LANES):
-        hit = work.target[i] == work.peak[i]
-        work.hit[i] = hit
-        ties += hit & (work.second[i] == work.peak[i])
+        ties |= np.int32(target[i] == peak[i]) & np.int32(second[i] == peak[i])
+    for i in range(LANES):
+        hit[i] = target[i] == peak[i]
     for i in range(labels.size if ties else 0):
         label = labels[i] - first
         if work.hit[i] and work.second[i] == work.peak[i] and 0 <= label < rows.classes:

@@ -170,7 +170,7 @@ class Scorer:
     question : Question
         With integer labels, not smoothed.
     slab_rows : int
-        Rows that are scored at a time, rounded up to whole blocks.
+        Most rows that are scored at a time, rounded up to whole blocks.
 
     Examples
     --------
@@ -195,7 +195,7 @@ class Scorer:
         self._rules, self._tolerance = rules_of(question), sum_tolerance(question.classes)
         wanted = {"flags", "status", "exceptional", *needs}
         self._columns = Columns(
-            *(np.zeros(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
+            *(np.empty(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
         )
         self._room: Any = None
         self._viewed: tuple[int, Any, Any] = (-1, None, None)

@@ -162,9 +162,9 @@ def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | 
     """Return what scores and sums so many rows in compiled code, if that is worth it."""
     if rows * question.classes < sizes.few:
         return None, None
-    from daskxent.kernels import Scorer, Totals
+    from daskxent.kernels import SLAB_ROWS, Scorer, Totals
 
-    return Scorer(question), Totals(question)
+    return Scorer(question, min(rows, SLAB_ROWS)), Totals(question)
 
 
 def scan(question: Question, values: Any, labels: NDArray[np.int64], first: int, sizes: Sizes) -> Records:
