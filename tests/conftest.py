@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 
@@ -6,6 +7,7 @@ import sized
 from hypothesis import settings
 
 settings.register_profile("quick", max_examples=20)  # of a hundred: a fifth of the examples, see strategies.draws
+QUICK_CASES = 8  # of each test with more parameters than that
 
 # Read by Keras when it is first imported: the reference needs no deep-learning framework.
 os.environ.setdefault("KERAS_BACKEND", "numpy")
@@ -17,12 +19,22 @@ collect_ignore = ["sabotage.py"]  # which workers load, not pytest: it needs wha
 
 
 @pytest.hookimpl(trylast=True)  # after tests were deselected
-def pytest_collection_modifyitems(items):
-    """Begin each of two workers' halves with other compiled code: what one has compiled the other need not."""
+def pytest_collection_modifyitems(config, items):
+    """Take some cases of each test if it shall be quick, and begin each of two workers' halves with other kernels."""
+    if config.getoption("--hypothesis-profile") == "quick":
+        families = itertools.groupby(items, lambda item: (item.path, getattr(item, "originalname", item.name)))
+        items[:] = itertools.chain.from_iterable(_spread(list(family)) for _, family in families)
+    # What one worker has compiled the other need not.
     firsts = [[item for item in items if item.path.name == name] for name in ("test_scores.py", "test_kernels.py")]
     rest = [item for item in items if not any(item in first for first in firsts)]
     half = max(0, len(items) // 2 - len(firsts[0]))
     items[:] = firsts[0] + rest[:half] + firsts[1] + rest[half:]
+
+
+def _spread(cases):
+    """Return at most so many of the cases of a test, from the first to the last."""
+    few = min(len(cases), QUICK_CASES)
+    return [cases[(len(cases) - 1) * k // max(1, few - 1)] for k in range(few)]
 
 
 @pytest.fixture(autouse=True)

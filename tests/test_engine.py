@@ -415,6 +415,7 @@ class Slow(Base):
         return self.values[box]
 
 
+@pytest.mark.slow
 def test_large_parts_report_meanwhile(data, monkeypatch):
     y_true, y_pred, w = (array[:100] for array in data)
     _, question = running.prepared(y_true, y_pred, sample_weight=w, **OPTIONS)
