@@ -331,6 +331,22 @@ def test_chunks_of_dask_arrays_that_kill_their_workers_are_named(client, values)
     until(lambda: ours(client) == 0)
 
 
+def test_every_chance_of_a_chunk_of_a_dask_array_is_one(client, values, tmp_path):
+    deaths = tmp_path / "deaths"
+
+    def deadly(block):
+        with open(deaths, "a+") as file:
+            if file.tell() < 2 * (driver.LAST_CHANCES + 1):  # two deaths are one try: all but the last chance
+                file.write("x")
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    x = da.from_array(values["logits"], chunks=(-1, 4)).map_blocks(deadly, dtype="float32", meta=values["logits"][:0])
+    report = dx.evaluate(values["labels"], x, client=client, **OPTIONS)
+    assert report.metrics == dx.evaluate(y_true=values["labels"], y_pred=values["logits"], **OPTIONS).metrics
+
+
 # The scheduler dies, or there are no workers.
 
 

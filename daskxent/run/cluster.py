@@ -30,8 +30,6 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from daskxent.numbers.state import merge_all
 from daskxent.report import ClusterLost, Poisoned, Stalled
 from daskxent.run import graph, planning
@@ -109,13 +107,14 @@ class ClusterGraph(Graph):
         before = (slice(None),) * inputs.lead
 
         def submit(parts: list[Part]) -> list[Any]:
+            # A part that is tried again gets another key: the failure of the one it had may still be known.
             futures: list[Any] = self.client.compute(
-                [graph.merged(every.blocks[(*before, slice(*part))]) for part in parts]
+                [graph.merged(every.blocks[(*before, slice(*part))], _run()) for part in parts]
             )
             return futures
 
         def done(found: Any) -> Done:
-            return Done(merge_all(np.atleast_1d(found).flat))
+            return Done(found.item())
 
         sizes = inputs.predictions.chunks[inputs.lead_axis]
         starts = [rows * inputs.rows_per_step for rows in itertools.accumulate(sizes, initial=0)]
@@ -325,11 +324,11 @@ class Window:
             if future not in self._pending:
                 continue  # what comes back twice counts once
             item = self._pending.pop(future)
+            if error is not None:
+                self._failed(item, future, error)
             future.release()
             if isinstance(result, Exception):
                 raise result
-            if error is not None:
-                self._failed(item, error)
             yield self._done(result) if error is None else None
 
     def _next(self) -> tuple[Any, Any, Exception | None]:
@@ -339,11 +338,14 @@ class Window:
             except queue.Empty:
                 self._look_around()
 
-    def _failed(self, item: Any, error: Exception) -> None:
+    def _failed(self, item: Any, future: Any, error: Exception) -> None:
         """Put an item aside that killed its workers; raise any other error."""
         from distributed import KilledWorker
 
         if isinstance(error, KilledWorker):
+            # Unlike a release, this reaches the scheduler before what is handed out next. That may need the same chunks
+            # of the graph, and those that are still held for failed would fail it without being tried.
+            self.client.cancel([future])
             self.killers.append(item)
         elif isinstance(error, (OSError, CancelledError)):  # distributed's CommClosedError is an OSError
             raise ClusterLost(f"the scheduler was lost, or its workers were restarted: {error}") from error

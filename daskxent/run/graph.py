@@ -58,7 +58,13 @@ def states(inputs: Inputs, question: Question, run: str = "") -> Any:
     return per_chunk(inputs, question, _state_of, dtype=object, size=_one, run=run)
 
 
-def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], split_every: int | None = None) -> Any:
+def reduced(
+    every: Any,
+    finish: Callable[[State], Any],
+    dtype: np.dtype[Any],
+    split_every: int | None = None,
+    run: str | None = None,
+) -> Any:
     """Merge an array of `states`, as a tree of tasks, and finish what comes of it.
 
     Parameters
@@ -70,6 +76,8 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], sp
         Of that number.
     split_every : int, optional
         How many states a task of the tree merges; Dask's default otherwise.
+    run : str, optional
+        As for `states`; by default equal merges have equal keys.
 
     Returns
     -------
@@ -87,12 +95,13 @@ def reduced(every: Any, finish: Callable[[State], Any], dtype: np.dtype[Any], sp
         dtype=dtype,
         meta=np.empty((), dtype),
         split_every=split_every,
+        name=run,
     )
 
 
-def merged(every: Any) -> Any:
-    """Merge an array of `states` to an array of one, as a tree of tasks where there are several."""
-    return reduced(every, _boxed, np.dtype(object)) if every.npartitions > 1 else every
+def merged(every: Any, run: str) -> Any:
+    """Merge an array of `states` to one state, whose key no other run has."""
+    return reduced(every, _boxed, np.dtype(object), run=run)
 
 
 def deferred(inputs: Inputs, question: Question, finish: Callable[[State], Any], split_every: int | None) -> Any:
