@@ -7,6 +7,7 @@ import json
 import math
 import random
 import warnings
+from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ from daskxent.sources import (
 from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
     from dask.delayed import Delayed
     from numpy.typing import NDArray
@@ -346,12 +347,14 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, **shared)
 
 
-def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
+def _last(reports: Generator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
     """Exhaust a stream and return its last report; an interrupt carries what there is by then."""
     report: Report | None = None
     try:
-        for report in shown(reports, progress):  # noqa: B007
-            pass
+        # Closed at once: a journal would stay open for as long as the caller keeps the error.
+        with closing(reports), closing(shown(reports, progress)) as seen:
+            for report in seen:  # noqa: B007
+                pass
     except KeyboardInterrupt as error:
         interrupted = Interrupted(*error.args)
         interrupted.report, interrupted.journal = report, report.journal if report else None
@@ -360,7 +363,7 @@ def _last(reports: Iterator[Report], progress: bool | Callable[[Report], None] |
     return report
 
 
-def _stream(y_true: Any, y_pred: Any, options: Run) -> Iterator[Report]:
+def _stream(y_true: Any, y_pred: Any, options: Run) -> Generator[Report]:
     inputs, question = prepare(y_true, y_pred, options)
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     call = None if options.journal is None else repeatable(y_true, y_pred, options)

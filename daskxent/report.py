@@ -95,7 +95,8 @@ class Report(Mapping[str, float]):
     available : int or None
         Number of rows in the arrays, of which `expected` were asked for.
     inputs : mapping or None
-        What identifies the arrays: see `sources.fingerprint`.
+        What identifies the arrays, with which others it is merged: see `sources.fingerprint`. None for what `delayed`
+        computes.
 
     Examples
     --------
@@ -217,7 +218,7 @@ class Report(Mapping[str, float]):
         Raises
         ------
         ValueError
-            The reports ask different questions or are of different arrays, or cover the same rows.
+            The reports ask different questions, are of different arrays or do not say of which, or cover the same rows.
         """
         for other in others:
             self._check_same(other)
@@ -234,13 +235,16 @@ class Report(Mapping[str, float]):
         )
 
     def _check_same(self, other: Report) -> None:
-        """Raise if another report is about something else."""
+        """Raise if another report is about something else, or may be."""
+        if self.inputs is None or other.inputs is None:
+            raise ValueError("the reports do not say which arrays they are about, and may be of different ones")
         for what, mine, theirs in (
             ("questions", self.question.to_json(), other.question.to_json()),
             ("numbers of rows", self.available, other.available),
             ("arrays", _content(self.inputs), _content(other.inputs)),
         ):
-            if found := "; ".join(f"{name} {one!r} and {two!r}" for name, one, two in differences(mine, theirs)):
+            shown = differences(mine, theirs)
+            if found := "; ".join(f"{name} {_brief(one)} and {_brief(two)}" for name, one, two in shown):
                 raise ValueError(f"the reports are of different {what}: {found.lstrip()}")
 
     @property
@@ -279,6 +283,10 @@ def _content(inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return {key: _content(value) for key, value in inputs.items() if key != "where"}
     return [_content(value) for value in inputs] if isinstance(inputs, list) else inputs
+
+
+def _brief(value: Any) -> str:
+    return "given" if isinstance(value, dict) else "not given" if value is None else repr(value)
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -408,7 +408,7 @@ def test_a_journal_goes_on_only_with_the_same_further_arrays(tmp_path):
     report = run(g)
     assert run(g).state == report.state
     assert dx.verify(report) == 1  # and the arrays can be opened again
-    with pytest.raises(dx.JournalError, match=r"inputs\.group\.sample was"):
+    with pytest.raises(dx.JournalError, match=r"inputs\.group\.where was"):
         run(h)
     with pytest.raises(ValueError, match=r"^verify: the arrays were not given as paths"):
         dx.verify(run(np.arange(8), "memory"))

@@ -189,14 +189,16 @@ class Dropping(WrapperStore):
 
     first, reports, dropped = True, None, threading.Event()
 
-    async def get(self, key, *args, **options):
+    async def get(self, key, prototype, byte_range=None):
+        if byte_range is not None:  # samples of chunks, by which to know the array
+            return await super().get(key, prototype, byte_range)
         if "/c/" in f"/{key}" and not self.first:
             while self.reports is None:
                 await asyncio.sleep(0.001)
             self.reports.close()
             self.dropped.set()
         self.first = self.first and "/c/" not in f"/{key}"
-        return await super().get(key, *args, **options)
+        return await super().get(key, prototype)
 
 
 def test_a_stream_may_be_dropped_in_a_thread_that_its_parts_wait_for(data):

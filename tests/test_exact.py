@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import MANY
 
+import daskxent as dx
 from daskxent.numbers.exact import ExactSum, ratio
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -127,3 +128,24 @@ def test_arrays_of_any_shape_layout_and_dtype_are_summed():
     wanted = ExactSum.of([sum(range(24)) / 8])
     assert ExactSum.of(terms) == ExactSum.of(terms.transpose(2, 0, 1)) == ExactSum.of(terms[::-1, :, ::-1]) == wanted
     assert ExactSum.of([]) == ExactSum.of(np.zeros((0, 3))) == ExactSum()
+
+
+@pytest.mark.parametrize(
+    ("terms", "weight", "expected"),
+    [
+        ([np.inf], -2, -np.inf),
+        ([-np.inf], -2, np.inf),
+        ([np.inf], 2, np.inf),
+        ([np.inf], 0, np.nan),
+        ([1.0], 0, np.nan),
+    ],
+)
+def test_the_sign_of_an_infinite_mean_is_that_of_total_and_weight(terms, weight, expected):
+    assert np.array_equal(ratio(ExactSum.of(terms), ExactSum.whole(weight)), expected, equal_nan=True)
+
+
+def test_an_infinite_loss_of_negative_weight_makes_the_mean_infinite():
+    x, options = np.array([[0, -np.inf], [0, 0.0]]), {"from_logits": True, "allow_negative_weights": True}
+    assert dx.evaluate([1, 0], x, sample_weight=[-1.0, -1.0], **options)["crossentropy"] == np.inf
+    with pytest.warns(UserWarning, match="the weights sum to zero"):
+        assert np.isnan(dx.evaluate([1, 0], x, sample_weight=[1.0, -1.0], **options)["crossentropy"])

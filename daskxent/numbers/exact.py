@@ -111,17 +111,17 @@ def ratio(total: ExactSum, count: ExactSum) -> float:
     Returns
     -------
     float
-        The float64 nearest to the exact quotient; NaN when `count` is zero.
+        The float64 nearest to the exact quotient; NaN when `count` is zero, whatever the total.
 
     Examples
     --------
     >>> ratio(ExactSum.of([0.3, 0.7]), ExactSum.whole(2))
     0.5
     """
-    if total.special is not None:
-        return total.special
     if count.special is not None or count.units == 0:
         return float("nan")
+    if total.special is not None:
+        return total.special if count.units > 0 else -total.special
     try:
         return total.units / count.units
     except OverflowError:

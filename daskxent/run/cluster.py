@@ -30,7 +30,6 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers.state import merge_all
 from daskxent.report import ClusterLost, Poisoned, Stalled
 from daskxent.run import graph, planning
 from daskxent.run.driver import drive
@@ -190,8 +189,7 @@ def _merge(found: list[Done | Exception]) -> Done | Exception:
         if isinstance(each, Exception):
             return each
         done.append(each)
-    rest = tuple(part for each in done for part in each.rest)
-    return Done(merge_all(each.state for each in done), sum(each.retries for each in done), rest)
+    return Done.all(done)
 
 
 def _call(work: bytes, start: int, stop: int) -> Done | Exception:

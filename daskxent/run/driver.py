@@ -19,7 +19,6 @@ from daskxent.report import IncompleteResult, Report
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from daskxent.numbers.question import Question
     from daskxent.run.journal import Journal
     from daskxent.run.parts import Done
     from daskxent.run.planning import Plan
@@ -80,14 +79,14 @@ def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
 
 
 def reports(
-    report: Report, found: Iterator[Done], inputs: Inputs, question: Question, plan: Plan, journal: Journal | None
+    report: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, journal: Journal | None
 ) -> Iterator[Report]:
     """Merge what is found into a report, write it into the journal before it counts, and yield a report for each part.
 
     The first finding that is an error is raised. At the end the coverage is checked.
     """
     running = Running(report.state) if journal is None else journal.sums
-    began, known, retries = time.perf_counter(), report.rows, 0
+    began, known, retries = time.perf_counter(), report.rows, report.retries
 
     def so_far() -> Report:
         state, took = running.merge(), time.perf_counter() - began
@@ -99,9 +98,9 @@ def reports(
         if known:
             yield report
         for done in found:
-            complain(question, done.state.audit, inputs.positions)
+            complain(report.question, done.state.audit, inputs.positions)
             retries += done.retries
-            if running.add(done.state) if journal is None else journal.append(done.state):
+            if running.add(done.state) if journal is None else journal.append(done.state, done.versions):
                 last = so_far()
                 yield last
         if last.state is not running.merge() or not report.expected:

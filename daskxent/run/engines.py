@@ -10,14 +10,15 @@ from daskxent.numbers.state import State
 from daskxent.report import Report
 from daskxent.run import planning
 from daskxent.run.driver import reports
-from daskxent.run.parts import Work
+from daskxent.run.parts import Work, retried
 from daskxent.run.threads import Graph, Threads
 from daskxent.show.tables import amount
 from daskxent.sources import is_dask, place
+from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from daskxent.numbers.question import Question
     from daskxent.run.journal import Journal
@@ -78,7 +79,7 @@ def run(
     call: dict[str, Any] | None = None,
     sink: Sink | None = None,
     out: Any = None,
-) -> Iterator[Report]:
+) -> Generator[Report]:
     """Evaluate aligned inputs and yield a report after each part; the last one is complete.
 
     Parameters
@@ -101,22 +102,38 @@ def run(
     kept = None if journal is None else _opened(place(journal), inputs, plan, call, out)
     begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
     if kept is not None:
-        rows = kept.state.rows
-        verb = "was" if rows == 1 else "were"
-        notes = (f"{amount(rows, 'row')} {verb} in the journal already",) if rows else ()
-        begin = replace(begin, state=kept.state, notes=notes, inputs=kept.inputs)
+        begin = replace(begin, state=kept.state, notes=tuple(_notes(kept)))
     parts = planning.remaining(plan, begin.state.covered)
-    return reports(begin, engine.states(Work(inputs, question, sink), parts, plan), inputs, question, plan, kept)
+    work = Work(inputs, question, sink, versions=kept is not None)
+    return _identified(begin, engine.states(work, parts, plan), inputs, plan, kept)
+
+
+def _identified(
+    begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None
+) -> Generator[Report]:
+    """Yield the reports, which say which arrays they are about; nothing is read before the first one is asked for."""
+    if kept is None:
+        steps = inputs.positions[inputs.lead]
+        about, retries = retried(lambda: fingerprint(inputs, steps), "what the arrays are known by")
+    else:
+        about, retries = kept.inputs, 0
+    yield from reports(replace(begin, inputs=about, retries=retries), found, inputs, plan, kept)
+
+
+def _notes(journal: Journal) -> Iterator[str]:
+    """Say what the journal held."""
+    for rows, what in ((journal.state.rows, "in the journal already"), (journal.stale, "written anew since")):
+        if rows:
+            yield f"{amount(rows, 'row')} {'was' if rows == 1 else 'were'} {what}"
 
 
 def _opened(path: str, inputs: Inputs, plan: Plan, call: dict[str, Any] | None, out: Any) -> Journal:
     """Open a journal for a plan."""
     from daskxent.run.journal import Journal
-    from daskxent.sources.fingerprint import fingerprint
 
     if is_dask(inputs.predictions):
         raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
     length = inputs.positions[inputs.lead]
     part = None if (plan.start, plan.stop) == (0, length) else [plan.start, plan.stop]
     question = {**plan.question.to_json(), "steps": part, "out": out}
-    return Journal(path, question, lambda count: fingerprint(inputs, count), length, call)
+    return Journal(path, question, lambda count: fingerprint(inputs, count), length, call, version=inputs.version)

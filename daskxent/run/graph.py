@@ -25,6 +25,7 @@ from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources import Along, Column, Inputs, is_dask
 from daskxent.sources.align import marked
 from daskxent.sources.boxes import Aligned, held_bytes
+from daskxent.sources.columns import native
 from daskxent.sources.cuts import Even, chunked
 from daskxent.sources.memory import Memory, plain
 from daskxent.sources.sizes import USUAL, Sizes
@@ -195,7 +196,8 @@ def per_chunk(
     further = [arg for column in columns.values() for arg in column]
     further += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
     along = {name: along.without_source() for name, along in inputs.along.items()}
-    task = Task(question, inputs.axis, inputs.positions, along, finish, run, inputs.sizes)
+    dtypes = x.dtype, inputs.dense_labels.dtype if inputs.dense and is_dask(inputs.dense_labels) else None
+    task = Task(question, inputs.axis, inputs.positions, along, dtypes, finish, run, inputs.sizes)
     sizes: dict[int, Any] = {axis: tuple(map(size, x.chunks[axis])) if size else x.chunks[axis] for axis in at}
     blockwise = partial(da.blockwise, dtype=dtype, align_arrays=False, token="daskxent")
     empty = np.empty((0,) * x.ndim, dtype)
@@ -217,6 +219,7 @@ def per_chunk(
 class Task:
     """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them.
 
+    `dtypes` are those that the dask arrays of predictions and of dense labels promise for their chunks.
     The methods take, after what is scanned, a chunk of each array along the rows and where the chunk begins.
     """
 
@@ -224,6 +227,7 @@ class Task:
     axis: int
     positions: tuple[int, ...]
     along: Mapping[str, Along]
+    dtypes: tuple[np.dtype[Any], np.dtype[Any] | None]
     finish: Callable[[Block], NDArray[Any]]
     run: str = ""
     sizes: Sizes = USUAL
@@ -233,7 +237,7 @@ class Task:
         values, shape, unstored = self._rows(x, self.question.classes)
         missing = {"prediction_missing": unstored}
         if self.question.dense:
-            dense, unknown = _apart(dense, "y_true", x.shape)
+            dense, unknown = _apart(dense, "y_true", x.shape, self.dtypes[1])
             dense = as_dense(dense, self.axis)
             missing["label_missing"] = None if unknown is None else np.asarray(unknown.any(axis=self.axis))
         return np.expand_dims(self._finished(shape, further, missing, values=values, dense=dense), self.axis)
@@ -257,7 +261,7 @@ class Task:
     def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
         before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
-        values, missing = _apart(x, "y_pred", (*before, classes, *after))
+        values, missing = _apart(x, "y_pred", (*before, classes, *after), self.dtypes[0])
         rows = None if missing is None else np.asarray(missing.any(axis=self.axis))
         return as_rows(values, self.axis), before + after, rows
 
@@ -389,16 +393,21 @@ class _Marked(_Sliceable):
         return marked_values
 
 
-def _promised(chunk: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return a chunk as a NumPy array, if it has the shape that its dask array promised."""
+def _promised(chunk: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    """Return a chunk as a NumPy array, if it has the shape and the dtype, if any, that its dask array promised."""
     if np.shape(chunk) != shape:
         raise ValueError(f"{name}: a chunk of the dask array has shape {np.shape(chunk)} where {shape} was promised")
-    return plain(chunk, name)
+    array = plain(chunk, name)
+    if dtype is not None and native(array[:0]).dtype != native(np.empty(0, dtype)).dtype:
+        raise TypeError(f"{name}: a chunk of the dask array has dtype {array.dtype} where {dtype} was promised")
+    return array
 
 
-def _apart(chunk: Any, name: str, shape: tuple[int, ...]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _apart(
+    chunk: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return the values of a chunk, and which of them are missing; None if all are there."""
-    array = _promised(chunk, name, shape)
+    array = _promised(chunk, name, shape, dtype)
     if array.dtype.names is None:
         return array, None
     return np.asarray(array["value"], order="C"), array["missing"] if array["missing"].any() else None

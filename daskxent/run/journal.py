@@ -1,7 +1,8 @@
 """What has been evaluated, kept in a file, so that a run that was cut short goes on where it stopped.
 
-The first record says what was evaluated and what was asked; each further one holds the state of a part, exactly, or
-says that the arrays have grown. Where states are large the file does not grow with the number of parts: when their
+The first record says what was evaluated and what was asked; each further one holds the state of a part, exactly, and
+the version of what was read for it, or says that the arrays have grown. What was written anew since is evaluated again.
+Where states are large the file does not grow with the number of parts: when their
 lines are longer than a multiple of what they add up to, the file is exchanged for one that holds the sum of all so far,
 a *snapshot*, in their place. `journal_file` says what becomes of a process that is killed meanwhile.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daskxent.numbers.state import Running, State, merge_all
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal", "JournalError", "Kept", "read"]
 
-FORMAT = 2
+FORMAT = 3
+Versions = tuple[tuple[int, int, str], ...]  # of ranges of steps
 # The states of this many bytes are kept part by part, which `verify` needs: 20,000 parts of ordinary rows, 10 TB, are
 # 14 MB. To read them takes a second or two.
 KEEP_BYTES = 16 << 20
@@ -31,7 +34,7 @@ GROWTH = 2.0
 
 
 class Journal:
-    """The parts evaluated so far; `sums` is what they add up to.
+    """The parts evaluated so far; `sums` is what they add up to, and `stale` counts rows that were written anew since.
 
     Parameters
     ----------
@@ -46,6 +49,8 @@ class Journal:
         Steps there are now.
     call : dict, optional
         How to repeat the evaluation.
+    version : callable, optional
+        From a range of steps to what changes when anything they need is written anew, or None: see `Inputs.version`.
     keep_bytes, growth : int, float
         A snapshot takes the place of parts when their lines are longer than `keep_bytes` and than `growth` times the
         last snapshot.
@@ -65,10 +70,11 @@ class Journal:
         steps: int,
         call: dict[str, Any] | None = None,
         *,
+        version: Callable[[int, int], str | None] = lambda start, stop: None,
         keep_bytes: int = KEEP_BYTES,
         growth: float = GROWTH,
     ) -> None:
-        self.path = path
+        self.path, self.stale = path, 0
         self._keep_bytes, self._growth = keep_bytes, growth
         self._file = JournalFile(path)
         try:
@@ -76,7 +82,9 @@ class Journal:
             asked = _asked(question, self.inputs, steps)
             header = {"daskxent journal": FORMAT, "call": call, **asked}
             self._found = _Found(path)
-            self.sums = Running(merge_all(self._found.states(self._file.records(header))))
+            kept = [each for each in self._found.parts(self._file.records(header)) if self._is_fresh(each, version)]
+            self.sums = Running(merge_all(each.state for each in kept))
+            self._versions = list(chain.from_iterable(each.versions for each in kept))
             known = self._found.header
             if not known:
                 self._found.header = header
@@ -86,6 +94,8 @@ class Journal:
                 raise JournalError(f"journal {path}: made for {known['steps']} steps along the first axis, now {steps}")
             self._check(known, _asked(question, fingerprint(known["steps"]), known["steps"]))
             self._file.clean()
+            if self.stale:
+                self._file.exchange([known, *map(_Part.record, kept)])
             if steps > known["steps"]:
                 known |= asked
                 self._file.append(asked)
@@ -98,17 +108,24 @@ class Journal:
         """What all parts add up to."""
         return self.sums.merge()
 
-    def append(self, state: State) -> bool:
+    def append(self, state: State, versions: Versions = ()) -> bool:
         """Remember the state of a part, and add it to `sums`; tell whether those hold all by now."""
         self.sums.refuse_covered(state)
         found = self._found
-        found.part_bytes += self._file.append({"state": state.to_json()})
+        found.part_bytes += self._file.append(_Part("state", state, versions).record())
+        self._versions += versions
         whole = self.sums.add(state)
         if self._file.exchangeable and found.part_bytes > max(self._keep_bytes, self._growth * found.snapshot_bytes):
-            snapshot = self.sums.merge().to_json()
-            _, found.snapshot_bytes = self._file.exchange([found.header, {"snapshot": snapshot}])
+            snapshot = _Part("snapshot", self.sums.merge(), tuple(self._versions))
+            _, found.snapshot_bytes = self._file.exchange([found.header, snapshot.record()])
             found.part_bytes = 0
         return whole
+
+    def _is_fresh(self, part: _Part, version: Callable[[int, int], str | None]) -> bool:
+        """Tell whether what was read for a part is still what is there; count the rows of one for which it is not."""
+        fresh = all(version(start, stop) in (was, None) for start, stop, was in part.versions)
+        self.stale += 0 if fresh else part.state.rows
+        return fresh
 
     def close(self) -> None:
         """Make sure that what was written stays, and let other processes in."""
@@ -117,7 +134,9 @@ class Journal:
     def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         new = json.loads(json.dumps(new))
         found = [
-            f"{name} was {was!r}, is {now!r}" for name, was, now in differences({key: old[key] for key in new}, new)
+            f"{name} was {was!r}, is {now!r}"
+            for name, was, now in differences({key: old[key] for key in new}, new)
+            if not (self._versions or self.stale) or not name.endswith(".sample")  # versions say it of every part
         ]
         if found:
             raise JournalError(f"journal {self.path}: belongs to another evaluation: {'; '.join(found)}")
@@ -140,10 +159,22 @@ def read(path: str) -> Kept:
     """Return what is in a journal without writing to it; somebody may be writing it meanwhile."""
     found = _Found(path)
     with open(path, "rb") as file:
-        states = list(found.states(read_records(file, path)))
+        states = [part.state for part in found.parts(read_records(file, path))]
     if not found.header:
         raise JournalError(f"journal {path}: this file is no journal")
     return Kept(found.header, states.pop(0) if found.snapshot_bytes else None, states)
+
+
+class _Part(NamedTuple):
+    """What a record holds: the state of a part, or of all before, a "snapshot"."""
+
+    kind: str
+    state: State
+    versions: Versions
+
+    def record(self) -> dict[str, Any]:
+        """Return the record."""
+        return {self.kind: self.state.to_json(), "versions": self.versions}
 
 
 @dataclass
@@ -155,19 +186,21 @@ class _Found:
     snapshot_bytes: int = 0
     part_bytes: int = 0
 
-    def states(self, records: Iterable[tuple[dict[str, Any], int]]) -> Iterator[State]:
-        """Yield the state of every record that has one."""
+    def parts(self, records: Iterable[tuple[dict[str, Any], int]]) -> Iterator[_Part]:
+        """Yield what is held by every record that has a state."""
         for record, size in records:
             if not self.header and record.get("daskxent journal") != FORMAT:
                 raise JournalError(f"journal {self.path}: line 1 is not the header of a journal of format {FORMAT}")
             if "steps" in record:
                 self.header |= record
-            elif "snapshot" in record:
+                continue
+            kind = "snapshot" if "snapshot" in record else "state"
+            if kind == "snapshot":
                 self.snapshot_bytes = size
-                yield State.from_json(record["snapshot"])
             else:
                 self.part_bytes += size
-                yield State.from_json(record["state"])
+            versions = tuple((start, stop, version) for start, stop, version in record["versions"])
+            yield _Part(kind, State.from_json(record[kind]), versions)
 
 
 def _asked(question: dict[str, Any], inputs: dict[str, Any], steps: int) -> dict[str, Any]:

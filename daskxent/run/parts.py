@@ -11,7 +11,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from daskxent.numbers import records
 from daskxent.numbers.keys import TOTAL
@@ -24,7 +24,7 @@ from daskxent.sources.align import marked
 from daskxent.sources.boxes import boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from daskxent.sources import Inputs
     from daskxent.sources.boxes import Aligned
     from daskxent.sources.source import Box
+
+T = TypeVar("T")
 
 RETRIES = 4
 FIRST_WAIT = 0.1  # seconds before the first retry; doubled for each further one
@@ -52,11 +54,20 @@ class Done(NamedTuple):
         How often reading had to be tried again.
     rest : tuple of Part
         The steps that were not evaluated.
+    versions : tuple of (int, int, str)
+        Of what was read for ranges of the steps that were evaluated: see `Inputs.version`.
     """
 
     state: State
     retries: int = 0
     rest: tuple[Part, ...] = ()
+    versions: tuple[tuple[int, int, str], ...] = ()
+
+    @classmethod
+    def all(cls, several: Iterable[Done]) -> Done:
+        """Join what was found of several parts."""
+        states, retries, rest, versions = zip(*several, strict=True)
+        return cls(merge_all(states), sum(retries), sum(rest, ()), sum(versions, ()))
 
 
 @dataclass(frozen=True)
@@ -71,31 +82,53 @@ class Work:
         What keeps columns of the rows.
     patience : float
         Seconds after which the rest of a part is handed back, so that its sums are reported meanwhile.
+    versions : bool
+        Whether to keep by what to know, later, that something was written anew.
     """
 
     inputs: Inputs
     question: Question
     sink: Sink | None = None
     patience: float = PATIENCE
+    versions: bool = False
 
     def __call__(self, start: int, stop: int) -> Done:
         """Evaluate the steps ``start <= step < stop`` along the lead axis.
 
         When storage fails, the part is tried again, after a pause; other errors are the data's and are final.
         """
-        for retries in itertools.count():
-            try:
-                state, reached = evaluate_part(self.inputs, self.question, start, stop, self.sink, self.patience)
-                return Done(state, retries, ((reached, stop),) if reached < stop else ())
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
-                raise
-            except OSError as error:
-                if retries == RETRIES:
-                    per = self.inputs.rows_per_step
-                    rows = f"rows {start * per} to {stop * per - 1}"
-                    raise Unreadable(f"{rows}: reading failed {retries + 1} times, last with: {error}") from error
-                time.sleep(FIRST_WAIT * 2**retries)
-        raise AssertionError  # the loop has no end
+        per = self.inputs.rows_per_step
+        done, retries = retried(lambda: self._evaluated(start, stop), f"rows {start * per} to {stop * per - 1}")
+        return done._replace(retries=retries)
+
+    def _evaluated(self, start: int, stop: int) -> Done:
+        before = self.inputs.version(start, stop) if self.versions else None
+        state, reached = evaluate_part(self.inputs, self.question, start, stop, self.sink, self.patience)
+        rest = ((reached, stop),) if reached < stop else ()
+        return Done(state, 0, rest, self._versions(start, reached, stop, before))
+
+    def _versions(self, start: int, reached: int, stop: int, before: str | None) -> tuple[tuple[int, int, str], ...]:
+        """Return the version of what was read, if nothing was written meanwhile."""
+        if before is None:
+            return ()
+        if reached == stop:
+            return ((start, stop, before),)
+        now = self.inputs.version(start, reached)
+        return ((start, reached, str(now) if self.inputs.version(start, stop) == before else ""),)
+
+
+def retried(read: Callable[[], T], what: str) -> tuple[T, int]:
+    """Return what is read, and how often that failed before; an error that pauses do not help against is raised."""
+    for retries in itertools.count():
+        try:
+            return read(), retries
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
+            raise
+        except OSError as error:
+            if retries == RETRIES:
+                raise Unreadable(f"{what}: reading failed {retries + 1} times, last with: {error}") from error
+            time.sleep(FIRST_WAIT * 2**retries)
+    raise AssertionError  # the loop has no end
 
 
 def evaluate_part(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from daskxent.report import Report
 
 
-def shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Iterator[Report]:
+def shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Generator[Report]:
     """Pass reports on, each to a bar (True) or to a callable first."""
     if progress is True:
         yield from _drawn(reports)

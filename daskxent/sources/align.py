@@ -18,6 +18,7 @@ import numpy as np
 from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
 from daskxent.sources.memory import Memory
 from daskxent.sources.sizes import USUAL, Sizes
+from daskxent.sources.source import joined_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,6 +173,15 @@ class Inputs:
     def rows(self) -> int:
         """Number of rows."""
         return math.prod(self.positions)
+
+    def version(self, start: int, stop: int) -> str | None:
+        """Return what changes when anything that steps `start` to `stop` need is written anew; None if nothing tells."""
+        at = self.lead_axis
+        stored = [self.predictions, *([self.dense_labels] if self.dense else [])]
+        found = [source.version(at, start, stop) for source in stored]
+        for along in self.along.values():
+            found.append(along.source.version(along.at(self.lead), start, stop))
+        return joined_versions(found)
 
     def sources(self) -> list[Any]:
         """Return everything that is read, predictions first."""

@@ -11,6 +11,7 @@ import gzip
 import math
 import struct
 import sys
+from contextlib import contextmanager
 from operator import floordiv, mod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ import numpy as np
 from daskxent.sources.encoded import Buffer, Decoder, Files, decoder, open_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import zarr
     from numpy.typing import NDArray
@@ -137,9 +138,17 @@ class Chunks:
         """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
         return self._bytes.version(self._stored(index))
 
+    def written(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the size of the object that holds a chunk and when it was written, () if there is none.
+
+        None if that takes as long as to read it.
+        """
+        return self._bytes.written(self._stored(index))
+
     def first_bytes(self, index: tuple[int, ...], count: int) -> bytes:
         """Return up to `count` bytes, as they are stored, of the object that holds a chunk; none if there is none."""
-        found = self._bytes.fetch(self._stored(index), slice(0, count), Buffer())
+        with self._naming(index):
+            found = self._bytes.fetch(self._stored(index), slice(0, count), Buffer())
         return b"" if found is None else found.tobytes()
 
     def read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
@@ -168,8 +177,14 @@ class Chunks:
         OSError
             If the storage fails; it names the array and the chunk where the system has said what failed.
         """
-        try:
+        with self._naming(index):
             return self._read(index, scratch)
+
+    @contextmanager
+    def _naming(self, index: tuple[int, ...]) -> Iterator[None]:
+        """Let an error of the system say which chunk it is about."""
+        try:
+            yield
         except OSError as error:
             if error.errno is None:
                 raise

@@ -105,6 +105,14 @@ class Files:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
+    def written(self, key: str) -> tuple[int, ...]:
+        """Return the size of a file and when it was written, () if there is none."""
+        try:
+            found = os.stat(f"{self.where}/{key}")  # a fifth of the time that opening takes
+        except FileNotFoundError:
+            return ()
+        return found.st_size, found.st_mtime_ns
+
 
 def _map(file: io.FileIO, start: int, size: int) -> Bytes:
     skip = start % mmap.ALLOCATIONGRANULARITY
@@ -153,6 +161,9 @@ class Objects:
         return bool(_wait(self._store.exists(self._prefix + key)))
 
     def version(self, key: str) -> None:
+        """Return None: to ask would take as long as to get the object."""
+
+    def written(self, key: str) -> None:
         """Return None: to ask would take as long as to get the object."""
 
 

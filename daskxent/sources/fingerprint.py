@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from daskxent.sources.opening import is_dask
+
 if TYPE_CHECKING:
     from daskxent.sources.align import Inputs
 
@@ -16,8 +18,17 @@ if TYPE_CHECKING:
 def fingerprint(inputs: Inputs, steps: int) -> dict[str, Any]:
     """Return what identifies aligned inputs over their first `steps` along the lead axis, as plain Python objects."""
     lead = inputs.lead_axis
-    found: dict[str, Any] = {"y_pred": inputs.predictions.identity(lead, steps), "sample_weight": None}
+    predictions = _identity(inputs.predictions, lead, steps)
+    found: dict[str, Any] = {"y_pred": predictions, "axis": inputs.axis, "sample_weight": None}
     if inputs.dense:
-        found["y_true"] = inputs.dense_labels.identity(lead, steps)
-    at = inputs.lead
-    return found | {along.title: along.source.identity(along.at(at), steps) for along in inputs.along.values()}
+        found["y_true"] = _identity(inputs.dense_labels, lead, steps)
+    return found | {
+        along.title: _identity(along.source, along.at(inputs.lead), steps) for along in inputs.along.values()
+    }
+
+
+def _identity(source: Any, lead: int | None, steps: int) -> Any:
+    """Return the identity of a source; Dask gives a name of its own to what would give the same array."""
+    if not is_dask(source):
+        return source.identity(lead, steps)
+    return {"where": "dask", "shape": list(source.shape), "dtype": source.dtype.name, "sample": source.name}

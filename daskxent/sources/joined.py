@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.cuts import Even, Uneven, overlapping
-from daskxent.sources.source import Base
+from daskxent.sources.source import Base, joined_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,6 +103,14 @@ class Joined(Base):
             return {"joined": [member.identity(lead, steps) for member in self.members], "axis": self.axis}
         taken = overlapping(self._starts, 0, steps)
         return {"joined": [self.members[which].identity(lead, stop) for which, _, stop in taken], "axis": self.axis}
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return the versions of the members that so many steps take, joined."""
+        if axis != self.axis:
+            taken = [(member, start, stop) for member in self.members]
+        else:
+            taken = [(self.members[which], low, high) for which, low, high in overlapping(self._starts, start, stop)]
+        return joined_versions(member.version(axis, low, high) for member, low, high in taken)
 
     def _of(self, members: Sequence[Source]) -> Joined:
         return Joined(members, self.axis, self.name)

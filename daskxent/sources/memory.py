@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.source import Base
+from daskxent.sources.source import SAMPLE_BYTES, Base, bytes_of, digest, spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +47,17 @@ class Memory(Base):
             return self
         held = self.array[(slice(None),) * axis + (slice(start, stop),)]
         return Memory(held, self.name, self.shape, axis, start)
+
+    def sample(self, lead: int | None, shape: list[int]) -> str:
+        """Digest the same bytes, of small steps at once: 4 us instead of 40."""
+        if lead is None or self.dtype.kind in "OT" or self.array.nbytes > SAMPLE_BYTES * self.shape[lead]:
+            return super().sample(lead, shape)
+        return digest(np.moveaxis(self.array, lead, 0)[spread(shape[lead])].tobytes())
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Digest the values."""
+        box = tuple(slice(start, stop) if at == axis else slice(0, length) for at, length in enumerate(self.shape))
+        return digest(bytes_of(self.read(box)))
 
 
 def plain(given: Any, name: str) -> NDArray[Any]:

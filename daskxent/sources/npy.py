@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box
 
 
-@dataclass(frozen=True)
 class Npy(Base):
-    """A ``.npy`` file, mapped anew for each read so that the pages read before can leave memory."""
+    """A ``.npy`` file, mapped anew for each read so that the pages read before can leave memory.
 
-    path: str
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    Parameters
+    ----------
+    path : str
+        Of a file of this machine; on a cluster every worker has the same one there.
+    name : str
+    shape, dtype : tuple of int, dtype
+        What its header says.
+    nbytes : int
+        Size of the file.
+    """
+
+    def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> None:
+        self.path, self.name, self.shape, self.dtype, self.nbytes = path, name, shape, dtype, nbytes
+        self._written = _written(path)
 
     @classmethod
     def open(cls, path: str, name: str) -> Npy:
@@ -31,12 +40,48 @@ class Npy(Base):
         if "://" in path:
             raise ValueError(f"{name}: a .npy file is memory-mapped: expected a local path, got {path}")
         path = found(path, name)
-        try:
-            array = np.lib.format.open_memmap(path, mode="r")
-        except ValueError as error:
-            raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
-        return cls(path, name, array.shape, array.dtype)
+        array = _mapped(path, name)
+        return cls(path, name, array.shape, array.dtype, os.stat(path).st_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # When and where it was written, the file is asked for on each machine: copies differ in that.
+        return Npy, (self.path, self.name, self.shape, self.dtype, self.nbytes)
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
-        """Map the file and return a view of the elements in a box."""
-        return np.asarray(np.lib.format.open_memmap(self.path, mode="r")[box])
+        """Map the file and return a view of the elements in a box.
+
+        Raises
+        ------
+        ValueError
+            The file is another one than that which was opened.
+        """
+        self._check()
+        array = _mapped(self.path, self.name)
+        self._check()  # what was mapped is what was there before and after
+        if (array.shape, array.dtype) != (self.shape, self.dtype):
+            raise ValueError(
+                f"{self.name}: {self.path} was {self.shape} {self.dtype} where it was opened, and is {array.shape} "
+                f"{array.dtype} here"
+            )
+        return np.asarray(array[box])
+
+    def _check(self) -> None:
+        if (os.stat(self.path).st_size, _written(self.path)) != (self.nbytes, self._written):
+            raise ValueError(f"{self.name}: {self.path} was rewritten since it was opened")
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return when the file was written, and its size."""
+        return f"{self.nbytes} {self._written[1]}"
+
+
+def _mapped(path: str, name: str) -> NDArray[Any]:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OverflowError, SyntaxError, EOFError) as error:  # what NumPy makes of damaged headers
+        raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
+
+
+def _written(path: str) -> tuple[int, int]:
+    """Return what tells a file from the one that takes its place: which it is, and when it was written."""
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns

@@ -93,6 +93,13 @@ class Sliced(Base):
         ]
         return {"sliced": self.source.identity(at, begin + steps), "index": taken}
 
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return the version of the source."""
+        if axis is None:
+            return self.source.version(None, start, stop)
+        first = self._start(axis)
+        return self.source.version(self._kept[axis], first + start, first + stop)
+
     @staticmethod
     def _moved(each: slice | int, taken: slice | None) -> slice:
         if isinstance(each, slice):

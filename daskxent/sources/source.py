@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from daskxent.sources.cuts import Cuts
@@ -65,6 +67,9 @@ class Source(Protocol):
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return what the array can be recognised by over its first `steps` along an axis, as JSON has it."""
 
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return what changes when ``start <= index < stop`` along an axis is written anew; None if nothing tells."""
+
 
 class Base:
     """A source of which any box is cheap, and which is not in memory."""
@@ -107,18 +112,35 @@ class Base:
         where = getattr(self, "path", "memory")
         return {"where": where, "shape": shape, "dtype": self.dtype.name, "sample": self.sample(lead, shape)}
 
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return None: nothing tells."""
+        return None
+
     def sample(self, lead: int | None, shape: list[int]) -> str:
         """Digest the first bytes of a few steps."""
         boxes = [
             tuple(slice(i, i + 1) if axis == lead else slice(0, length) for axis, length in enumerate(shape))
             for i in spread(1 if lead is None else shape[lead])
         ]
-        return digest(b"".join(_bytes(self.read(box, []))[:SAMPLE_BYTES] for box in boxes))
+        return digest(b"".join(bytes_of(self.read(box, []))[:SAMPLE_BYTES] for box in boxes))
 
 
-def spread(length: int) -> list[int]:
+def joined_versions(versions: Iterable[str | None]) -> str | None:
+    """Return a version of several arrays; None if there is none of one of them.
+
+    Examples
+    --------
+    >>> joined_versions(["1 2", "3"]), joined_versions(["1 2", None])
+    ('b7e1c1b0a3a6c9a2', None)
+    """
+    known = list(versions)
+    return None if None in known else digest("\n".join(map(str, known)).encode())
+
+
+def spread(length: int, count: int = SAMPLES) -> list[int]:
     """Return some indexes below a length, first and last among them."""
-    return sorted({int(i) for i in np.linspace(0, length - 1, min(SAMPLES, length))})
+    count = min(count, length)
+    return [i * (length - 1) // max(1, count - 1) for i in range(count)]
 
 
 def digest(data: bytes) -> str:
@@ -126,7 +148,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _bytes(values: Any) -> bytes:
+def bytes_of(values: Any) -> bytes:
     """Return the bytes of an array; of strings that lie elsewhere, the strings."""
     if values.dtype.kind in "OT":
         return repr(values.tolist()).encode()

@@ -17,7 +17,7 @@ from daskxent.sources.kept import KEPT, Opening
 from daskxent.sources.layout import address, layout, layout_digest
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.paths import found
-from daskxent.sources.source import SAMPLE_BYTES, Base, digest, spread
+from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,8 +112,24 @@ class Zarr(Base):
         full = 0 if lead is None else shape[lead] // self.chunks.chunks[lead]
         if not full:
             return super().sample(lead, shape)
-        at = [tuple(i if axis == lead else 0 for axis in range(len(shape))) for i in spread(full)]
+        at = [
+            tuple(i if axis == lead else 0 for axis in range(len(shape)))
+            for i in spread(full, SAMPLES if self.chunks.local else 3)
+        ]
         return digest(b"".join(self.chunks.first_bytes(index, SAMPLE_BYTES) for index in at))
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return sizes and times of the files that hold the steps; None where there are no files."""
+        blocks, pieces = self.chunks.blocks, self.chunks.chunks
+        ends = [(start, stop) if at == axis else (0, n) for at, n in enumerate(self.shape)]
+        grid = [range(low // n, -(-high // n)) for (low, high), n in zip(ends, blocks, strict=True)]
+        inner = [n // piece for n, piece in zip(blocks, pieces, strict=True)]
+        found = []
+        for block in itertools.product(*grid):
+            found.append(self.chunks.written(tuple([i * n for i, n in zip(block, inner, strict=True)])))
+            if found[-1] is None:
+                return None
+        return digest(repr(found).encode())
 
     def _part(self, index: tuple[int, ...], box: Box, missing: list[Box] | None) -> NDArray[Any]:
         chunk = self._chunk(index, box)

@@ -68,6 +68,10 @@ class Viewed(Base):
         """Return the identity of the source, and the type."""
         return {**self.source.identity(lead, steps), "dtype": self.dtype.name}
 
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return the version of the source."""
+        return self.source.version(axis, start, stop)
+
 
 def as_bfloat16(bits: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[Any]:
     """Take 16 bits for bfloat16."""

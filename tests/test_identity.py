@@ -1,0 +1,155 @@
+"""Arrays are known by what they hold: reports of others do not merge, and what is rewritten meanwhile is no answer."""
+
+import os
+
+import dask.array as da
+import numpy as np
+import pytest
+import sized
+import zarr
+
+import daskxent as dx
+
+ROWS, CLASSES = 40, 5
+OPTIONS = {"from_logits": True, "threads": 1}
+
+
+@pytest.fixture
+def values():
+    rng = np.random.default_rng(11)
+    return {
+        "y_true": rng.integers(0, CLASSES, ROWS),
+        "y_pred": rng.normal(0, 3, (ROWS, CLASSES)).astype("float32"),
+        "sample_weight": rng.random(ROWS),
+    }
+
+
+def held(values, kind, directory):
+    """Keep arrays in memory, or in files, and return what to give `evaluate`."""
+    if kind == "memory":
+        return values
+    if kind == "dask":
+        return {name: da.from_array(array, chunks=7) for name, array in values.items()}
+    directory.mkdir()
+    for name, array in values.items():
+        if kind == "npy":
+            np.save(directory / f"{name}.npy", array)
+        else:
+            zarr.save_array(directory / name, array)
+    return {name: directory / (f"{name}.npy" if kind == "npy" else name) for name in values}
+
+
+@pytest.mark.parametrize("kind", ["memory", "npy", "zarr"])
+@pytest.mark.parametrize("name", ["y_true", "y_pred", "sample_weight"])
+def test_reports_of_different_arrays_do_not_merge(values, tmp_path, kind, name):
+    halves, other = [(0, 20), (20, 40)], values | {name: np.roll(values[name], 1, axis=0)}
+    arrays, others = held(values, kind, tmp_path / "a"), held(other, kind, tmp_path / "b")
+    first, second = (dx.evaluate(**arrays, steps=steps, **OPTIONS) for steps in halves)
+    whole = first.merge(second)
+    assert whole == dx.evaluate(**arrays, **OPTIONS)
+    assert dx.Report.from_json(whole.to_json()).inputs == whole.inputs
+    with pytest.raises(ValueError, match=rf"^the reports are of different arrays: {name}\.sample '\w+' and '\w+'$"):
+        first.merge(dx.evaluate(**others, steps=(20, 40), **OPTIONS))
+
+
+def test_reports_with_and_without_weights_do_not_merge(values):
+    first = dx.evaluate(**values, steps=(0, 20), **OPTIONS)
+    del values["sample_weight"]
+    with pytest.raises(ValueError, match=r"different arrays: sample_weight given and not given$"):
+        first.merge(dx.evaluate(**values, steps=(20, 40), **OPTIONS))
+
+
+def test_reports_over_different_class_axes_do_not_merge():
+    x, y = np.random.default_rng(0).normal(size=(6, 6)), np.arange(6)
+    first, second = (dx.evaluate(y, x, axis=axis, steps=(3 * axis, 3 * axis + 3), **OPTIONS) for axis in (0, 1))
+    with pytest.raises(ValueError, match=r"different arrays: axis 0 and 1; y_pred"):
+        first.merge(second)
+
+
+def test_reports_that_do_not_say_what_they_are_of_do_not_merge(values):
+    unknown = dx.delayed(**values, from_logits=True).compute()
+    with pytest.raises(ValueError, match=r"^the reports do not say which arrays they are about"):
+        unknown.merge(dx.evaluate(**values, **OPTIONS))
+
+
+def test_dask_arrays_are_known_by_their_names(values, tmp_path):
+    reports = [dx.evaluate(**held(values, "dask", tmp_path), **OPTIONS) for _ in range(2)]
+    assert reports[0].inputs == reports[1].inputs
+    other = values | {"y_pred": values["y_pred"] + 1}
+    assert dx.evaluate(**held(other, "dask", tmp_path), **OPTIONS).inputs != reports[0].inputs
+
+
+def test_a_journal_knows_the_class_axis(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(20, 20)), np.arange(20)
+    zarr.save_array(tmp_path / "x.zarr", x)
+    dx.evaluate(y, tmp_path / "x.zarr", journal=tmp_path / "j", **OPTIONS)
+    with pytest.raises(dx.JournalError, match=r"inputs\.axis was 1, is 0$"):
+        dx.evaluate(y, tmp_path / "x.zarr", axis=0, journal=tmp_path / "j", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[: ROWS // 2],
+        lambda x: x[:, :3],
+        lambda x: np.tile(x, (2, 2)),
+        lambda x: x.astype("float64"),
+        lambda x: x.astype("int32"),
+        lambda x: x > 0,
+        lambda x: x[:0],
+        lambda x: x[0],
+        lambda x: x + 1,
+    ],
+)
+@pytest.mark.parametrize("name", ["y_pred", "sample_weight"])
+def test_a_file_that_is_rewritten_during_a_run_is_an_error(values, tmp_path, monkeypatch, change, name):
+    sized.give(monkeypatch, part_bytes=100, smallest_part_bytes=100)
+    arrays = held(values, "npy", tmp_path / "dump")
+    reports = dx.stream(**arrays, **OPTIONS)
+    assert next(reports).rows < ROWS
+    np.save(tmp_path / "new.npy", change(values[name].reshape(ROWS, -1)).squeeze())
+    os.replace(tmp_path / "new.npy", arrays[name])
+    with pytest.raises(ValueError, match=rf"^{name}: .*{name}\.npy was rewritten since it was opened$"):
+        list(reports)
+
+
+@pytest.mark.parametrize("size", [ROWS, 20_000])  # in NumPy, and compiled
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        ("y_pred", lambda x: x + 1j, "y_pred: a chunk of the dask array has dtype complex64 where float32"),
+        ("y_pred", lambda x: x.astype("int32"), "y_pred: a chunk of the dask array has dtype int32 where float32"),
+        ("y_pred", lambda x: x.astype(bool), "y_pred: a chunk of the dask array has dtype bool where float32"),
+        ("y_pred", lambda x: x.astype("f8"), "y_pred: a chunk of the dask array has dtype float64 where float32"),
+        ("y_pred", lambda x: x.astype(object), "y_pred: a chunk of the dask array has dtype object where float32"),
+        ("sample_weight", lambda w: w * 1j, "sample_weight: expected real numbers, got a chunk of dtype complex128"),
+        ("y_true", lambda y: y * 0.5, "y_true: expected integer labels, got a chunk of dtype float64"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_chunks_of_dask_arrays_keep_their_promised_dtype(values, name, change, named, size):
+    arrays = {key: np.resize(array, (size, *array.shape[1:])) for key, array in values.items()}
+    lazy = {key: da.from_array(array, chunks=(size // 2, *array.shape[1:])) for key, array in arrays.items()}
+    array = lazy[name]
+    lazy[name] = array.map_blocks(change, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype))
+    with pytest.raises(TypeError, match=named):
+        dx.evaluate(**lazy, **OPTIONS)
+
+
+@pytest.mark.filterwarnings("error")
+def test_chunks_of_dense_labels_keep_their_promised_dtype(values):
+    lazy = da.from_array(np.eye(CLASSES)[values["y_true"]], chunks=(20, CLASSES))
+    wrong = lazy.map_blocks(lambda y: y * 1j, dtype=lazy.dtype, meta=np.empty((0, 0)))
+    with pytest.raises(TypeError, match="y_true: a chunk of the dask array has dtype complex128 where float64"):
+        dx.evaluate(wrong, da.from_array(values["y_pred"], chunks=(20, CLASSES)), **OPTIONS)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_journal_is_free_after_an_interrupt_whose_error_is_kept(values, tmp_path, stop):
+    def progress(report):
+        raise stop
+
+    with pytest.raises((dx.Interrupted, stop)) as kept:
+        dx.evaluate(**values, journal=tmp_path / "j", progress=progress, **OPTIONS)
+    assert dx.evaluate(**values, journal=tmp_path / "j", **OPTIONS) == dx.evaluate(**values, **OPTIONS)
+    assert kept.value.__traceback__ is not None
