@@ -110,7 +110,7 @@ def cluster() -> Any:
     from distributed import Client, LocalCluster
 
     workers = LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50, memory_limit=0
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50, memory_limit=0
     )
     return Client(workers, set_as_default=False)
 

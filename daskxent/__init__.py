@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClusterLost",
+    "DoubtfulResult",
     "IncompleteResult",
     "Interrupted",
     "JournalError",
@@ -48,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "ClusterLost": "daskxent.report",
+    "DoubtfulResult": "daskxent.report",
     "IncompleteResult": "daskxent.report",
     "Interrupted": "daskxent.report",
     "JournalError": "daskxent.run.journal",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,10 @@ class Unreadable(IncompleteResult):
 
 class Unwritable(IncompleteResult):
     """Columns of rows could not be written; the message says which and where."""
+
+
+class DoubtfulResult(UserWarning):
+    """The numbers may not mean what was asked for: see `Report.doubts`."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -166,6 +171,28 @@ class Report(Mapping[str, float]):
         """Share of the summed loss that comes from rows whose label's probability was clipped."""
         total = self.state.total.totals.get(statistics.LOSS)
         return ratio(self.state.total.clipped_loss, total) if total and total.units else 0.0
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What makes it doubtful that the numbers mean what was asked for: `evaluate` warns of it."""
+        found, audit = [], self.state.audit
+        if self.question.from_logits and self.state.like_probabilities and self.state.total.counted:
+            found.append("y_pred: all rows look like probabilities that sum to 1, but were taken as logits")
+        if "unnormalised" in audit and not self.question.from_logits:
+            rows = amount(audit["unnormalised"].count, "row")
+            found.append(f"y_pred: {rows} of probabilities do not sum to 1; logits need from_logits=True")
+        if "equal" in audit and audit["equal"].count * 100 >= self.rows:
+            rows, first = amount(audit["equal"].count, "row"), audit["equal"].first[0][0]
+            found.append(
+                f"y_pred: {rows} of nothing but equal numbers, the first at row {first}; was all of it written?"
+            )
+        return tuple(found)
+
+    def warn(self, stacklevel: int = 1) -> Report:
+        """Warn of `doubts`, and return the report; a `stacklevel` of 1 is the caller's line."""
+        for doubt in self.doubts:
+            warnings.warn(doubt, DoubtfulResult, stacklevel=stacklevel + 1)
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return metrics, counts and audit as plain Python objects."""

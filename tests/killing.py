@@ -34,7 +34,7 @@ def opened(path, steps=PARTS, **sizes):
 
 def small(path, steps=PARTS):
     """Open a journal that takes a snapshot after every third part."""
-    return opened(path, steps, keep_bytes=400, growth=1.0)
+    return opened(path, steps, keep_bytes=500, growth=1.0)
 
 
 def append(file, states):

@@ -115,7 +115,7 @@ def test_workers_write_the_same_bytes(data, wanted, tmp_path):
     options = {**OPTIONS, "sample_weight": stored(tmp_path, "w", w, (500,)), "columns": ROW_COLUMNS}
     dx.rows(*held, **options, threads=2, out=tmp_path / "here")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         same(dx.rows(*held, **options, client=client, out=tmp_path / "there"), wanted)

@@ -95,7 +95,7 @@ def test_snapshots_cost_at_most_half_of_what_the_parts_cost(journal, monkeypatch
     monkeypatch.setattr(os, "write", lambda file, data: (lines.append(bytes(data)), write(file, data))[1])
     names = [f"group {k}" for k in range(20)]
     states = [part(number, names) for number in range(60)]
-    written(journal, states, functools.partial(opened, keep_bytes=400, growth=2.0))
+    written(journal, states, functools.partial(opened, keep_bytes=500, growth=2.0))
     cost = {kind: sum(len(line) for line in lines if kind in line[:40]) for kind in (b'"snapshot":', b'"state":')}
     assert 0 < cost[b'"snapshot":'] <= cost[b'"state":'] / 2
 
@@ -397,7 +397,7 @@ def cut(monkeypatch):
     sized.give(monkeypatch, part_bytes=160, smallest_part_bytes=160)
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0, 0), (850, 2)])
+@pytest.mark.parametrize(("keep", "left"), [(0, 0), (1000, 2)])
 def test_a_run_goes_on_from_a_snapshot(dump, journal, monkeypatch, cut, keep, left):
     monkeypatch.setattr("daskxent.run.journal.Journal", functools.partial(Journal, keep_bytes=keep, growth=0.0))
     wanted = evaluate(dump)

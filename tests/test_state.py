@@ -215,7 +215,7 @@ SQUARE = np.array([[4.0, 1, 0], [1, 2, 3], [0, 5, 1], [9, 1, 1], [1, 0, 2]])
 
 
 def test_one_row_is_one_row_in_words():
-    told = repr(ask([2, 2, 0, 1], np.zeros((4, 3)), sample_weight=[1, 1, 0, 1], ignore_class=2))
+    told = repr(ask([2, 2, 0, 1], np.eye(3)[[0, 1, 2, 0]], sample_weight=[1, 1, 0, 1], ignore_class=2))
     assert [line.split("  ")[1] for line in told.splitlines() if "row " in line] == ["2 rows", "1 row"]
 
 
@@ -341,6 +341,7 @@ def test_every_kind_of_the_audit_is_of_a_row_counted_once():
     got = ask(y_true, y_pred, from_logits=False, sample_weight=w, ignore_class=1, on_invalid="count")
     assert {kind: found["rows"] for kind, found in got.audit.items()} == {
         "label_out_of_range": [1], "ignored": [2], "masked": [6], "nan": [3], "clipped": [5], "unnormalised": [4],
+        "equal": [4],
     }  # fmt: skip
 
 
@@ -360,10 +361,16 @@ def test_the_audit_counts_what_numpy_counts(data, unit):
     nan = np.isnan(x).any(axis=1) & used
     wanted = {"ignored": ignored, "masked": masked, "label_out_of_range": (y_true == 4) & used, "nan": nan}
     wanted["infinite"] = np.isinf(x.max(axis=1)) & used & ~nan
+    wanted["loss_infinite"] = used & ~nan & ~wanted["infinite"] & (y_true < 4) & ~unit
+    wanted["loss_infinite"] &= x[np.arange(30), np.minimum(y_true, 3)] == -np.inf
+    dropped = np.logical_or.reduce(
+        [wanted[kind] for kind in ("label_out_of_range", "nan", "infinite", "loss_infinite")]
+    )
+    wanted["equal"] = used & ~dropped & (x.min(axis=1) == x.max(axis=1))
     for kind, rows in wanted.items():
         found = got.audit.get(kind, {"count": 0, "rows": []})
         assert (found["count"], found["rows"]) == (rows.sum(), np.flatnonzero(rows)[:FIRST].tolist()), kind
-    assert got.state.total.counted == (used & ~wanted["label_out_of_range"] & ~nan & ~wanted["infinite"]).sum()
+    assert got.state.total.counted == (used & ~dropped).sum()
 
 
 def test_complaints_name_the_first_bad_row():

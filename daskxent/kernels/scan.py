@@ -176,9 +176,9 @@ class Scorer:
     --------
     >>> from daskxent.numbers.question import Question
     >>> scorer = Scorer(Question(("crossentropy", "accuracy"), 2, from_logits=True))
-    >>> [(_, scored)] = scorer.slabs(np.log([[[0.25], [0.75]], [[0.5], [0.5]]]), np.array([1, 0]), None)
+    >>> [(_, scored)] = scorer.slabs(np.log([[[0.25], [0.75]], [[0.6], [0.4]]]), np.array([1, 0]), None)
     >>> scored.scores.hit.tolist(), scored.scores.loss.round(6).tolist(), scored.exceptional.tolist()
-    ([True, True], [0.287682, 0.693147], [])
+    ([True, True], [0.287682, 0.510826], [])
     """
 
     def __init__(self, question: Question, slab_rows: int = SLAB_ROWS) -> None:

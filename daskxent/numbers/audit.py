@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.numbers import scores
-from daskxent.numbers.scores import CLIPPED, INFINITE, NAN, SUM_TOLERANCE, UNNORMALISED
+from daskxent.numbers.scores import CLIPPED, COARSE, EQUAL, INFINITE, LOST, NAN, SUM_TOLERANCE, UNNORMALISED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +27,10 @@ AUDIT = {
     "ignored": "label is ignore_class",
     "masked": "weight is 0",
     "nan": "NaN among the predictions",
-    "infinite": "+inf, or nothing but -inf, among the logits",
+    "infinite": "+inf, or nothing but -inf, among the predictions",
+    "loss_infinite": "loss infinite: the logit of the label is -inf, or probabilities sum to 0",
+    "equal": "all predictions equal, as where nothing was written",
+    "coarse": "float64 logits beyond 2**20, whose loss has fewer than 14 digits",
     "clipped": "probability of the label raised to 1e-7",
     "unnormalised": f"probabilities do not sum to 1 within {SUM_TOLERANCE:g}, or leave [0, 1]",
     "weight_not_finite": "weight is NaN or infinite",
@@ -45,12 +48,16 @@ FIRST = 10  # how many places of each finding are kept
 COUNTED, IGNORED, MASKED, INVALID, HAS_NAN, IS_INFINITE, IS_CLIPPED, NOT_ONE, BAD_WEIGHT, NEGATIVE = (
     1 << bit for bit in range(10)
 )
+IS_LOST, ALL_EQUAL, IS_COARSE = (1 << bit for bit in range(10, 13))
 HIDDEN = IGNORED | MASKED  # whatever the predictions of such a row hold, it does not count
 KINDS = {
     "ignored": IGNORED,
     "masked": MASKED,
     "nan": HAS_NAN,
     "infinite": IS_INFINITE,
+    "loss_infinite": IS_LOST,
+    "equal": ALL_EQUAL,
+    "coarse": IS_COARSE,
     "clipped": IS_CLIPPED,
     "unnormalised": NOT_ONE,
     "weight_not_finite": BAD_WEIGHT,
@@ -98,7 +105,7 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
     Returns
     -------
     (n,) int64, or one of them
-        Bits of `COUNTED` to `NEGATIVE`.
+        Bits of `COUNTED` to `IS_COARSE`.
 
     Examples
     --------
@@ -112,9 +119,9 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
     invalid = np.logical_and(shown, np.logical_or(label < 0, label >= rules.classes))
     nan = np.logical_and(shown, (flags & NAN) != 0)
     infinite = np.logical_and(shown, (flags & INFINITE) != 0)
-    dropped = np.logical_or(
-        np.logical_and(rules.drop_invalid, invalid), np.logical_and(rules.drop_broken, np.logical_or(nan, infinite))
-    )
+    lost = np.logical_and(shown, (flags & LOST) != 0)
+    broken = np.logical_and(shown, (flags & (NAN | INFINITE | LOST)) != 0)
+    dropped = np.logical_or(np.logical_and(rules.drop_invalid, invalid), np.logical_and(rules.drop_broken, broken))
     counts = np.logical_and(shown, np.logical_not(dropped))
     clipped = np.logical_and(counts, np.logical_and((flags & CLIPPED) != 0, np.logical_not(invalid)))
     return (
@@ -126,6 +133,9 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
         + infinite * IS_INFINITE
         + clipped * IS_CLIPPED
         + np.logical_and(counts, (flags & UNNORMALISED) != 0) * NOT_ONE
+        + lost * IS_LOST
+        + np.logical_and(counts, (flags & EQUAL) != 0) * ALL_EQUAL
+        + np.logical_and(counts, (flags & COARSE) != 0) * IS_COARSE
         + np.logical_not(np.isfinite(weight)) * BAD_WEIGHT
         + (weight < 0.0) * NEGATIVE
     )

@@ -14,6 +14,7 @@ from daskxent.numbers import elementary
 from daskxent.numbers.records import (
     EPSILON,
     HAS_NAN,
+    LOGITS,
     OUTSIDE_UNIT,
     Records,
     counted,
@@ -31,8 +32,13 @@ NAN = 1  # NaN among the predictions
 INFINITE = 2  # +inf, or nothing but -inf, among the predictions
 CLIPPED = 4  # the probability of the label is below EPSILON
 UNNORMALISED = 8  # probabilities that do not sum to 1, or leave [0, 1]
+LOST = 16  # a loss that is infinite, or has no value, though the predictions are neither `NAN` nor `INFINITE`
+EQUAL = 32  # all predictions are equal, within rounding
+COARSE = 64  # float64 logits of so large a magnitude that the loss has fewer digits
 
 SUM_TOLERANCE = 1e-3
+COARSE_FROM = 2.0**20  # up to here losses of float64 logits are right to 1e-14, at 1e7 to 2e-9
+LEAST_EQUAL = 1 - 1e-6  # share of what the sum over equal predictions would be; exp(0) may be 1 - 1e-7
 UNRANKED = np.iinfo(np.int32).max  # `above` of a row whose label has no rank
 # Columns that need the sum over the classes.
 SUMMED = frozenset({"loss", "total", "confidence"})
@@ -49,7 +55,8 @@ class Scores(NamedTuple):
     Attributes
     ----------
     flags : (n,) uint8
-        `NAN`, `INFINITE`, `CLIPPED`, `UNNORMALISED`.
+        `NAN`, `INFINITE`, `UNNORMALISED`, `CLIPPED`, `LOST`, `EQUAL`, `COARSE`; all but the first two only where the
+        sum over the classes is asked for.
     loss : (n,) float64
         Crossentropy in nats. For logits NaN too in rows with +inf or without any finite logit, and +inf where the
         label's logit is -inf.
@@ -126,15 +133,17 @@ def finish(
     """
     nan = (records.flags & HAS_NAN).astype(bool)
     known = (labels >= 0) & (labels < classes) & ~nan
-    flags = _flags(records, nan, classes)
-    found: dict[str, Any] = {}
+    flags, found = _flags(records, nan, classes), dict[str, Any]()
     if needs & SUMMED:
         total = _total(records, nan)
         if losses is None and "loss" in needs:
             losses = row_losses(records)
         found = {"total": total, "confidence": _confidence(records, total), "loss": losses}
+        flags |= np.where(_are_equal(records, total, classes), EQUAL, 0).astype(np.uint8)
         if losses is not None:
             found["loss"] = np.where(known, losses, np.nan)
+            lost = known & ~np.isfinite(losses) & ((flags & (NAN | INFINITE)) == 0)
+            flags |= np.where(lost, LOST, 0).astype(np.uint8)
     if "above" in needs:
         above = (records.top > records.target[:, None]).sum(axis=1)
         found["above"] = np.where(known, above, UNRANKED).astype(np.int32)
@@ -150,12 +159,24 @@ def finish(
 
 def _flags(records: Records, nan: NDArray[np.bool_], classes: int) -> NDArray[np.uint8]:
     flags = np.where(nan, NAN, np.where(np.isinf(records.peak), INFINITE, 0))
+    if records.grid == LOGITS["float64"] and len(records.mass):
+        flags |= np.where((flags == 0) & (np.abs(records.peak) >= COARSE_FROM), COARSE, 0)
     if not records.grid.step and len(records.mass):
         far = np.abs(total_probability(records) - 1) > sum_tolerance(classes)
         outside = (records.flags & OUTSIDE_UNIT).astype(bool)
         flags |= np.where(~nan & (records.target < EPSILON), CLIPPED, 0)
         flags |= np.where(~nan & (far | outside), UNNORMALISED, 0)
     return flags.astype(np.uint8)
+
+
+def _are_equal(records: Records, total: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
+    """Tell of which rows all predictions are equal: their sum is as many times the peak as there are classes."""
+    if classes == 1:
+        return np.zeros(len(total), bool)
+    if records.grid.step:
+        return np.asarray(total >= classes * LEAST_EQUAL)
+    inside = (records.flags & OUTSIDE_UNIT) == 0  # others may be equal only when they are clipped
+    return np.asarray(inside & (total >= classes * probability(records.peak, records.grid)[0] * LEAST_EQUAL))
 
 
 def _total(records: Records, nan: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -168,6 +189,25 @@ def _confidence(records: Records, total: NDArray[np.float64]) -> NDArray[np.floa
     if not records.grid.step:
         return probability(records.peak, records.grid)[0] / total
     return 1.0 / total
+
+
+def like_probabilities(scores: Scores, classes: int) -> NDArray[np.bool_]:
+    """Tell which rows of logits may well be probabilities, by their peak and total.
+
+    Of C numbers in [0, 1] that sum to 1, log(sum_j exp(p_j)) lies between log(C) + 1 / C, where all are equal, and
+    log(C - 1 + e), where one of them is 1. Some row of logits lies there too, but not all of them do.
+
+    Examples
+    --------
+    >>> like_probabilities(Scores(None, peak=np.array([0.75, 2.0]), total=np.array([1.6, 1.6])), 2).tolist()
+    [True, False]
+    """
+    near = SUM_TOLERANCE / classes
+    with np.errstate(invalid="ignore"):  # NaN lies nowhere
+        logsumexp = np.log(scores.total) + scores.peak
+        low, high = np.log(classes) + 1 / classes, np.log(classes - 1 + np.e)
+        around = (logsumexp > low - near) & (logsumexp < high + near)
+        return np.asarray(around & (scores.peak > 1 / classes - near) & (scores.peak < 1 + SUM_TOLERANCE))
 
 
 def row_losses(records: Records) -> NDArray[np.float64]:

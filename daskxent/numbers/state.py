@@ -100,6 +100,8 @@ class State:
         By the keys of `AUDIT`; kinds that were not found are left out.
     covered : tuple of (start, stop)
         The rows this state speaks of, as sorted, disjoint ranges of row numbers.
+    like_probabilities : bool
+        Whether every row of logits that label and weight do not hide may well be probabilities.
 
     Examples
     --------
@@ -115,6 +117,7 @@ class State:
     sums: Mapping[Key, Sums] = field(default_factory=dict)
     audit: Mapping[str, Finding] = field(default_factory=dict)
     covered: tuple[tuple[int, int], ...] = ()
+    like_probabilities: bool = True
 
     @classmethod
     def zero(cls) -> State:
@@ -162,6 +165,7 @@ class State:
                 for kind, found in sorted(self.audit.items())
             },
             "covered": [list(span) for span in self.covered],
+            "like_probabilities": self.like_probabilities,
         }
 
     @classmethod
@@ -174,6 +178,7 @@ class State:
                 for kind, found in data["audit"].items()
             },
             covered=tuple((start, stop) for start, stop in data["covered"]),
+            like_probabilities=data["like_probabilities"],
         )
 
 
@@ -188,13 +193,15 @@ def merge_all(states: Iterable[State]) -> State:
     sums: dict[Key, list[Sums]] = {}
     found: dict[str, Finding] = {}
     covered: list[tuple[int, int]] = []
+    like_probabilities = True
     for state in states:
         for key, more in state.sums.items():
             sums.setdefault(key, []).append(more)
         found = audit.joined(found, state.audit) if state.audit else found
         covered += state.covered
+        like_probabilities &= state.like_probabilities
     merged = {key: several[0] if len(several) == 1 else Sums.all(several) for key, several in sums.items()}
-    return State(merged, found, _union(covered))
+    return State(merged, found, _union(covered), like_probabilities)
 
 
 # Seconds. Merging states of many keys takes longer than this; then a tenth of the time at most goes into it.

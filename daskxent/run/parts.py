@@ -146,10 +146,11 @@ def evaluate_part(
     """
     per = inputs.rows_per_step
     scorer, totals = compiled_for(question, (stop - start) * per, inputs.sizes)
-    states, reached, ends = [], stop, math.inf
+    states, reached, ends, probable = [], stop, math.inf, True
     pages = None if sink is None else Pages(sink, inputs, stop)
     for block in read_blocks(inputs, question, start, stop):
-        state = block.state(scorer, totals, pages)
+        state = block.state(scorer, totals, pages, probable)
+        probable = state.like_probabilities
         states += [state] if state.sums or state.audit else []
         ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
         if time.monotonic() > ends and _is_last(block.aligned.box, inputs) and (pages is None or pages.ends(step)):
@@ -157,7 +158,7 @@ def evaluate_part(
             break
     if pages is not None:
         pages.flush()
-    states += [] if totals is None else [State({TOTAL: totals.sums()})]
+    states += [State({} if totals is None else {TOTAL: totals.sums()}, like_probabilities=probable)]
     return replace(merge_all(states), covered=((start * per, reached * per),)), reached
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import add
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
-from daskxent.numbers.audit import NOT_FINITE, Scored, findings
+from daskxent.numbers.audit import HIDDEN, NOT_FINITE, Scored, findings
 from daskxent.numbers.keys import TOTAL
-from daskxent.numbers.scores import dense_losses, finish
+from daskxent.numbers.scores import SUM_TOLERANCE, dense_losses, finish, like_probabilities
 from daskxent.numbers.state import State, accumulate, sums_by_key
 from daskxent.sources.sizes import USUAL, Sizes
 
@@ -62,6 +62,11 @@ class Block:
     missing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     sizes: Sizes = USUAL
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return math.prod(self.aligned.shape)
+
     def place(self, row: int) -> int:
         """Return the number that a row of the block has among all rows."""
         at = np.unravel_index(row, self.aligned.shape)
@@ -80,21 +85,31 @@ class Block:
         starts = (self.place(row) for row in range(0, math.prod(shape), run))
         return tuple((start, start + run) for start in starts)
 
-    def state(self, scorer: Scorer | None = None, totals: Totals | None = None, pages: Pages | None = None) -> State:
+    def state(
+        self,
+        scorer: Scorer | None = None,
+        totals: Totals | None = None,
+        pages: Pages | None = None,
+        probable: bool = True,
+    ) -> State:
         """Add up the rows, numbered among all rows; the coverage is left empty.
 
         With `totals` the sums over everything are added to those, and are not part of the state. With `pages` columns
-        of the rows are kept there.
+        of the rows are kept there. `probable` says whether all rows before may well be probabilities: if not, these
+        need no look.
         """
         state, columns = State.zero(), dict[str, NDArray[Any]]()
+        probable &= self.question.from_logits and self.question.summed and self.question.classes > 1
         for some, rows in self.scored(scorer):
+            probable = probable and self._like_probabilities(some, rows)
             for name, values in pages.sink.columns(rows).items() if pages is not None else ():
                 if name not in columns:
-                    columns[name] = np.empty(math.prod(self.aligned.shape), values.dtype)
+                    columns[name] = np.empty(self.rows, values.dtype)
                 columns[name][some] = values
             found = self._added(rows, totals)
             if found.sums or found.audit:
                 state = state.merge(found.placed(partial(add, some.start), ()))
+        state = replace(state, like_probabilities=probable)
         for kind, where in self.missing.items():
             state = state.found(audit.missing(kind, where))
         if pages is not None:
@@ -103,7 +118,7 @@ class Block:
 
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
-        scorer, _ = compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)
+        scorer, _ = compiled_for(self.question, self.rows, self.sizes)
         for some, rows in self.scored(scorer):
             if rows.exceptional.size:
                 found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
@@ -112,7 +127,7 @@ class Block:
 
     def evaluated(self) -> State:
         """Add up the rows of a block that is a part of its own."""
-        scorer, totals = compiled_for(self.question, math.prod(self.aligned.shape), self.sizes)
+        scorer, totals = compiled_for(self.question, self.rows, self.sizes)
         state = self.state(scorer, totals)
         return state if totals is None else state.merge(State({TOTAL: totals.sums()}))
 
@@ -144,6 +159,25 @@ class Block:
         if "labels" in columns and (beyond := columns["labels"].beyond) is not None:
             found["labels"] = beyond[some]
         return found
+
+    def _like_probabilities(self, some: slice, rows: Scored) -> bool:
+        """Tell whether all rows that are not hidden may well be probabilities; one look at the first rules out most."""
+        shown = (rows.status & HIDDEN) == 0
+        if not shown.any():
+            return True
+        if self.records is None:
+            assert self.values is not None
+            first, after = some.start + int(shown.argmax()), self.values.shape[2]
+            with np.errstate(invalid="ignore"):  # NaN is not below 1
+                if not 0 < self.values[first // after, :, first % after].max() < 1 + SUM_TOLERANCE:
+                    return False
+            number = np.arange(some.start, some.stop)
+            values = self.values[number // after, :, number % after]
+            found = scan(self.question, values[:, :, None], rows.labels, 0, self.sizes)
+        else:
+            found = self.records.some(some)
+        scores = finish(found, rows.labels, self.question.classes, frozenset({"peak", "total"}))
+        return bool(like_probabilities(scores, self.question.classes)[shown].all())
 
     def _scores(self) -> tuple[Scores, NDArray[np.int64]]:
         """Score all rows by way of their records; return the labels as classes too."""

@@ -175,13 +175,12 @@ class Inputs:
         return math.prod(self.positions)
 
     def version(self, start: int, stop: int) -> str | None:
-        """Return what changes when anything that steps `start` to `stop` need is written anew; None if nothing tells."""
+        """Return what changes when anything these steps need is written anew; None if nothing tells."""
         at = self.lead_axis
-        stored = [self.predictions, *([self.dense_labels] if self.dense else [])]
-        found = [source.version(at, start, stop) for source in stored]
-        for along in self.along.values():
-            found.append(along.source.version(along.at(self.lead), start, stop))
-        return joined_versions(found)
+        dense = [(self.dense_labels, at)] if self.dense else []
+        along = [(along.source, along.at(self.lead)) for along in self.along.values()]
+        every = [(self.predictions, at), *dense, *along]
+        return joined_versions(source.version(axis, start, stop) for source, axis in every)
 
     def sources(self) -> list[Any]:
         """Return everything that is read, predictions first."""

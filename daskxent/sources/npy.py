@@ -56,8 +56,10 @@ class Npy(Base):
             The file is another one than that which was opened.
         """
         self._check()
-        array = _mapped(self.path, self.name)
-        self._check()  # what was mapped is what was there before and after
+        try:
+            array = _mapped(self.path, self.name)
+        finally:
+            self._check()  # what was mapped is what was there before and after
         if (array.shape, array.dtype) != (self.shape, self.dtype):
             raise ValueError(
                 f"{self.name}: {self.path} was {self.shape} {self.dtype} where it was opened, and is {array.shape} "

@@ -131,7 +131,7 @@ def joined_versions(versions: Iterable[str | None]) -> str | None:
     Examples
     --------
     >>> joined_versions(["1 2", "3"]), joined_versions(["1 2", None])
-    ('b7e1c1b0a3a6c9a2', None)
+    ('b0e4c0b559c4711c', None)
     """
     known = list(versions)
     return None if None in known else digest("\n".join(map(str, known)).encode())

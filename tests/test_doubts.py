@@ -1,0 +1,171 @@
+"""What makes a number doubtful is found in the rows, reported the same from every source, and warned of."""
+
+import warnings
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from click.testing import CliRunner
+
+import daskxent as dx
+from daskxent import cli
+
+CLASSES = 5
+RNG = np.random.default_rng(8)
+FEW, MANY = 30, 9_000  # rows that NumPy scores, and compiled code
+
+
+def softmax(x):
+    p = np.exp(x - x.max(axis=1, keepdims=True))
+    return (p / p.sum(axis=1, keepdims=True)).astype(x.dtype)
+
+
+def every_way(labels, x, tmp_path, **options):
+    """Evaluate from memory, in two blocks of classes, from a store with split classes, and from dask arrays."""
+    store = zarr.create_array(
+        str(tmp_path / "x.zarr"), data=x, chunks=(len(x) // 3, 2), fill_value=np.nan, overwrite=True
+    )
+    reports = [
+        dx.evaluate(labels, x, threads=1, **options),
+        dx.evaluate(labels, np.asfortranarray(x), threads=2, **options),
+        dx.evaluate(labels, dx.concat([x[:, :2], x[:, 2:]], axis=-1), threads=1, **options),
+        dx.evaluate(labels, store, threads=1, **options),
+        dx.evaluate(labels, da.from_array(x, chunks=(len(x) // 2, CLASSES)), threads=1, **options),
+        dx.evaluate(labels, da.from_array(x, chunks=(len(x) // 2, 3)), threads=1, **options),
+        dx.delayed(labels, x, **options).compute(scheduler="sync"),
+    ]
+    assert all(report.state == reports[0].state for report in reports)
+    assert all(report.doubts == reports[0].doubts for report in reports)
+    assert list(reports[0].audit) == list(reports[-1].audit)
+    return reports[0]
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_probabilities_that_are_taken_for_logits(rows, dtype, tmp_path):
+    p, y = softmax(RNG.normal(0, 3, (rows, CLASSES)).astype(dtype)), RNG.integers(0, CLASSES, rows)
+    report = every_way(y, p, tmp_path, from_logits=True)
+    assert report.doubts == ("y_pred: all rows look like probabilities that sum to 1, but were taken as logits",)
+    p[-1] = np.arange(CLASSES)  # a single row tells that these are logits
+    assert every_way(y, p, tmp_path, from_logits=True).doubts == ()
+    assert every_way(y, p, tmp_path, from_logits=True, sample_weight=np.arange(rows) < rows - 1).doubts != ()
+    assert every_way(y, p, tmp_path, from_logits=True, metrics=["accuracy"]).doubts == ()  # it is the same for both
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3, 1, 3])
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_logits_do_not_look_like_probabilities(scale, classes):
+    x = RNG.normal(0, scale, (200, classes)).astype("float32")
+    assert dx.evaluate(np.zeros(200, int), x, from_logits=True).doubts == ()
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_logits_that_are_taken_for_probabilities(rows, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)).astype("float32"), RNG.integers(0, CLASSES, rows)
+    expected = f"y_pred: {rows:,} rows of probabilities do not sum to 1; logits need from_logits=True"
+    assert every_way(y, x, tmp_path).doubts == (expected,)
+    assert every_way(y, softmax(x), tmp_path).doubts == ()
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("value", [0, 2.5, -40, 1e-3])
+def test_rows_that_nobody_wrote(rows, dtype, value, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)).astype(dtype), RNG.integers(0, CLASSES, rows)
+    x[rows // 2 :] = value
+    report = every_way(y, x, tmp_path, from_logits=True)
+    found = report.audit["equal"]
+    assert found["count"] == rows - rows // 2
+    assert found["rows"] == list(range(rows // 2, rows // 2 + 10))
+    assert f"the first at row {rows // 2}; was all of it written?" in report.doubts[0]
+    unit = every_way(y, softmax(x) * (np.arange(rows) < rows // 2)[:, None].astype(dtype), tmp_path)
+    assert unit.audit["equal"] == found
+
+
+def test_a_few_equal_rows_among_many_are_reported_without_a_warning():
+    x = RNG.normal(0, 3, (MANY, CLASSES)).astype("float16")
+    x[7] = 1
+    report = dx.evaluate(np.zeros(MANY, int), x, from_logits=True)
+    assert (report.audit["equal"]["rows"], report.doubts) == ([7], ())
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("on_invalid", ["raise", "count", "skip"])
+def test_infinite_losses_are_found_and_skipped(rows, on_invalid, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)).astype("float32"), RNG.integers(0, CLASSES, rows)
+    lost, other = [3, rows - 2], 5
+    x[lost, y[lost]] = -np.inf
+    x[other, (y[other] + 1) % CLASSES] = -np.inf  # of another class: nothing is wrong with it
+    report = every_way(y, x, tmp_path, from_logits=True, on_invalid=on_invalid)
+    assert report.audit["loss_infinite"]["rows"] == lost
+    kept = np.delete(np.arange(rows), lost)
+    if on_invalid == "skip":
+        assert report.metrics == dx.evaluate(y[kept], x[kept], from_logits=True).metrics
+        assert report.state.total.counted == rows - 2
+    else:
+        assert report["crossentropy"] == np.inf
+        assert report.state.total.counted == rows
+
+
+def test_dense_labels_of_rows_without_a_loss_are_found_and_skipped():
+    y, p = np.eye(2)[[1, 0, 1]], np.array([[0.0, 0.0], [0.5, 0.5], [0.2, 0.8]])
+    report = dx.evaluate(y, p, on_invalid="skip")
+    assert report.audit["loss_infinite"]["rows"] == [0]
+    assert report.metrics == dx.evaluate(y[1:], p[1:]).metrics
+    x = np.array([[0.0, -np.inf], [0.0, 1.0]])
+    assert dx.evaluate(np.eye(2)[[1, 1]], x, from_logits=True, on_invalid="skip").audit["loss_infinite"]["rows"] == [0]
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_logits_too_large_for_all_digits_are_found(rows, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)), RNG.integers(0, CLASSES, rows)
+    x[4] += 2.0**21
+    x[9] -= 2.0**40
+    assert every_way(y, x, tmp_path, from_logits=True).audit["coarse"]["rows"] == [4, 9]
+    single = every_way(y, x.astype("float32"), tmp_path, from_logits=True)
+    assert "coarse" not in single.audit  # float32 itself has no digits there that could be lost
+
+
+@pytest.mark.parametrize("digits", [(2**20 + 1, 2**20, 2**20 - 3), (2**23 + 1, 2**23, 2**23 - 3)])
+def test_large_float32_logits_keep_their_digits(digits):
+    x = np.array([digits], "float32")
+    expected = np.log(np.exp(x.astype("f8") - x.max()).sum()) + float(x.max()) - float(x[0, 1])
+    assert dx.evaluate([1], x, from_logits=True)["crossentropy"] == pytest.approx(expected, rel=2e-6)
+
+
+PROBABILITIES = softmax(RNG.normal(0, 3, (FEW, CLASSES)))
+LABELS = RNG.integers(0, CLASSES, FEW)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: dx.evaluate(LABELS, PROBABILITIES, from_logits=True),
+        lambda: list(dx.stream(LABELS, PROBABILITIES, from_logits=True)),
+        lambda: dx.rows(LABELS, PROBABILITIES, from_logits=True),
+        lambda: dx.delayed(LABELS, PROBABILITIES, from_logits=True).compute(scheduler="sync"),
+        lambda: dx.losses.sparse_categorical_crossentropy(LABELS, PROBABILITIES, from_logits=True),
+        lambda: dx.losses.SparseCategoricalCrossentropy(from_logits=True)(LABELS, PROBABILITIES),
+        lambda: dx.metrics.SparseCategoricalCrossentropy(from_logits=True).update_state(LABELS, PROBABILITIES),
+    ],
+)
+def test_whoever_asks_is_warned(call):
+    with pytest.warns(dx.DoubtfulResult, match="^y_pred: all rows look like probabilities") as caught:
+        call()
+    assert "delayed" in call.__code__.co_names or caught[0].filename == __file__
+
+
+def test_the_command_line_warns_in_one_line(tmp_path):
+    np.save(tmp_path / "y.npy", LABELS)
+    np.save(tmp_path / "x.npy", PROBABILITIES)
+    done = CliRunner().invoke(cli.main, ["evaluate", f"{tmp_path}/y.npy", f"{tmp_path}/x.npy", "--from-logits"])
+    assert done.exit_code == 0
+    assert done.stderr.splitlines()[-1].startswith("Warning: y_pred: all rows look like probabilities that sum to 1")
+
+
+def test_nothing_is_warned_of_without_need():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dx.evaluate(LABELS, PROBABILITIES)
+        dx.evaluate(LABELS, np.log(PROBABILITIES), from_logits=True)
