@@ -1,4 +1,7 @@
+import bz2
+import gzip
 import itertools
+import lzma
 import math
 import mmap
 import pickle
@@ -14,13 +17,14 @@ from numpy.testing import assert_array_equal
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
+from daskxent.cli import peak_memory
 from daskxent.sources import encoded
 from daskxent.sources.chunks import Chunks, MissingChunk, Scratch, TornChunk
 
 with warnings.catch_warnings(action="ignore"):  # zarr warns that these are not in the v3 specification
     from zarr.codecs import numcodecs as outside
 
-    ZLIB, LZ4, BZ2 = outside.Zlib(), outside.LZ4(), outside.BZ2()
+    ZLIB, LZ4, BZ2, LZMA = outside.Zlib(), outside.LZ4(), outside.BZ2(), outside.LZMA()
 
 pytestmark = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
 
@@ -33,6 +37,8 @@ V2 = {
     "gzip": numcodecs.GZip(),
     "zlib": numcodecs.Zlib(),
     "lz4": numcodecs.LZ4(),
+    "bz2": numcodecs.BZ2(),
+    "lzma": numcodecs.LZMA(),
 }
 V3 = {
     "none": [],
@@ -42,6 +48,8 @@ V3 = {
     "gzip": [GzipCodec()],
     "zlib": [ZLIB],
     "lz4": [LZ4],
+    "bz2": [BZ2],
+    "lzma": [LZMA],
     "crc32c": [Crc32cCodec()],
     "zstd-crc32c": [ZstdCodec(), Crc32cCodec()],
     "blosc-crc32c": [BloscCodec(cname="zstd", shuffle="bitshuffle", typesize=4), Crc32cCodec()],
@@ -200,10 +208,9 @@ OTHERS = {
     "F order": {"zarr_format": 2, "order": "F", "chunks": (3, 2)},
     "v2 big-endian": {"zarr_format": 2, "dtype": ">i4", "chunks": (3, 2)},
     "filter": {"zarr_format": 2, "filters": [numcodecs.Delta("<f4")], "chunks": (3, 2)},
-    "v2 bz2": {"zarr_format": 2, "compressors": numcodecs.BZ2(), "chunks": (3, 2)},
+    "v2 raw lzma": {"zarr_format": 2, "compressors": numcodecs.LZMA(filters=[{"id": 33}], format=3), "chunks": (3, 2)},
     "transpose": {"filters": [TransposeCodec(order=(1, 0))], "compressors": GzipCodec(), "chunks": (3, 2)},
     "big-endian": {"serializer": BytesCodec(endian="big"), "chunks": (3, 2)},
-    "bz2": {"compressors": [BZ2], "chunks": (3, 2)},
     "two compressors": {"compressors": [ZstdCodec(), GzipCodec()], "chunks": (3, 2)},
     "checksum first": {"compressors": [Crc32cCodec(), ZstdCodec()], "chunks": (3, 2)},
     "complex": {"dtype": "c8", "chunks": (3, 2)},
@@ -512,6 +519,68 @@ def test_a_map_goes_when_its_array_goes(tmp_path, monkeypatch):
         mapped.close()
     del chunk
     mapped.close()  # nothing of ours holds it any more
+
+
+def held_as(tmp_path, codec, data, nbytes):
+    """Return the chunks of an array of so many bytes in one chunk, which is stored as some data."""
+    z = zarr.create_array(
+        tmp_path, shape=nbytes, chunks=nbytes, dtype="u1", zarr_format=2, compressors=codec, fill_value=1, overwrite=True
+    )
+    (tmp_path / "0").write_bytes(data)
+    return Chunks(z, "y")
+
+
+def zstd_frame(size):
+    """Return a zstd frame of so many zeros that does not tell its size: run-length blocks of at most 128 KiB."""
+    blocks = [min(1 << 17, size - at) for at in range(0, size, 1 << 17)]
+    header = bytes.fromhex("28b52ffd 00 58")
+    return header + b"".join(
+        (n << 3 | 2 | (i == len(blocks) - 1)).to_bytes(3, "little") + b"\0" for i, n in enumerate(blocks)
+    )
+
+
+BOMBS = {
+    "zstd": (numcodecs.Zstd(), lambda size: numcodecs.Zstd().encode(bytes(size))),
+    "zstd of no size": (numcodecs.Zstd(), zstd_frame),
+    "zstd of two frames": (numcodecs.Zstd(), lambda size: numcodecs.Zstd().encode(bytes(9)) + zstd_frame(size)),
+    "bz2": (numcodecs.BZ2(), lambda size: numcodecs.BZ2().encode(bytes(size))),
+    "lzma": (numcodecs.LZMA(), lambda size: numcodecs.LZMA().encode(bytes(size))),
+    "gzip": (numcodecs.GZip(), lambda size: numcodecs.GZip().encode(bytes(size))),
+    "zlib": (numcodecs.Zlib(), lambda size: numcodecs.Zlib().encode(bytes(size))),
+    "blosc": (numcodecs.Blosc(), lambda size: numcodecs.Blosc().encode(bytes(size))),
+    "lz4": (numcodecs.LZ4(), lambda size: numcodecs.LZ4().encode(bytes(size))),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_chunk_that_decodes_to_too_much_takes_no_memory(tmp_path, kind):
+    codec, make = BOMBS[kind]
+    chunks = held_as(tmp_path, codec, make(1 << 28), 256)
+    assert chunks.fast
+    before = peak_memory()
+    with pytest.raises(TornChunk, match="cannot be decoded"):
+        chunks.read((0,), Scratch())
+    assert peak_memory() - before < 1 << 24
+
+
+@pytest.mark.parametrize(
+    ("codec", "encode"),
+    [
+        (numcodecs.GZip(), gzip.compress),
+        (numcodecs.BZ2(), bz2.compress),
+        (numcodecs.LZMA(), lzma.compress),
+    ],
+)
+def test_streams_of_several_members_are_one_chunk(tmp_path, codec, encode):  # pigz, bgzip and pbzip2 write such
+    data = bytes(range(200))
+    several = encode(data[:50]) + encode(data[50:])
+    assert_array_equal(held_as(tmp_path, codec, several, 200).read((0,), Scratch()), list(data))
+    padding = bytes(8)
+    assert_array_equal(held_as(tmp_path, codec, several + padding, 200).read((0,), Scratch()), list(data))
+    for torn in (several[:-5], several + b"x", encode(data[:199]), several + encode(data)):
+        with pytest.raises(TornChunk):
+            held_as(tmp_path, codec, torn, 200).read((0,), Scratch())
 
 
 def test_zstd_without_a_content_size(tmp_path):

@@ -232,7 +232,7 @@ def decoder(codecs: Sequence[Mapping[str, Any]], nbytes: int) -> Decoder | None:
     --------
     >>> decoder([{"name": "zstd"}, {"name": "crc32c"}], 8).checked
     True
-    >>> decoder([{"name": "crc32c"}, {"name": "bz2"}], 8) is None
+    >>> decoder([{"name": "crc32c"}, {"name": "zstd"}], 8) is None
     True
     """
     names = [str(codec["name"]).removeprefix("numcodecs.") for codec in codecs]
@@ -241,7 +241,8 @@ def decoder(codecs: Sequence[Mapping[str, Any]], nbytes: int) -> Decoder | None:
         names.pop()
     if not names:
         return Decoder(nbytes, None, checked)
-    if len(names) == 1 and names[0] in INFLATE:
+    raw = names == ["lzma"] and codecs[0].get("configuration", {}).get("filters")  # which the stream does not name
+    if len(names) == 1 and names[0] in INFLATE and not raw:
         return Decoder(nbytes, INFLATE[names[0]], checked)
     return None
 
@@ -263,6 +264,8 @@ def _verified(encoded: Bytes) -> Bytes:
     return body
 
 
+_UNKNOWN = -1
+
 # What numcodecs decodes into `out` may be shorter than `out`, and then the rest is the previous chunk. So every
 # size is read out of the header first.
 
@@ -270,23 +273,30 @@ def _verified(encoded: Bytes) -> Bytes:
 def _zstd(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
     from numcodecs import Zstd
 
-    out = buffer.take(nbytes) if _zstd_size(encoded[:18].tobytes()) == nbytes else None
-    return np.frombuffer(Zstd().decode(encoded, out), np.uint8)
+    size = _zstd_size(encoded[:18].tobytes())
+    if size > nbytes:
+        _same(size, nbytes)
+    # Room for what is expected and no more: a frame that does not tell its size may be of any.
+    decoded = np.frombuffer(Zstd().decode(encoded, buffer.take(nbytes)), np.uint8)
+    if size in (nbytes, _UNKNOWN):
+        return decoded
+    # The first of several frames, or one that is too short. It fits, so that its own size may be asked for.
+    return np.frombuffer(Zstd().decode(encoded), np.uint8)
 
 
 def _zstd_size(header: bytes) -> int:
-    """Read the content size of a zstd frame (RFC 8878, 3.1.1.1), -1 if it does not tell.
+    """Read the content size of a zstd frame (RFC 8878, 3.1.1.1), `_UNKNOWN` if it does not tell.
 
     Only the first frame is looked at: were there more, numcodecs would not let them into so short an `out`.
     """
     if len(header) < 5 or not header.startswith(b"\x28\xb5\x2f\xfd"):
-        return -1
+        return _UNKNOWN
     flags = header[4]
     single = flags >> 5 & 1
     width = (single, 2, 4, 8)[flags >> 6]
     at = 6 - single + (0, 1, 2, 4)[flags & 3]
     if not width:
-        return -1
+        return _UNKNOWN
     return int.from_bytes(header[at : at + width], "little") + (256 if width == 2 else 0)
 
 
@@ -307,22 +317,43 @@ def _lz4(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
     return np.frombuffer(LZ4().decode(encoded, buffer.take(nbytes)), np.uint8)
 
 
-def _deflated(encoded: Bytes, nbytes: int, wbits: int) -> Bytes:
-    stream = zlib.decompressobj(wbits)
-    decoded = stream.decompress(encoded.data, nbytes + 1)  # one more: room to see that there is too much
-    if len(decoded) <= nbytes and not stream.eof:
-        raise EOFError(f"the stream breaks off after {len(decoded)} of {nbytes} bytes")
-    if stream.unused_data:
-        raise ValueError(f"{len(stream.unused_data)} bytes follow the end of the stream")
-    return np.frombuffer(decoded, np.uint8)
-
-
 def _zlib(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
-    return _deflated(encoded, nbytes, zlib.MAX_WBITS)
+    return _streamed(encoded, nbytes, lambda: zlib.decompressobj(zlib.MAX_WBITS))
 
 
 def _gzip(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
-    return _deflated(encoded, nbytes, zlib.MAX_WBITS + 16)
+    return _streamed(encoded, nbytes, lambda: zlib.decompressobj(zlib.MAX_WBITS + 16), several=True)
 
 
-INFLATE: dict[str, Inflate] = {"zstd": _zstd, "blosc": _blosc, "lz4": _lz4, "zlib": _zlib, "gzip": _gzip}
+def _bz2(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
+    from bz2 import BZ2Decompressor
+
+    return _streamed(encoded, nbytes, BZ2Decompressor, several=True)
+
+
+def _lzma(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
+    from lzma import LZMADecompressor
+
+    return _streamed(encoded, nbytes, LZMADecompressor, several=True)
+
+
+def _streamed(encoded: Bytes, nbytes: int, begin: Callable[[], Any], several: bool = False) -> Bytes:
+    """Decode a stream, or several that follow one another, no further than to one byte more than is expected."""
+    left, parts, size = encoded.data, [], 0
+    while len(left):
+        stream = begin()
+        parts.append(stream.decompress(left, nbytes - size + 1))
+        size += len(parts[-1])
+        _same(max(size, nbytes), nbytes)
+        if not stream.eof:
+            raise EOFError(f"the stream breaks off after {size} of {nbytes} bytes")
+        left = stream.unused_data.lstrip(b"\0") if several else stream.unused_data  # gzip may be padded with zeros
+        if left and not several:
+            raise ValueError(f"{len(left)} bytes follow the end of the stream")
+    return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
+
+
+INFLATE: dict[str, Inflate] = {
+    "zstd": _zstd, "blosc": _blosc, "lz4": _lz4, "zlib": _zlib, "gzip": _gzip, "bz2": _bz2,
+    "lzma": _lzma,
+}  # fmt: skip
