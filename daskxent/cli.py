@@ -303,8 +303,9 @@ def _reporting_compilation() -> Iterator[None]:
 def _compiling() -> bool:
     """Tell whether a compiled function was looked for among the kept ones, in vain, and is not there yet."""
     modules = [module for name, module in sys.modules.copy().items() if name.startswith("daskxent.kernels.")]
-    functions = [value for module in modules for value in list(vars(module).values()) if hasattr(value, "stats")]
-    return any(sum(f.stats.cache_misses.values()) > len(f.signatures) for f in functions if f.stats.cache_path)
+    return any(
+        getattr(value, "is_compiling", False) is True for module in modules for value in list(vars(module).values())
+    )
 
 
 def _size_on_disk(directory: Path) -> int:

@@ -524,7 +524,14 @@ def test_a_map_goes_when_its_array_goes(tmp_path, monkeypatch):
 def held_as(tmp_path, codec, data, nbytes):
     """Return the chunks of an array of so many bytes in one chunk, which is stored as some data."""
     z = zarr.create_array(
-        tmp_path, shape=nbytes, chunks=nbytes, dtype="u1", zarr_format=2, compressors=codec, fill_value=1, overwrite=True
+        tmp_path,
+        shape=nbytes,
+        chunks=nbytes,
+        dtype="u1",
+        zarr_format=2,
+        compressors=codec,
+        fill_value=1,
+        overwrite=True,
     )
     (tmp_path / "0").write_bytes(data)
     return Chunks(z, "y")

@@ -188,7 +188,7 @@ CACHED = """
 from daskxent.kernels import sums
 import numpy as np
 sums.sums_by_group(np.ones(1), np.zeros(1, np.int64), 1)
-print(sum(sums._add_grouped.stats.cache_hits.values()))
+print(sum(sums._add_grouped._call.stats.cache_hits.values()))
 """
 
 

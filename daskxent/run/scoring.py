@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import add
@@ -194,17 +195,22 @@ class Block:
 
 def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals | None]:
     """Return what scores and sums so many rows in compiled code, if that is worth it."""
-    if rows * question.classes < sizes.few:
+    if rows * question.classes < sizes.few or _interpreted():
         return None, None
     from daskxent.kernels import SLAB_ROWS, Scorer, Totals
 
     return Scorer(question, min(rows, SLAB_ROWS)), Totals(question)
 
 
+def _interpreted() -> bool:
+    """Tell whether numba is told not to compile, as it is under coverage: NumPy then does the same, slowly."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
 def scan(question: Question, values: Any, labels: NDArray[np.int64], first: int, sizes: Sizes) -> Records:
     """Scan a (before, classes, after) block of predictions with what the question needs."""
     wants: Any = {"probabilities": not question.from_logits, "mass": question.summed, "top": question.depth}
-    if values.size < sizes.few:
+    if values.size < sizes.few or _interpreted():
         whole = np.moveaxis(values, 1, -1).reshape(len(labels), values.shape[1])
         return records.scan(whole, labels, first, **wants)
     from daskxent import kernels

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
+import warnings
 from importlib.resources import files
 from typing import Any
 
@@ -32,17 +34,46 @@ SOURCES = tuple(
     for name in sorted(file.name for file in _PACKAGE.joinpath(folder).iterdir())
     if name.endswith(".py")
 )
-_DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
+DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
 
 
-def compiled(function: Any) -> Any:
+class compiled:
     """Compile an entry point and keep the code on disk.
 
     numba looks at the file of the entry point alone to tell whether code is still good, but code from all `SOURCES`
-    ends up in it. So their digest is made part of the name it is kept under.
+    ends up in it. So their digest is made part of the name it is kept under. Where nothing can be kept, or what is kept
+    is damaged, the code is compiled anew, with a warning.
     """
-    function.__qualname__ += f"_{_DIGEST}"
-    return _njit(nogil=True, cache=True, error_model="numpy")(function)
+
+    def __init__(self, function: Any) -> None:
+        function.__qualname__ += f"_{DIGEST}"
+        self._function, self._options = function, {"nogil": True, "error_model": "numpy"}
+        try:
+            self._call = _njit(cache=True, **self._options)(function)
+        except RuntimeError:  # no directory to write to
+            _warn_once("compiled code cannot be kept: set NUMBA_CACHE_DIR to a directory that can be written")
+            self._call = _njit(**self._options)(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the code, compiled at the first call."""
+        try:
+            return self._call(*arguments)
+        except (EOFError, pickle.UnpicklingError) as error:  # no kernel raises these
+            where = self._call.stats.cache_path
+            _warn_once(f"compiled code that was kept is damaged ({error}): remove {where}")
+            self._call = _njit(**self._options)(self._function)
+            return self._call(*arguments)
+
+    @property
+    def is_compiling(self) -> bool:
+        """Whether code was looked for among what is kept, in vain, and is not there yet."""
+        stats = self._call.stats
+        return bool(stats.cache_path) and sum(stats.cache_misses.values()) > len(self._call.signatures)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(f"{message}; each process compiles for some 20 seconds", stacklevel=2)
 
 
 # Wrappers that only Python needs would take a third of the time of compilation.
