@@ -260,7 +260,7 @@ class Run(Asked):
     worker_timeout: float | None = field(
         default=None,
         metadata=_option(
-            "Seconds without any worker after which a run on a cluster is given up; 300 by default.", seconds
+            "Seconds without any finished part after which a run on a cluster is given up; 300 by default.", seconds
         ),
     )
     journal: str | os.PathLike[str] | None = field(

@@ -46,7 +46,7 @@ class ClusterLost(IncompleteResult):
 
 
 class Stalled(IncompleteResult):
-    """There were no workers for too long."""
+    """There were no workers, or none finished a part, for too long."""
 
 
 class Poisoned(IncompleteResult):

@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ import numpy as np
 import pytest
 import sized
 import zarr
-from distributed import Client
+from distributed import Client, get_client
 from distributed.chaos import KillWorker
 from running import prepared
 
@@ -429,6 +430,75 @@ def test_no_workers_when_results_are_fetched(bare, dump, monkeypatch):
         client.wait_for_workers(1, timeout=60)
         with pytest.raises(dx.Stalled):
             dx.evaluate(**arguments(dump), client=client, worker_timeout=2)
+
+
+@pytest.mark.parametrize("kind", ["stored", "dask"])
+def test_what_is_stopped_is_not_waited_for_without_end(bare, dump, monkeypatch, kind):
+    only = bare.worker(nanny=False)
+    monkeypatch.setattr(driver, "LOOK_AROUND", 0.1)
+    held = arguments(dump)
+    if kind == "dask":
+        held["y_pred"] = da.from_zarr(str(dump / "logits"))
+    with connected(bare) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert dx.evaluate(**held, client=client).complete  # nothing is to be compiled any more
+        with pytest.raises(dx.Stalled, match=r"^no part was finished by 1 thread of workers for 2 seconds") as caught:
+            disturbed(
+                dx.stream(**held, client=client, worker_timeout=2),
+                {1: lambda: os.kill(only.pid, signal.SIGSTOP)},
+            )
+        assert caught.value.report.rows < ROWS
+        os.kill(only.pid, signal.SIGCONT)
+        monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.5)
+        with pytest.raises(dx.Stalled, match=r"^the scheduler did not answer for 2 seconds"):
+            disturbed(
+                dx.stream(**held, client=client, worker_timeout=2),
+                {1: lambda: os.kill(bare.scheduler.pid, signal.SIGSTOP)},
+            )
+        with pytest.raises(dx.Stalled, match=r"^the scheduler did not answer for 1 seconds"):
+            dx.evaluate(**held, client=client, worker_timeout=1)
+        os.kill(bare.scheduler.pid, signal.SIGCONT)
+
+
+def test_waiting_for_workers_is_reported_once(bare, dump, monkeypatch, caplog):
+    monkeypatch.setattr(driver, "LOOK_AROUND", 0.05)
+    monkeypatch.setattr(driver, "PATIENCE", 0.2)
+    with connected(bare) as client, pytest.raises(dx.Stalled, match=r"^there were no workers for 1 seconds"):
+        dx.evaluate(**arguments(dump), client=client, worker_timeout=1)
+    assert [(record.name, record.getMessage()) for record in caplog.records if record.name == "daskxent"] == [
+        ("daskxent", "waiting for workers, giving up after 1 s")
+    ]
+
+
+@pytest.mark.parametrize("kind", ["stored", "dask"])
+def test_a_worker_with_other_code_is_refused(bare, dump, tmp_path, kind):
+    other = tmp_path / "other"
+    shutil.copytree(Path(dx.__file__).parent, other / "daskxent", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(other / "daskxent" / "numbers" / "records.py", "a") as file:
+        file.write("\nEPSILON = 1e-6\n")
+    bare.worker(nanny=False, PYTHONPATH=str(other), PYTHONSAFEPATH="1")
+    held = arguments(dump)
+    if kind == "dask":
+        held["y_pred"] = da.from_zarr(str(dump / "logits"))
+    with connected(bare) as client:
+        client.wait_for_workers(1, timeout=60)
+        named = (
+            rf"worker {next(iter(client.nthreads()))} runs other code than the client \(daskxent 0\.1\.0, digest \w+"
+        )
+        with pytest.raises(dx.IncompleteResult, match=named):
+            dx.evaluate(**held, client=client)
+
+
+def test_inside_a_task_it_runs_on_the_thread_of_the_task(client, dump, wanted):
+    def task(held):
+        get_client()  # from now on the worker has one
+        threads = [thread.name for thread in threading.enumerate()]
+        report = dx.evaluate(**held)
+        new = {thread.name for thread in threading.enumerate()} - set(threads)
+        return report, [name for name in new if name.startswith("daskxent")]
+
+    every = client.map(task, [arguments(dump)] * 4, pure=False)  # more than there are threads
+    assert list(client.gather(every)) == [(wanted, [])] * 4
 
 
 # Storage fails.

@@ -29,7 +29,7 @@ kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compili
 kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows
 kernels.lanes kernels.columns kernels.scan kernels.sums kernels
 sources.boxes show show.tables report options show.progress
-run run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.threads
+run run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.threads
 run.cluster run.engines api demo losses.evaluating losses metrics.variable metrics cli __init__ __main__
 """,
 )

@@ -11,7 +11,9 @@ What goes wrong, and what comes of it:
   parts that shared a worker with a killer are suspected too. Then the suspects run one at a time; a killer is split
   until the smallest piece that kills is found and named, and the rest of it counted;
 * the scheduler is lost: `ClusterLost`. Dask itself would end the loop as if nothing had happened;
-* there are no workers for `worker_timeout` seconds: `Stalled`;
+* there are no workers, or no part is finished, for `worker_timeout` seconds: `Stalled`; the log says after ten seconds
+  that it waits for workers;
+* a worker runs another version of the package: an error that names it;
 * the client is interrupted: what is in flight is cancelled, and the cluster is left clean.
 
 Keys are unique to a run: Dask would answer for a dump that has been rewritten with what it remembers of the old one.
@@ -20,6 +22,7 @@ Keys are unique to a run: Dask would answer for a dump that has been rewritten w
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import pickle
 import queue
@@ -31,10 +34,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daskxent.report import ClusterLost, Poisoned, Stalled
-from daskxent.run import graph, planning
+from daskxent.run import code, graph, planning
 from daskxent.run.driver import drive
 from daskxent.run.parts import Done, Work
 from daskxent.run.threads import IN_FLIGHT, Graph
+from daskxent.show.tables import amount
 from daskxent.sources.cuts import Even
 
 if TYPE_CHECKING:
@@ -47,7 +51,10 @@ if TYPE_CHECKING:
     from daskxent.sources import Inputs
     from daskxent.sources.cuts import Cuts
 
+LOG = logging.getLogger("daskxent")
 LOOK_AROUND = 1.0  # seconds between looks at the workers
+ANSWER_SECONDS = 5.0  # how long a look waits for the scheduler
+PATIENCE = 10.0  # seconds without workers after which it is reported
 WORKER_TIMEOUT = 300.0
 KEYED = 8  # parts whose states are merged before they travel, where they hold sums by key
 LAST_CHANCES = 2  # more tries for a piece that cannot be split
@@ -61,7 +68,7 @@ class Cluster:
     client : distributed.Client
         Synchronous.
     worker_timeout : float
-        Seconds without any worker after which the run is given up.
+        Seconds without progress, a finished part, after which the run is given up.
     """
 
     def __init__(self, client: Client, worker_timeout: float = WORKER_TIMEOUT) -> None:
@@ -69,9 +76,17 @@ class Cluster:
 
     @property
     def threads(self) -> int:
-        """Threads of all workers; 1 if there are none."""
-        threads: dict[str, int] = self.client.nthreads()
-        return max(1, sum(threads.values()))
+        """Threads of all workers; 1 if there are none.
+
+        Raises
+        ------
+        Stalled
+            The scheduler does not answer.
+        """
+        threads = _threads(self.client, self.worker_timeout)
+        if threads is None:
+            raise Stalled(f"the scheduler did not answer for {self.worker_timeout:g} seconds")
+        return max(1, threads)
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the steps for the threads of the cluster."""
@@ -97,7 +112,7 @@ class ClusterGraph(Graph):
 
     def __init__(self, client: Client, worker_timeout: float) -> None:
         self.client, self.worker_timeout = client, worker_timeout
-        self.threads = Cluster(client).threads
+        self.threads = Cluster(client, worker_timeout).threads
 
     def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what is found of every few chunks, as it is done."""
@@ -172,7 +187,8 @@ class _Submit:
         flat = [piece for several in pieces for piece in several]
         # As bytes, which the scheduler passes on: unpickled, they would open the arrays there.
         works = [pickle.dumps(replace(self.work, inputs=self.work.inputs.window(*piece))) for piece in flat]
-        futures = iter(self._map(_call, works, *map(list, zip(*flat, strict=True))))
+        code_of_all = [code.digest()] * len(flat)
+        futures = iter(self._map(_call, works, *map(list, zip(*flat, strict=True)), code_of_all))
         groups = [list(itertools.islice(futures, len(several))) for several in pieces]
         return [group[0] if len(group) == 1 else self._map(_merge, [group])[0] for group in groups]
 
@@ -192,10 +208,11 @@ def _merge(found: list[Done | Exception]) -> Done | Exception:
     return Done.all(done)
 
 
-def _call(work: bytes, start: int, stop: int) -> Done | Exception:
+def _call(work: bytes, start: int, stop: int, expected: str) -> Done | Exception:
     # An error comes back as a value: sent in Dask's way it is lost, and waited for forever, if its traceback does not
     # pickle, and Dask's way is then kept for workers that died.
     try:
+        code.check(expected)
         part: Work = pickle.loads(work)
         return part(start, stop)
     except Exception as error:
@@ -278,7 +295,8 @@ class Window:
         self._pending: dict[Any, Any] = {}  # future -> item
         self._ready: queue.SimpleQueue[tuple[Any, Any, Exception | None]] = queue.SimpleQueue()
         self._looked = -LOOK_AROUND
-        self._seen = time.monotonic()  # when there was a worker last
+        self._seen = time.monotonic()  # when something was done last
+        self._waits = False
 
     @property
     def width(self) -> int:
@@ -318,6 +336,7 @@ class Window:
         found = [self._next()]
         while not self._ready.empty():
             found.append(self._ready.get())
+        self._seen = time.monotonic()
         for future, result, error in found:
             if future not in self._pending:
                 continue  # what comes back twice counts once
@@ -359,14 +378,36 @@ class Window:
         if self.client.status != "running":
             raise ClusterLost(f"the connection to the scheduler was lost: the client is {self.client.status}")
         try:
-            threads = sum(self.client.nthreads().values())
+            threads = _threads(self.client, min(ANSWER_SECONDS, self.worker_timeout))
         except OSError as error:
             raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
-        self._width = max(1, threads * IN_FLIGHT)
-        if threads:
+        if threads is not None:
+            self._width = max(1, threads * IN_FLIGHT)
+        if not self._pending:
             self._seen = now
-        elif now - self._seen > self.worker_timeout:
-            raise Stalled(f"there were no workers for {self.worker_timeout:g} seconds")
+        elif time.monotonic() - self._seen > self.worker_timeout:
+            raise Stalled(f"{_why(threads)} for {self.worker_timeout:g} seconds")
+        elif threads == 0 and now - self._seen > PATIENCE and not self._waits:
+            self._waits = True
+            LOG.warning("waiting for workers, giving up after %g s", self.worker_timeout)
+
+
+def _threads(client: Client, seconds: float) -> int | None:
+    """Count the threads of all workers; None if the scheduler does not answer."""
+    if client.scheduler is None:
+        raise ClusterLost(f"the connection to the scheduler was lost: the client is {client.status}")
+    try:
+        # What Client.nthreads does, which waits for an answer without end.
+        threads: dict[str, int] = client.sync(client.scheduler.ncores, workers=None, callback_timeout=seconds)
+    except TimeoutError:
+        return None
+    return sum(threads.values())
+
+
+def _why(threads: int | None) -> str:
+    if threads is None:
+        return "the scheduler did not answer"
+    return f"no part was finished by {amount(threads, 'thread')} of workers" if threads else "there were no workers"
 
 
 def _accuse(killers: list[Part]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,13 +57,19 @@ def engine_for(inputs: Inputs, client: Any = None, threads: int | None = None, t
 
 
 def chosen(client: Any, threads: int | None) -> Any:
-    """Return the client to run on: by default that of distributed, if it has been imported and has one."""
+    """Return the client to run on: by default that of distributed, if it has been imported and has one.
+
+    Inside a task it is none: the task would wait for parts that wait for its thread.
+    """
     if threads is not None:
         return None
     if client is not None or "distributed" not in sys.modules:
         return client
-    from distributed import default_client
+    from distributed import default_client, get_worker
 
+    with suppress(ValueError):
+        get_worker()
+        return None
     try:
         return default_client()
     except ValueError:

@@ -12,7 +12,7 @@ does not fuse reads into a blockwise task that drops an axis.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from daskxent.numbers import records
 from daskxent.numbers.state import State, merge_all
+from daskxent.run import code
 from daskxent.run.planning import Plan
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources import Along, Column, Inputs, is_dask
@@ -231,6 +232,7 @@ class Task:
     finish: Callable[[Block], NDArray[Any]]
     run: str = ""
     sizes: Sizes = USUAL
+    code: str = field(default_factory=code.digest)
 
     def evaluate(self, x: Any, dense: Any, *further: Any) -> NDArray[Any]:
         """Score and finish a chunk of all classes; the result keeps the class axis, with length 1."""
@@ -260,6 +262,7 @@ class Task:
 
     def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
+        code.check(self.code)
         before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
         values, missing = _apart(x, "y_pred", (*before, classes, *after), self.dtypes[0])
         rows = None if missing is None else np.asarray(missing.any(axis=self.axis))
