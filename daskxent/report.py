@@ -9,17 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import statistics
+from daskxent.numbers import reading, statistics
 from daskxent.numbers.audit import AUDIT
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.question import Question
+from daskxent.numbers.reading import MOST
 from daskxent.numbers.state import State, merge_all
 from daskxent.show.tables import amount, as_html, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 2
+FORMAT = 3
+_NONE = type(None)
+_FURTHER: dict[str, tuple[type, ...]] = {
+    "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, _NONE), "available": (int, _NONE),
+    "inputs": (dict, _NONE),
+}  # fmt: skip
 
 
 class IncompleteResult(RuntimeError):
@@ -230,14 +236,29 @@ class Report(Mapping[str, float]):
         Raises
         ------
         ValueError
-            The text is not a report of this format.
+            The text is not a report of this format; the message names the field that is none of such a report.
         """
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except RecursionError:
+            data = None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"not a daskxent report of format {FORMAT}")
-        question, state = Question.from_json(data["question"]), State.from_json(data["state"])
-        further = {name: data[name] for name in ("elapsed", "nbytes", "retries", "journal", "available", "inputs")}
-        return cls(question, state, data["expected"], notes=tuple(data["notes"]), **further)
+        for name in ("question", "state", "expected", "notes", *_FURTHER):
+            if name not in data:
+                raise ValueError(f"report: {name!r} is missing")
+        for name, types in _FURTHER.items():
+            reading.one_of(data[name], name, *types)
+        for note in reading.several(data["notes"], "notes"):
+            reading.one_of(note, "notes", str)
+        question = Question.from_json(data["question"])
+        state = State.from_json(data["state"]).check(question)
+        available = MOST if data["available"] is None else reading.whole(data["available"], "available")
+        expected = reading.whole(data["expected"], "expected", state.rows, available)
+        if state.covered:
+            reading.whole(state.covered[-1][1], "covered", 0, available)
+        further = {name: data[name] for name in _FURTHER}
+        return cls(question, state, expected, notes=tuple(data["notes"]), **further)
 
     def merge(self, *others: Report) -> Report:
         """Join the reports of different rows of the same arrays: the report that one run over all would have given.

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = re.findall(
     r"\S+",
     """
-numbers numbers.elementary numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
+numbers numbers.elementary numbers.reading numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
 numbers.question numbers.audit numbers.state
 sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.cuts sources.source sources.paths
 sources.meaning sources.memory sources.npy sources.stored sources.joined sources.sliced sources.viewed sources.opening

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.numbers import scores
+from daskxent.numbers import reading, scores
 from daskxent.numbers.scores import CLIPPED, COARSE, EQUAL, INFINITE, LOST, NAN, SUM_TOLERANCE, UNNORMALISED
 
 if TYPE_CHECKING:
@@ -234,6 +234,24 @@ def findings(question: Question, rows: Scored) -> dict[str, Finding]:
                 shown = np.select([np.isnan(shown), shown > 0], [-1, -2], -3)
             found[kind] = Finding(int(at.size), tuple(zip(at[:FIRST].tolist(), shown.tolist(), strict=True)))
     return found
+
+
+def from_json(data: Any) -> dict[str, Finding]:
+    """Read findings as `State.to_json` writes them."""
+    return {kind: _finding(kind, found) for kind, found in reading.mapping(data, "audit").items()}
+
+
+def _finding(kind: str, data: Any) -> Finding:
+    if kind not in AUDIT:
+        raise ValueError(f"audit: {reading.brief(kind)} is unknown")
+    read = reading.mapping(data, kind, "count", "first")
+    count = reading.whole(read["count"], kind, 1)
+    places = [reading.several(place, kind, 2) for place in reading.several(read["first"], kind, min(count, FIRST))]
+    row = -1
+    for place, value in places:
+        row = reading.whole(place, kind, row + 1)
+        reading.one_of(value, kind, int, float)
+    return Finding(count, tuple((place, value) for place, value in places))
 
 
 def missing(kind: str, rows: NDArray[np.bool_]) -> dict[str, Finding]:

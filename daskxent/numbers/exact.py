@@ -11,16 +11,20 @@ NaN and infinities have no place on that grid; they are counted apart.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from daskxent.numbers import reading
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 UNIT_BITS = 1074  # the smallest positive float64 is 2**-1074
 _MANTISSA_BITS = 53
+_MOST_BITS = UNIT_BITS + 1024 + 64  # of as many of the largest float64 as can be counted
 _HALF_BITS = 26
 # Sums of 27-bit halves over a block stay far below 2**53, where float64 additions of whole numbers are exact.
 _BLOCK = 1 << 16
@@ -95,10 +99,13 @@ class ExactSum:
         return [hex(self.units >> shift), exponent, self.nan, self.posinf, self.neginf]
 
     @classmethod
-    def from_json(cls, data: list[Any]) -> ExactSum:
-        """Read what `to_json` wrote."""
-        digits, exponent, nan, posinf, neginf = data
-        return cls(int(digits, 16) << (exponent + UNIT_BITS), nan, posinf, neginf)
+    def from_json(cls, data: Any, what: str = "sum") -> ExactSum:
+        """Read what `to_json` wrote; a ValueError calls it by `what`."""
+        digits, exponent, *counts = reading.several(data, what, 5)
+        if not isinstance(digits, str) or not re.fullmatch(rf"-?0x[0-9a-f]{{1,{_MOST_BITS // 4}}}", digits):
+            raise ValueError(f"{what}: expected a hexadecimal integer, got {reading.brief(digits)}")
+        reading.whole(exponent, what, -UNIT_BITS, _MOST_BITS - UNIT_BITS)
+        return cls(int(digits, 16) << (exponent + UNIT_BITS), *(reading.whole(count, what) for count in counts))
 
 
 def ratio(total: ExactSum, count: ExactSum) -> float:

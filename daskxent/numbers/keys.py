@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from daskxent.numbers import reading
 from daskxent.numbers.scores import COLUMNS
 
 if TYPE_CHECKING:
@@ -109,9 +110,14 @@ def to_json(by: By) -> list[Any]:
     return [type(by).__name__, *fields]
 
 
-def from_json(data: list[Any]) -> By:
+def from_json(data: Any) -> By:
     """Read what `to_json` wrote."""
-    kind, *fields = data
+    kind, *fields = reading.several(data, "by") or [None]
+    kinds = {"Group": [str], "Bins": [str, list]}.get(kind if isinstance(kind, str) else "")
+    if kinds != [type(each) for each in fields]:
+        raise ValueError(f"by: {reading.brief(data)} is no grouping")
+    for edge in fields[1] if kind == "Bins" else ():
+        reading.one_of(edge, "by", int, float)
     made: By = _KINDS[kind](*(tuple(each) if isinstance(each, list) else each for each in fields))
     return made
 

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import keys, statistics
+from daskxent.numbers import keys, reading, statistics
 from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SUMMED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from daskxent.numbers.keys import By
     from daskxent.numbers.statistics import Statistic
+
+
+_NONE = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "from_logits": (bool,), "dense": (bool,), "ignore_class": (int, _NONE), "label_smoothing": (float, int),
+    "on_invalid": (str,), "allow_negative_weights": (bool,), "on_missing": (str, _NONE),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,25 @@ class Question:
         return found | lists | {"by": list(map(keys.to_json, self.by))}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Question:
-        """Read what `to_json` wrote."""
-        tuples = {name: tuple(data[name]) for name in ("metrics", "columns")}
-        return cls(**{**data, **tuples, "by": tuple(map(keys.from_json, data["by"]))})
+    def from_json(cls, data: Any) -> Question:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            It is something else: the message names the field.
+        """
+        read = reading.mapping(data, "question", *cls.__dataclass_fields__)
+        for name, types in _TYPES.items():
+            reading.one_of(read[name], name, *types)
+        reading.whole(read["classes"], "classes", 1)
+        for name in ("metrics", "columns"):
+            for each in reading.several(read[name], name):
+                reading.one_of(each, name, str)
+        for name in read["metrics"]:
+            statistics.metric(name)
+        tuples = {name: tuple(read[name]) for name in ("metrics", "columns")}
+        return cls(**{**read, **tuples, "by": tuple(map(keys.from_json, reading.several(read["by"], "by")))})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: what is made of them holds functions that do not pickle."""

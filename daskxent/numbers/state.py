@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.numbers import audit
+from daskxent.numbers import audit, reading
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED, Finding, Scored, findings
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL, Key
@@ -78,13 +78,15 @@ class Sums:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Sums:
+    def from_json(cls, data: Any) -> Sums:
         """Read what `to_json` wrote."""
+        read = reading.mapping(data, "sums", "totals", "weight", "counted", "clipped_loss")
+        totals = reading.mapping(read["totals"], "totals")
         return cls(
-            {name: ExactSum.from_json(total) for name, total in data["totals"].items()},
-            ExactSum.from_json(data["weight"]),
-            data["counted"],
-            ExactSum.from_json(data["clipped_loss"]),
+            {name: ExactSum.from_json(total, f"total {name}") for name, total in totals.items()},
+            ExactSum.from_json(read["weight"], "weight"),
+            reading.whole(read["counted"], "counted"),
+            ExactSum.from_json(read["clipped_loss"], "clipped_loss"),
         )
 
 
@@ -169,17 +171,49 @@ class State:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> State:
-        """Read what `to_json` wrote."""
+    def from_json(cls, data: Any) -> State:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            It is something else: the message names the field.
+        """
+        read = reading.mapping(data, "state", "sums", "audit", "covered", "like_probabilities")
+        pairs = [reading.several(pair, "sums", 2) for pair in reading.several(read["sums"], "sums")]
+        spans = [reading.several(span, "covered", 2) for span in reading.several(read["covered"], "covered")]
+        end = -1
+        for start, stop in spans:
+            end = reading.whole(stop, "covered", reading.whole(start, "covered", end + 1) + 1)
         return cls(
-            sums={tuple(key): Sums.from_json(sums) for key, sums in data["sums"]},
-            audit={
-                kind: Finding(found["count"], tuple((row, value) for row, value in found["first"]))
-                for kind, found in data["audit"].items()
-            },
-            covered=tuple((start, stop) for start, stop in data["covered"]),
-            like_probabilities=data["like_probabilities"],
+            sums={_key(key): Sums.from_json(sums) for key, sums in pairs},
+            audit=audit.from_json(read["audit"]),
+            covered=tuple((start, stop) for start, stop in spans),
+            like_probabilities=reading.one_of(read["like_probabilities"], "like_probabilities", bool),
         )
+
+    def check(self, question: Question) -> State:
+        """Return the state, if it may be what was asked for.
+
+        Raises
+        ------
+        ValueError
+            Sums are missing or there are others; more rows are counted or found than are covered.
+        """
+        names, groups = [each.name for each in question.statistics], [by.name for by in question.by]
+        if self.covered and TOTAL not in self.sums:
+            raise ValueError("sums: those of all rows are missing")
+        for key, sums in self.sums.items():
+            reading.mapping(dict(sums.totals), f"totals of {key or 'all rows'}", *names)
+            reading.whole(sums.counted, "counted", 0, self.rows)
+            if key != TOTAL and key[0] not in groups:
+                raise ValueError(f"sums: nothing was grouped by {key[0]!r}")
+        for kind, found in self.audit.items():
+            reading.whole(found.count, kind, 1, self.rows)
+            for row, _ in found.first:
+                if not any(start <= row < stop for start, stop in self.covered):
+                    raise ValueError(f"{kind}: row {row} is not covered")
+        return self
 
 
 def merge_all(states: Iterable[State]) -> State:
@@ -302,6 +336,16 @@ def _sum_by(terms: NDArray[np.float64], groups: NDArray[np.int64], count: int) -
     order = np.argsort(groups, kind="stable")
     edges = np.searchsorted(groups[order], np.arange(count + 1))
     return [ExactSum.of(terms[order[start:stop]]) for start, stop in itertools.pairwise(edges)]
+
+
+def _key(data: Any) -> Key:
+    """Read a key."""
+    key = reading.several(data, "key")
+    if key:
+        name, value = reading.several(key, "key", 2)
+        reading.one_of(name, "key", str)
+        reading.one_of(value, "key", str, int, float, bool)
+    return tuple(key)
 
 
 def _order(item: tuple[Key, Sums]) -> list[tuple[str, Any]]:

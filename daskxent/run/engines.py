@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daskxent.numbers.state import State
@@ -142,5 +143,9 @@ def _opened(path: str, inputs: Inputs, plan: Plan, call: dict[str, Any] | None, 
         raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
     length = inputs.positions[inputs.lead]
     part = None if (plan.start, plan.stop) == (0, length) else [plan.start, plan.stop]
-    question = {**plan.question.to_json(), "steps": part, "out": out}
-    return Journal(path, question, lambda count: fingerprint(inputs, count), length, call, version=inputs.version)
+    asked = plan.question
+    question = {**asked.to_json(), "steps": part, "out": out}
+    known = partial(fingerprint, inputs)
+    return Journal(
+        path, question, known, length, call, version=inputs.version, check=partial(State.check, question=asked)
+    )

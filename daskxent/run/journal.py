@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from daskxent.numbers import reading
 from daskxent.numbers.state import Running, State, merge_all
 from daskxent.report import differences
 from daskxent.run.journal_file import JournalError, JournalFile, read_records
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Journal", "JournalError", "Kept", "read"]
+
+T = TypeVar("T")
 
 FORMAT = 3
 Versions = tuple[tuple[int, int, str], ...]  # of ranges of steps
@@ -51,6 +54,8 @@ class Journal:
         How to repeat the evaluation.
     version : callable, optional
         From a range of steps to what changes when anything they need is written anew, or None: see `Inputs.version`.
+    check : callable, optional
+        Raises a ValueError for a state that is no answer to the question.
     keep_bytes, growth : int, float
         A snapshot takes the place of parts when their lines are longer than `keep_bytes` and than `growth` times the
         last snapshot.
@@ -71,6 +76,7 @@ class Journal:
         call: dict[str, Any] | None = None,
         *,
         version: Callable[[int, int], str | None] = lambda start, stop: None,
+        check: Callable[[State], object] = lambda state: None,
         keep_bytes: int = KEEP_BYTES,
         growth: float = GROWTH,
     ) -> None:
@@ -93,6 +99,8 @@ class Journal:
             if steps < known["steps"]:
                 raise JournalError(f"journal {path}: made for {known['steps']} steps along the first axis, now {steps}")
             self._check(known, _asked(question, fingerprint(known["steps"]), known["steps"]))
+            for part in kept:
+                self._found.checked(check, part.state)
             self._file.clean()
             if self.stale:
                 self._file.exchange([known, *map(_Part.record, kept)])
@@ -189,7 +197,7 @@ class _Found:
     def parts(self, records: Iterable[tuple[dict[str, Any], int]]) -> Iterator[_Part]:
         """Yield what is held by every record that has a state."""
         for record, size in records:
-            if not self.header and record.get("daskxent journal") != FORMAT:
+            if not self.header and not self._is_header(record):
                 raise JournalError(f"journal {self.path}: line 1 is not the header of a journal of format {FORMAT}")
             if "steps" in record:
                 self.header |= record
@@ -199,8 +207,33 @@ class _Found:
                 self.snapshot_bytes = size
             else:
                 self.part_bytes += size
-            versions = tuple((start, stop, version) for start, stop, version in record["versions"])
-            yield _Part(kind, State.from_json(record[kind]), versions)
+            yield _Part(kind, *self.checked(self._read, record, kind))
+
+    def checked(self, check: Callable[..., T], *given: Any) -> T:
+        """Return what is made of a record; a ValueError is one of the journal."""
+        try:
+            return check(*given)
+        except ValueError as error:
+            raise JournalError(f"journal {self.path}: a record is none of this journal: {error}") from error
+
+    @staticmethod
+    def _is_header(record: dict[str, Any]) -> bool:
+        types = {"question": dict, "inputs": dict, "steps": int}
+        return record.get("daskxent journal") == FORMAT and all(
+            type(record.get(name)) is kind for name, kind in types.items()
+        )
+
+    @staticmethod
+    def _read(record: dict[str, Any], kind: str) -> tuple[State, Versions]:
+        read = reading.mapping(record, "record", kind, "versions")
+        versions = [reading.several(each, "versions", 3) for each in reading.several(read["versions"], "versions")]
+        for start, stop, version in versions:
+            reading.whole(stop, "versions", reading.whole(start, "versions") + 1)
+            reading.one_of(version, "versions", str)
+        state = State.from_json(read[kind])
+        if not state.covered:
+            raise ValueError("covered: no rows")
+        return state, tuple((start, stop, version) for start, stop, version in versions)
 
 
 def _asked(question: dict[str, Any], inputs: dict[str, Any], steps: int) -> dict[str, Any]:

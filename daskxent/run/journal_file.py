@@ -158,9 +158,15 @@ def _line(record: dict[str, Any]) -> bytes:
 
 def _record(line: bytes, path: str, number: int) -> dict[str, Any]:
     digits, _, text = line.partition(b" ")
+    damaged = JournalError(f"journal {path}: line {number} is damaged")
     if digits != b"%08x" % zlib.crc32(text):
-        raise JournalError(f"journal {path}: line {number} is damaged")
-    record: dict[str, Any] = json.loads(text)
+        raise damaged
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged from error
+    if not isinstance(record, dict):
+        raise damaged
     return record
 
 

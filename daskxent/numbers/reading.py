@@ -1,0 +1,57 @@
+"""Check what is read from JSON: whoever wrote it may have been somebody else, and a sum that is missing is no error."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MOST = 2**63 - 1
+
+
+def mapping(value: Any, what: str, *names: str) -> dict[str, Any]:
+    """Return a dictionary that has just these names, or any if none are given.
+
+    Examples
+    --------
+    >>> mapping({"a": 1}, "sums", "a", "b")
+    Traceback (most recent call last):
+        ...
+    ValueError: sums: 'b' is missing
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: expected a mapping, got {brief(value)}")
+    for name in names:
+        if name not in value:
+            raise ValueError(f"{what}: {name!r} is missing")
+    for name in value if names else ():
+        if name not in names:
+            raise ValueError(f"{what}: {brief(name)} is unknown")
+    return value
+
+
+def several(value: Any, what: str, length: int | None = None) -> list[Any]:
+    """Return a list, of some length if one is given."""
+    if not isinstance(value, list) or length not in (None, len(value)):
+        raise ValueError(f"{what}: expected a list{'' if length is None else f' of {length}'}, got {brief(value)}")
+    return value
+
+
+def whole(value: Any, what: str, least: int = 0, most: int = MOST) -> int:
+    """Return an integer within bounds."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{what}: expected an integer from {least} to {most}, got {brief(value)}")
+    return value
+
+
+def one_of(value: Any, what: str, *types: type) -> Any:
+    """Return a value that is of one of some types; a float is finite."""
+    if type(value) not in types or (type(value) is float and not math.isfinite(value)):
+        expected = " or ".join(each.__name__ for each in types)
+        raise ValueError(f"{what}: expected {expected}, got {brief(value)}")
+    return value
+
+
+def brief(value: Any) -> str:
+    """Return the beginning of what a value looks like."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
