@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskxent.options import Rows, Run, Shown
-from daskxent.show.tables import as_text, show_bytes
+from daskxent.show.tables import as_text, printable, show_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ class Commands(click.Group):
 
     @staticmethod
     def _end(ctx: click.Context, message: str, status: int) -> None:
-        click.echo(message, err=True)
+        click.echo(printable(message), err=True)
         ctx.exit(status)
 
 
@@ -91,7 +91,7 @@ def _one_line_warnings() -> Iterator[None]:
     """Show warnings for users on stderr, without the line of code that gave them."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_, **__: click.echo(printable(f"Warning: {message}"), err=True)
         yield
 
 

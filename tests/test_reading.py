@@ -4,6 +4,7 @@ import copy
 import json
 import random
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -134,13 +135,11 @@ def test_journals_with_anything_in_them_are_read_or_refused(tmp_path):
         try:
             report = dx.evaluate(Y, X, from_logits=True, journal=path)
         except ValueError as error:
-            assert str(error).startswith((f"journal {path}:", "y_"))
+            assert str(error).startswith((f"journal {path}:", "y_"))  # noqa: PT017 - some of them pass
         else:
             assert report.rows == wanted.rows
-        try:
+        with suppress(ValueError):
             journals.read(str(path))
-        except ValueError:
-            pass
 
 
 def test_a_journal_without_a_total_is_refused(tmp_path):

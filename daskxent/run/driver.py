@@ -109,7 +109,7 @@ def reports(
         if not last.complete:
             missing = last.expected - last.rows
             raise IncompleteResult(f"{missing:,} of {last.expected:,} rows were not evaluated")
-    except IncompleteResult as error:
+    except (IncompleteResult, OSError) as error:  # of a journal on a full disk, too
         error.report, error.journal = so_far(), report.journal
         raise
     finally:

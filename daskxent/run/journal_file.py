@@ -183,6 +183,8 @@ def _locked(real: str, path: str) -> Any:
     while True:
         with ExitStack() as closing:
             file = closing.enter_context(open(real, "a+b", buffering=0))
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise JournalError(f"journal {path}: is no regular file")
             try:
                 if locks := _locks():
                     locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)

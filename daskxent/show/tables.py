@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+# Control characters but the end of a line, and what turns the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Write out what would control a terminal: names of arrays and notes are other people's.
+
+    Examples
+    --------
+    >>> print(printable(chr(27) + "[2Jgone"))
+    \\x1b[2Jgone
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def as_text(title: str, lines: Sequence[tuple[str, str]]) -> str:
@@ -20,7 +36,7 @@ def as_text(title: str, lines: Sequence[tuple[str, str]]) -> str:
       accuracy  0.5
     """
     width = max(len(label) for label, _ in lines)
-    return "\n".join([title, *(f"  {label:<{width}}  {text}" for label, text in lines)])
+    return "\n".join([title, *(printable(f"  {label:<{width}}  {text}") for label, text in lines)])
 
 
 def as_html(title: str, lines: Sequence[tuple[str, str]]) -> str:

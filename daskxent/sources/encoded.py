@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import mmap
 import os
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -80,12 +82,15 @@ class Files:
             If the file is there but cannot be read, is a directory, or if the array's directory is missing.
         """
         try:
-            file = open(f"{self.where}/{key}", "rb", buffering=0)  # noqa: SIM115, closed below
+            file = open(f"{self.where}/{key}", "rb", buffering=0, opener=_opened)  # noqa: SIM115, closed below
         except FileNotFoundError:
             os.stat(self.where)  # an unmounted disk is an error, not an array without chunks
             return None
         with file:
-            start, stop, _ = span.indices(os.fstat(file.fileno()).st_size)
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "no regular file")
+            start, stop, _ = span.indices(found.st_size)
             size = max(stop - start, 0)
             if size >= MAPPED:
                 with contextlib.suppress(OSError):  # some network file systems cannot be mapped
@@ -112,6 +117,10 @@ class Files:
         except FileNotFoundError:
             return ()
         return found.st_size, found.st_mtime_ns
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without, a pipe is waited for without end
 
 
 def _map(file: io.FileIO, start: int, size: int) -> Bytes:

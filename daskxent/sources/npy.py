@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,9 +78,13 @@ class Npy(Base):
 
 
 def _mapped(path: str, name: str) -> NDArray[Any]:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would take for ever
+        raise ValueError(f"{name}: {path} is no regular file")
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OverflowError, SyntaxError, EOFError) as error:  # what NumPy makes of damaged headers
+    except OSError:
+        raise
+    except Exception as error:  # what NumPy makes of damaged headers is of many kinds
         raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
 
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import pickle
 import threading
+import warnings
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,8 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
 
 def members(group: Any, where: str) -> str:
     """Say what a group holds, which is no array."""
-    names = ", ".join(sorted(key for key, _ in group.arrays()))
+    with warnings.catch_warnings(action="ignore"):  # of what else is in the directory
+        names = ", ".join(sorted(key for key, _ in group.arrays()))
     return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
 
 
@@ -211,11 +213,11 @@ def open_zarr(path: str, name: str) -> Zarr:
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{path} is no zarr array" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # what zarr makes of damaged metadata
-        raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
+    except (OSError, ImportError):
+        raise
     except Exception as error:
-        if local or isinstance(error, (OSError, ImportError)):
-            raise
+        if local or isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):  # of damaged metadata
+            raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
         raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
