@@ -342,8 +342,9 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
     inputs = align(labels, predictions, opened, asked.axis, further=further)
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
-    check_ignored(asked.ignore_class, inputs)
     shared = {name: getattr(asked, name) for name in SHARED}
+    shared["ignore_class"] = asked.ignore_class or ()
+    check_ignored(shared["ignore_class"], inputs)
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, **shared)
 
 

@@ -116,7 +116,7 @@ SHELL: dict[str, dict[str, Any]] = {
     "from_logits": {"is_flag": True},
     "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},
     "axis": {"type": int, "show_default": True},
-    "ignore_class": {"type": int, "metavar": "N"},
+    "ignore_class": {"type": int, "metavar": "N", "multiple": True},
     "label_smoothing": {"type": float, "metavar": "X"},
     "on_invalid": {"type": click.Choice(["raise", "skip", "count"]), "show_default": True},
     "allow_negative_weights": {"is_flag": True},

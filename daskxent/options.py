@@ -88,12 +88,14 @@ def at_least(least: int) -> Callable[[Any, str], int]:
     return check
 
 
-def ignored(given: Any, name: str = "ignore_class") -> int:
-    """Return the class to be ignored, which the int64 of compiled labels must hold."""
-    label = whole(given, name)
-    if not -(2**63) <= label < 2**63 - 1:  # unsigned labels that do not fit are held as 2**63 - 1
-        raise ValueError(f"{name}: expected a label below 2**63 - 1, got {label}")
-    return label
+def ignored(given: Any, name: str = "ignore_class") -> tuple[int, ...]:
+    """Return the classes to be ignored, which the int64 of compiled labels must hold, in order."""
+    several = not isinstance(given, str) and isinstance(given, Iterable)
+    labels = sorted({whole(each, name) for each in (given if several else [given])})
+    for label in labels:
+        if not -(2**63) < label < 2**63 - 1:  # what stands for labels that do not fit
+            raise ValueError(f"{name}: expected labels between -2**63 and 2**63 - 1, got {label}")
+    return tuple(labels)
 
 
 def _names(given: Any, name: str) -> tuple[str, ...]:
@@ -177,8 +179,9 @@ class Asked:
             one_of(None, "bfloat16"),
         ),
     )
-    ignore_class: int | None = field(
-        default=None, metadata=_option("Rows with this label are left out of sums and weights.", ignored)
+    ignore_class: int | Iterable[int] | None = field(
+        default=None,
+        metadata=_option("Rows with this label, or one of these, are left out of sums and weights.", ignored),
     )
     label_smoothing: float = field(
         default=0.0,

@@ -351,7 +351,7 @@ def test_bytes_that_are_no_text_are_an_error():
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("labels", "f8", r"^y_true: expected integer labels, got a chunk of dtype float64$"),
+        ("labels", "c16", r"^y_true: expected integer labels, got a chunk of dtype complex128$"),
         ("weights", "c16", r"^sample_weight: expected real numbers, got a chunk of dtype complex128$"),
         ("group", "f8", r"^group: expected integers, bool or strings, got a chunk of dtype float64$"),
     ],

@@ -129,8 +129,8 @@ def test_weights_of_maps_lie_along_the_leading_axes():
 @HOLDERS
 @RUNS
 def test_labels_that_are_no_integers(hold, run):
-    message = "y_true: expected integer labels, got dtype float64"
-    refused(TypeError, message, hold(LABELS.astype(float)), hold(PREDICTIONS), run=run)
+    message = "y_true: expected integer labels, got dtype complex128"
+    refused(TypeError, message, hold(LABELS.astype(complex)), hold(PREDICTIONS), run=run)
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ def test_masks_are_not_lost(hold, classes, name):
         ("y_pred", lambda x: x[:1], "y_true: a chunk of the dask array has shape (3,) where (1,) was promised"),
         ("y_true", lambda x: x[:1], "y_true: a chunk of the dask array has shape (1,) where (3,) was promised"),
         ("sample_weight", lambda x: x[:1], "sample_weight: a chunk of the dask array has shape (1,) where (3,)"),
-        ("y_true", lambda x: x + 0.5, "y_true: expected integer labels, got a chunk of dtype float64"),
+        ("y_true", lambda x: x + 1j, "y_true: expected integer labels, got a chunk of dtype complex128"),
     ],
 )
 def test_chunks_that_are_not_what_dask_was_told(name, change, message):

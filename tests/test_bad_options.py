@@ -28,7 +28,11 @@ def test_unknown_metrics(hold, run, name):
         ({"label_smoothing": 1.5}, ValueError, "label_smoothing: expected a number from 0 to 1, got 1.5"),
         ({"label_smoothing": np.nan}, ValueError, "label_smoothing: expected a number from 0 to 1, got nan"),
         ({"ignore_class": 1.5}, TypeError, "ignore_class: expected an integer, got 1.5"),
-        ({"ignore_class": 2**64 - 1}, ValueError, f"ignore_class: expected a label below 2**63 - 1, got {2**64 - 1}"),
+        (
+            {"ignore_class": 2**64 - 1},
+            ValueError,
+            f"ignore_class: expected labels between -2**63 and 2**63 - 1, got {2**64 - 1}",
+        ),
         ({"on_invalid": ["raise"]}, ValueError, "on_invalid: expected one of raise, skip, count; got ['raise']"),
         ({"on_missing": "zero"}, ValueError, "on_missing: expected one of None, raise, fill; got 'zero'"),
         ({"label_smoothing": "0.1"}, ValueError, "label_smoothing: expected a number from 0 to 1, got '0.1'"),

@@ -4,6 +4,7 @@ import itertools
 import lzma
 import math
 import mmap
+import os
 import pickle
 import sys
 import warnings
@@ -129,10 +130,16 @@ def stored(tmp_path):
     return sorted(p for p in tmp_path.rglob("*") if p.is_file() and p.name[:2] not in {".z", "za"})
 
 
+def map_everything(monkeypatch):
+    """Map files of any size, just written ones too."""
+    monkeypatch.setattr(encoded, "MAPPED", 1)
+    monkeypatch.setattr(encoded, "RECENT", 0.0)
+
+
 @pytest.fixture(params=["memory", "local", "mapped"])
 def store(request, tmp_path, monkeypatch):
     if request.param == "mapped":  # even the smallest file, at any offset
-        monkeypatch.setattr(encoded, "MAPPED", 1)
+        map_everything(monkeypatch)
     return MemoryStore() if request.param == "memory" else LocalStore(tmp_path)
 
 
@@ -501,13 +508,13 @@ def test_threads_share_chunks_but_not_scratch(tmp_path, layout, codec):
 
 
 def test_what_cannot_be_mapped_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded, "MAPPED", 1)
+    map_everything(monkeypatch)
     monkeypatch.setattr(encoded, "_map", lambda *a: (_ for _ in ()).throw(OSError("no such device")))
     assert_same(create(tmp_path, numbers((7, 5)), (3, 2), "shards"), fast=True)
 
 
 def test_a_map_goes_when_its_array_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoded, "MAPPED", 1)
+    map_everything(monkeypatch)
     values = numbers((6, 2000))  # an inner chunk starts at 12,000 bytes: not on a page
     chunks = Chunks(create(tmp_path, values, (3, 1000), "shards", "none"), "y")
     mapped = chunk = chunks.read((0, 1), Scratch())
@@ -519,6 +526,31 @@ def test_a_map_goes_when_its_array_goes(tmp_path, monkeypatch):
         mapped.close()
     del chunk
     mapped.close()  # nothing of ours holds it any more
+
+
+def test_a_file_that_was_just_written_may_be_cut_short_afterwards(tmp_path):
+    values = numbers((1, 1 << 20))  # 4 MB, which are mapped if they are older
+    chunks = Chunks(create(tmp_path, values, (1, 1 << 20), "v3", "none"), "y")
+    chunk = chunks.read((0, 0), Scratch())
+    os.truncate(tmp_path / "a" / "b" / "c" / "0" / "0", 0)
+    assert_array_equal(chunk, values)  # of a map the process would die
+
+
+def test_a_file_that_is_cut_short_while_it_is_mapped_is_torn(tmp_path, monkeypatch):
+    chunks = Chunks(create(tmp_path, numbers((1, 1 << 20)), (1, 1 << 20), "v3", "none"), "y")
+    file = tmp_path / "a" / "b" / "c" / "0" / "0"
+    os.utime(file, (0, 0))
+    mapped = encoded._map
+
+    def cut(*given):
+        found = mapped(*given)
+        os.truncate(file, 1000)
+        os.utime(file, (0, 0))
+        return found
+
+    monkeypatch.setattr(encoded, "_map", cut)
+    with pytest.raises(TornChunk, match="expected 4194304 bytes, got 1000"):
+        chunks.read((0, 0), Scratch())
 
 
 def held_as(tmp_path, codec, data, nbytes):

@@ -169,3 +169,48 @@ def test_nothing_is_warned_of_without_need():
         warnings.simplefilter("error")
         dx.evaluate(LABELS, PROBABILITIES)
         dx.evaluate(LABELS, np.log(PROBABILITIES), from_logits=True)
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+def test_labels_may_be_whole_floats(rows, dtype, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)).astype("float32"), RNG.integers(-1, CLASSES, rows)
+    options = {"from_logits": True, "ignore_class": -1}
+    wanted = every_way(y, x, tmp_path, **options)
+    assert every_way(y.astype(dtype), x, tmp_path, **options).state == wanted.state
+    store = zarr.create_array(str(tmp_path / "y.zarr"), data=y.astype(dtype), chunks=(7,), overwrite=True, fill_value=9)
+    assert dx.evaluate(store, x, **options).state == wanted.state
+    assert dx.evaluate(da.from_array(y.astype(dtype), chunks=11), x, **options).state == wanted.state
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_labels_that_are_no_whole_numbers_are_ruled_by_on_invalid(rows, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)).astype("float32"), RNG.integers(0, CLASSES, rows).astype("float64")
+    y[[3, 8, 9, 12]] = np.nan, np.inf, -np.inf, 1.5
+    for broken, message in ((3, "label nan at row 3 is not finite"), (12, "label 1.5 at row 12 is not a whole number")):
+        one = np.where(np.arange(rows) == broken, y, np.where(np.isfinite(y), np.trunc(y), 0))
+        with pytest.raises(ValueError, match=f"^y_true: {message}"):
+            dx.evaluate(one, x, from_logits=True)
+    report = every_way(y, x, tmp_path, from_logits=True, on_invalid="skip")
+    assert report.audit["label_not_finite"]["rows"] == [3, 8, 9]
+    assert report.audit["label_out_of_range"]["rows"] == [12]
+    assert dx.Report.from_json(report.to_json()) == report
+    kept = np.delete(np.arange(rows), [3, 8, 9, 12])
+    assert report.metrics == dx.evaluate(y[kept], x[kept], from_logits=True).metrics
+    assert np.isnan(dx.evaluate(y, x, from_logits=True, on_invalid="count")["crossentropy"])
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_several_classes_are_ignored(rows, tmp_path):
+    x, y = RNG.normal(0, 3, (rows, CLASSES)).astype("float32"), RNG.integers(-1, CLASSES, rows)
+    y[5] = 255
+    report = every_way(y, x, tmp_path, from_logits=True, ignore_class=[255, 2, -1])
+    hidden = np.isin(y, [255, 2, -1])
+    assert report.audit["ignored"]["count"] == hidden.sum()
+    assert report.metrics == dx.evaluate(y[~hidden], x[~hidden], from_logits=True).metrics
+    assert dx.Report.from_json(report.to_json()) == report
+    np.save(tmp_path / "y.npy", y)
+    np.save(tmp_path / "x.npy", x)
+    line = ["evaluate", f"{tmp_path}/y.npy", f"{tmp_path}/x.npy", "--from-logits", "--json"]
+    done = CliRunner().invoke(cli.main, [*line, "--ignore-class", "255", "--ignore-class", "2", "--ignore-class", "-1"])
+    assert dx.Report.from_json(done.stdout) == report

@@ -123,7 +123,7 @@ def test_a_file_that_is_rewritten_during_a_run_is_an_error(values, tmp_path, mon
         ("y_pred", lambda x: x.astype("f8"), "y_pred: a chunk of the dask array has dtype float64 where float32"),
         ("y_pred", lambda x: x.astype(object), "y_pred: a chunk of the dask array has dtype object where float32"),
         ("sample_weight", lambda w: w * 1j, "sample_weight: expected real numbers, got a chunk of dtype complex128"),
-        ("y_true", lambda y: y * 0.5, "y_true: expected integer labels, got a chunk of dtype float64"),
+        ("y_true", lambda y: y * 1j, "y_true: expected integer labels, got a chunk of dtype complex128"),
     ],
 )
 @pytest.mark.filterwarnings("error")

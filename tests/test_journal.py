@@ -244,7 +244,7 @@ def test_another_codec_is_refused(dump, journal, values):
     [
         ({"metrics": ["accuracy"]}, r"question\.metrics was \['crossentropy', .*\], is \['accuracy'\]"),
         ({"from_logits": False}, r"question\.from_logits was True, is False"),
-        ({"ignore_class": 1}, r"question\.ignore_class was None, is 1"),
+        ({"ignore_class": 1}, r"question\.ignore_class was \[\], is \[1\]"),
         ({"on_invalid": "skip"}, r"question\.on_invalid was 'raise', is 'skip'"),
         ({"on_missing": "fill"}, r"question\.on_missing was None, is 'fill'"),
         ({"steps": (0, 20)}, r"question\.steps was None, is \[0, 20\]"),

@@ -72,7 +72,7 @@ def test_compiled_columns_and_sums_have_the_bits_of_their_definition(dtype: Any,
     weights = rng.choice([0.0, 1.0, 0.3, np.inf, -1.0], labels.size, p=[0.2, 0.4, 0.3, 0.05, 0.05])
     for logits, given in itertools.product((True, False), (None, weights)):
         question = Question(
-            METRICS["top"], shape[1], from_logits=logits, ignore_class=1, on_invalid="count", columns=EVERYTHING
+            METRICS["top"], shape[1], from_logits=logits, ignore_class=(1,), on_invalid="count", columns=EVERYTHING
         )
         assert assert_scored(question, values, labels, given)
     for name, rule in itertools.product(METRICS, ("raise", "skip")):

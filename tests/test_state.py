@@ -38,7 +38,7 @@ def states(draw, start=0, stop=24):
     weight = draw(weights((n,)))
     label[draw(st.integers(0, n - 1))] = -7
     unit = draw(st.booleans())
-    question = Question(METRICS, classes, from_logits=not unit, ignore_class=draw(st.sampled_from([None, 1])))
+    question = Question(METRICS, classes, from_logits=not unit, ignore_class=draw(st.sampled_from([(), (1,)])))
     found, at = [], start
     for size in draw(partitions(n)):
         part = slice(at - start, at - start + size)

@@ -101,15 +101,15 @@ def ask(
     label_smoothing: float = 0.0,
 ) -> Question:
     """Ask for one metric, in the way of Keras: negative weights are allowed, impossible labels are not."""
-    ignore_class = None if ignore_class is None else ignored(ignore_class)
+    ignore = () if ignore_class is None else ignored(ignore_class)
     if "labels" in inputs.along:
-        check_ignored(ignore_class, inputs)
+        check_ignored(ignore, inputs)
     return Question(
         metrics=(score,),
         classes=inputs.classes,
         from_logits=flag(from_logits, "from_logits"),
         dense=inputs.dense,
-        ignore_class=ignore_class,
+        ignore_class=ignore,
         label_smoothing=float(label_smoothing),
         allow_negative_weights=True,
     )
@@ -216,8 +216,8 @@ def _weighted(asked: Question, rows: Scored, dtype: np.dtype[Any], single: bool)
     losses, weights = rows.scores.loss, rows.weights
     if single and not asked.from_logits and not asked.dense:
         losses = np.where(np.isnan(losses), np.nan, _normalised_in_float32(rows))
-    if asked.ignore_class is not None:
-        losses = np.where(rows.labels == asked.ignore_class, 0.0, losses)
+    if asked.ignore_class:
+        losses = np.where(rows.labels == asked.ignore_class[0], 0.0, losses)
     if weights is not None:
         losses = np.where(weights == 0, 0.0, losses) * weights
     with np.errstate(over="ignore"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What the audit looks for, with what it says about it.
 AUDIT = {
     "label_out_of_range": "label outside [0, classes)",
-    "label_not_finite": "NaN or infinity among one-hot or soft labels",
+    "label_not_finite": "label NaN or infinite; of one-hot or soft labels any of them",
     "ignored": "label is ignore_class",
     "masked": "weight is 0",
     "nan": "NaN among the predictions",
@@ -66,7 +66,10 @@ KINDS = {
 
 
 class Rules(NamedTuple):
-    """What the classification must know of a question; whole numbers and booleans, so that it can be compiled."""
+    """What the classification must know of a question; whole numbers and booleans, so that it can be compiled.
+
+    Where several classes are ignored, labels that are any of them are taken for the first.
+    """
 
     classes: int
     has_ignore: bool
@@ -77,11 +80,11 @@ class Rules(NamedTuple):
 
 def rules_of(question: Question) -> Rules:
     """Return the rules of a question."""
-    ignore = None if question.dense else question.ignore_class
+    ignore = () if question.dense else question.ignore_class
     return Rules(
         question.classes,
-        ignore is not None,
-        ignore or 0,
+        bool(ignore),
+        ignore[0] if ignore else 0,
         question.on_invalid != "count",
         question.on_invalid == "skip",
     )
@@ -220,20 +223,31 @@ def findings(question: Question, rows: Scored) -> dict[str, Finding]:
         return {}
     status = rows.status[rows.exceptional]
     seen = int(np.bitwise_or.reduce(status))
-    invalid = "label_not_finite" if question.dense else "label_out_of_range"
     labels = rows.along.get("labels", rows.labels)
-    values: dict[str, Any] = {invalid: labels, "ignored": labels, "clipped": rows.scores.target}
+    values: dict[str, Any] = {"ignored": rows.labels, "clipped": rows.scores.target}
     values |= {"weight_not_finite": rows.weights, "weight_negative": rows.weights}
     found = {}
-    for kind in AUDIT:
-        bit = INVALID if kind == invalid else KINDS.get(kind, 0)
+    if seen & INVALID:
+        at = rows.exceptional[(status & INVALID) != 0]
+        lost = np.full(at.size, question.dense) | ~np.isfinite(labels[at])
+        for kind, these in (("label_out_of_range", at[~lost]), ("label_not_finite", at[lost])):
+            if these.size:
+                found[kind] = _placed(these, labels, kind == "label_not_finite" and not question.dense)
+    for kind, bit in KINDS.items():
         if seen & bit:
-            at, value = rows.exceptional[(status & bit) != 0], values.get(kind)
-            shown = np.zeros(min(FIRST, at.size)) if value is None else value[at[:FIRST]]
-            if kind == "weight_not_finite":
-                shown = np.select([np.isnan(shown), shown > 0], [-1, -2], -3)
-            found[kind] = Finding(int(at.size), tuple(zip(at[:FIRST].tolist(), shown.tolist(), strict=True)))
-    return found
+            at = rows.exceptional[(status & bit) != 0]
+            found[kind] = _placed(at, values.get(kind), kind == "weight_not_finite")
+    return joined(found, {})
+
+
+def _placed(at: NDArray[Any], values: NDArray[Any] | None, coded: bool) -> Finding:
+    """Return the finding of some rows, with the values of the first, or the codes of those that are not finite."""
+    shown = np.zeros(min(FIRST, at.size)) if values is None else values[at[:FIRST]]
+    if coded:
+        shown = np.select([np.isnan(shown), shown > 0], [-1, -2], -3)
+    elif shown.dtype.kind == "f":  # a number that JSON has, as which infinity is the largest
+        shown = np.nan_to_num(shown)
+    return Finding(int(at.size), tuple(zip(at[:FIRST].tolist(), shown.tolist(), strict=True)))
 
 
 def from_json(data: Any) -> dict[str, Finding]:
@@ -298,6 +312,8 @@ def complain(question: Question, audit: Mapping[str, Finding], positions: tuple[
     if len(positions) > 1:
         place += f" (position {tuple(int(i) for i in np.unravel_index(row, positions))})"
     if kind == "label_out_of_range":
+        if value != int(value):
+            raise ValueError(f"y_true: label {value} at {place} is not a whole number")
         raise ValueError(f"y_true: label {int(value)} at {place} is outside [0, {question.classes})")
     if kind == "label_not_finite":
         raise ValueError(f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite")

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
+from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SUMMED
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _NONE = type(None)
 _TYPES: dict[str, tuple[type, ...]] = {
-    "from_logits": (bool,), "dense": (bool,), "ignore_class": (int, _NONE), "label_smoothing": (float, int),
+    "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
     "on_invalid": (str,), "allow_negative_weights": (bool,), "on_missing": (str, _NONE),
 }  # fmt: skip
 
@@ -36,8 +37,8 @@ class Question:
         Predictions are logits; otherwise probabilities.
     dense : bool
         Labels are one-hot or soft, one number per class.
-    ignore_class : int or None
-        Rows with this label are left out.
+    ignore_class : tuple of int
+        Rows with one of these labels are left out.
     label_smoothing : float
         Share of each label spread evenly over the classes.
     on_invalid : {"raise", "skip", "count"}
@@ -56,7 +57,7 @@ class Question:
     classes: int
     from_logits: bool = False
     dense: bool = False
-    ignore_class: int | None = None
+    ignore_class: tuple[int, ...] = ()
     label_smoothing: float = 0.0
     on_invalid: str = "raise"
     allow_negative_weights: bool = False
@@ -109,7 +110,7 @@ class Question:
     def to_json(self) -> dict[str, Any]:
         """Return the question as plain lists, numbers and strings."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        lists = {"metrics": list(self.metrics), "columns": list(self.columns)}
+        lists = {name: list(getattr(self, name)) for name in ("metrics", "columns", "ignore_class")}
         return found | lists | {"by": list(map(keys.to_json, self.by))}
 
     @classmethod
@@ -130,7 +131,9 @@ class Question:
                 reading.one_of(each, name, str)
         for name in read["metrics"]:
             statistics.metric(name)
-        tuples = {name: tuple(read[name]) for name in ("metrics", "columns")}
+        for label in read["ignore_class"]:
+            reading.whole(label, "ignore_class", -MOST, MOST)
+        tuples = {name: tuple(read[name]) for name in ("metrics", "columns", "ignore_class")}
         return cls(**{**read, **tuples, "by": tuple(map(keys.from_json, reading.several(read["by"], "by")))})
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -302,7 +302,7 @@ def sums_by_key(question: Question, rows: Scored, add: SumBy | None = None) -> d
     found: dict[Key, Sums] = {}
     counted = np.flatnonzero(rows.status & COUNTED) if question.by else np.empty(0, np.int64)
     for by in question.by if counted.size else ():
-        keys = by.keys(rows.scores, {"labels": rows.labels, **rows.along})[counted]
+        keys = by.keys(rows.scores, {**rows.along, "labels": rows.labels})[counted]
         values, groups = np.unique(keys, return_inverse=True)
         sums = _sums(question, rows, counted, groups, len(values), add or _sum_by)
         found |= {(by.name, value): each for value, each in zip(values.tolist(), sums, strict=True)}

@@ -110,7 +110,8 @@ def reports(
             missing = last.expected - last.rows
             raise IncompleteResult(f"{missing:,} of {last.expected:,} rows were not evaluated")
     except (IncompleteResult, OSError) as error:  # of a journal on a full disk, too
-        error.report, error.journal = so_far(), report.journal
+        ended: Any = error
+        ended.report, ended.journal = so_far(), report.journal
         raise
     finally:
         if journal is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from operator import add
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,14 @@ class Block:
         at = np.unravel_index(row, self.aligned.shape)
         whole = [int(i) + s.start for i, s in zip(at, self.aligned.box, strict=True)]
         return int(np.ravel_multi_index(whole, self.positions))
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int64] | None:
+        """The labels; those of all classes that are ignored are that of the first."""
+        labels, ignored = self.aligned.labels, self.question.ignore_class
+        if labels is None or len(ignored) < 2:
+            return labels
+        return np.where(np.isin(labels, ignored), ignored[0], labels)
 
     def covered(self) -> tuple[tuple[int, int], ...]:
         """Return the rows of the block as ranges."""
@@ -143,7 +151,7 @@ class Block:
 
     def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored]]:
         """Yield which rows these are, and what is known of them until the next are asked for."""
-        labels, weights = self.aligned.labels, self.aligned.weights
+        labels, weights = self._labels, self.aligned.weights
         if scorer is not None and self.values is not None and labels is not None and not self.question.whole_rows:
             for some, rows in scorer.slabs(self.values, labels, weights):
                 yield some, rows._replace(along=self._along(some))
@@ -182,7 +190,7 @@ class Block:
 
     def _scores(self) -> tuple[Scores, NDArray[np.int64]]:
         """Score all rows by way of their records; return the labels as classes too."""
-        question, labels, losses = self.question, self.aligned.labels, None
+        question, labels, losses = self.question, self._labels, None
         if self.dense is not None:
             labels = largest(self.dense)
         assert labels is not None

@@ -15,12 +15,12 @@ _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]
 
 
 def printable(text: str) -> str:
-    """Write out what would control a terminal: names of arrays and notes are other people's.
+    r"""Write out what would control a terminal: names of arrays and notes are other people's.
 
     Examples
     --------
     >>> print(printable(chr(27) + "[2Jgone"))
-    \\x1b[2Jgone
+    \x1b[2Jgone
     """
     return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 

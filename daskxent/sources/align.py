@@ -251,22 +251,25 @@ def align(
     return Inputs(predictions, axis, along, labels if single is None else None)
 
 
-def check_ignored(ignore_class: int | None, inputs: Inputs) -> None:
-    """Refuse a class to be ignored that no label can be.
+def check_ignored(ignored: tuple[int, ...], inputs: Inputs) -> None:
+    """Refuse classes to be ignored that no label can be.
 
     Raises
     ------
     ValueError
-        Labels are dense, or their dtype cannot hold the class.
+        Labels are dense, or their dtype cannot hold a class.
     """
-    if ignore_class is None:
+    if not ignored:
         return
     if inputs.dense:
         raise ValueError("ignore_class: needs integer labels; these are one-hot or soft")
     dtype = inputs.along["labels"].source.dtype
+    if is_float(dtype):
+        return
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if not low <= ignore_class <= high:
-        raise ValueError(f"ignore_class: no label is {ignore_class}, as their dtype is {dtype}")
+    for label in ignored:
+        if not low <= label <= high:
+            raise ValueError(f"ignore_class: no label is {label}, as their dtype is {dtype}")
 
 
 def whole(number: Any, name: str) -> int:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NO_LABEL = -(2**63)  # stands for labels that are no whole numbers
+
+
 class Column(NamedTuple):
     """What one array along the rows holds for the rows of a box.
 
@@ -22,13 +25,13 @@ class Column(NamedTuple):
         fixed width (``U``) or of NumPy's ``StringDType``.
     missing : (n,) bool or None
         Rows of which the value is not stored and was read as the fill value; None if all that was read at once is.
-    beyond : (n,) uint64 or None
-        Labels as they are stored, if some of them do not fit int64.
+    beyond : (n,) uint64 or float64, or None
+        Labels as they are stored, if some of them do not fit int64 or are no whole numbers.
     """
 
     values: NDArray[Any]
     missing: NDArray[np.bool_] | None = None
-    beyond: NDArray[np.uint64] | None = None
+    beyond: NDArray[Any] | None = None
 
     def map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Column:
         """Return a column made of each of the arrays."""
@@ -54,15 +57,25 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return integer labels as int64; what does not fit stays out of range. Compiled code needs them contiguous."""
+    """Return labels as int64, contiguous as compiled code needs them; what is no integer that fits is no class."""
     labels = native(labels)
+    if is_float(labels.dtype):
+        wide = labels.astype(np.float64)
+        return np.where(_are_whole(wide), wide, NO_LABEL).astype(np.int64)
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
     return np.ascontiguousarray(labels, np.int64)
 
 
-def beyond_int64(labels: NDArray[Any]) -> NDArray[np.uint64] | None:
+def _are_whole(labels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((np.trunc(labels) == labels) & (np.abs(labels) < 2.0**63))
+
+
+def beyond_int64(labels: NDArray[Any]) -> NDArray[Any] | None:
     """Return labels that `as_labels` cannot hold; None if it holds them all."""
+    if is_float(labels.dtype):
+        wide = native(labels).astype(np.float64)
+        return None if _are_whole(wide).all() else wide
     long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
     return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
 
@@ -95,7 +108,7 @@ def _is_key(dtype: np.dtype[Any]) -> bool:
 
 
 KINDS = {
-    "labels": Kind("integer labels", lambda dtype: dtype.kind in "biu", as_labels),
+    "labels": Kind("integer labels", lambda dtype: dtype.kind in "biu" or is_float(dtype), as_labels),
     "weights": Kind(
         "real numbers", lambda dtype: dtype.kind in "biuf" or is_float(dtype), lambda values: values.astype(np.float64)
     ),
