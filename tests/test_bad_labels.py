@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import dask.array as da
 import ml_dtypes
@@ -13,6 +14,7 @@ from strategies import stored
 import daskxent as dx
 from daskxent.numbers.audit import AUDIT
 from daskxent.report import Report
+from daskxent.run import parts
 
 ROWS, CLASSES = 40, 5
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
@@ -155,3 +157,31 @@ def test_losses_tell_a_label_beyond_int64_as_it_is(data):
     for held in (x, da.from_array(x, chunks=(9, 2))):
         with pytest.raises(ValueError, match=rf"y_true: label {2**63 + 1} at row 17 is outside"):
             np.asarray(dx.losses.sparse_categorical_crossentropy(labels, held, from_logits=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["numpy", "dask", "journal"])
+def test_the_first_bad_row_is_named_whatever_is_done_first(monkeypatch, tmp_path, threads, kind):
+    sized.give(monkeypatch, part_bytes=40, smallest_part_bytes=40)
+    x, y = np.zeros((60, 2), "float32"), np.zeros(60, int)
+    y[[17, 42, 58]] = 9, 8, 7
+    weights = np.ones(60)
+    weights[16] = -1.0
+    evaluate_part = parts.evaluate_part
+
+    def late(inputs, question, start, *more):
+        time.sleep(0.05 if start == 15 else 0)  # the part of the first
+        return evaluate_part(inputs, question, start, *more)
+
+    monkeypatch.setattr(parts, "evaluate_part", late)
+    options = {"threads": threads, "from_logits": True}
+    if kind == "dask":
+        x = da.from_array(x, chunks=(5, 2))
+    if kind == "journal":
+        options["journal"] = tmp_path / "j"
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"^y_true: label 9 at row 17 is outside \[0, 2\)"):
+            dx.evaluate(y, x, **options)
+    if kind != "journal":
+        with pytest.raises(ValueError, match=r"^sample_weight: -1.0 at row 16 is negative"):
+            dx.evaluate(y, x, sample_weight=weights, **options)

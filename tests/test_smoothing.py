@@ -154,3 +154,21 @@ def test_a_plan_tells_that_rows_are_gathered(data):
     assert "smoothed labels need whole rows: the blocks of classes of a part are read together" in split.notes
     assert split.memory == whole.memory
     assert not any("whole rows" in note for note in whole.notes)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_rows_may_be_scored_a_few_at_a_time(monkeypatch, rows, axis):
+    rng = np.random.default_rng(4)
+    x, y, w = rng.normal(0, 3, (5, 6, 6)).astype("float32"), rng.integers(0, 6, (5, 6)), rng.random((5, 6))
+    x[2, 3], y[1, 1] = np.nan, 9
+    dense = np.moveaxis(rng.dirichlet(np.ones(6), (5, 6)), -1, axis)
+    split = dx.concat([x[..., :2], x[..., 2:]], axis=-1) if axis == -1 else x
+    asked = [
+        (y, x, {"label_smoothing": 0.1}), (dense, x, {}), (dense, x, {"label_smoothing": 0.2}), (y, split, {}),
+    ]  # fmt: skip
+    options = {"axis": axis, "from_logits": True, "sample_weight": w, "on_invalid": "skip", "threads": 1}
+    wanted = [dx.evaluate(*arrays, **options, **more) for *arrays, more in asked]
+    sized.give(monkeypatch, scored_rows=rows)
+    for report, (*arrays, more) in zip(wanted, asked, strict=True):
+        assert dx.evaluate(*arrays, **options, **more) == report

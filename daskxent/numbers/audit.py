@@ -299,6 +299,14 @@ def complain(question: Question, audit: Mapping[str, Finding], positions: tuple[
         A label out of range or not finite (unless `on_invalid` says otherwise), or a weight that is not finite or is
         negative.
     """
+    if found := first_error(question, audit, positions):
+        raise found[1]
+
+
+def first_error(
+    question: Question, audit: Mapping[str, Finding], positions: tuple[int, ...] = ()
+) -> tuple[int, ValueError] | None:
+    """Return the first row that is an error, and the error, as `complain` raises it; None if there is none."""
     raised = ["weight_not_finite"]
     if not question.allow_negative_weights:
         raised.append("weight_negative")
@@ -306,17 +314,18 @@ def complain(question: Question, audit: Mapping[str, Finding], positions: tuple[
         raised += ["label_out_of_range", "label_not_finite"]
     found = [(audit[kind].first[0], kind) for kind in raised if kind in audit]
     if not found:
-        return
+        return None
     (row, value), kind = min(found, key=lambda finding: finding[0][0])
     place = f"row {row}"
     if len(positions) > 1:
         place += f" (position {tuple(int(i) for i in np.unravel_index(row, positions))})"
     if kind == "label_out_of_range":
-        if value != int(value):
-            raise ValueError(f"y_true: label {value} at {place} is not a whole number")
-        raise ValueError(f"y_true: label {int(value)} at {place} is outside [0, {question.classes})")
-    if kind == "label_not_finite":
-        raise ValueError(f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite")
-    if kind == "weight_not_finite":
-        raise ValueError(f"sample_weight: {NOT_FINITE[int(value)]} at {place}; weights must be finite")
-    raise ValueError(f"sample_weight: {value} at {place} is negative; allow_negative_weights=True takes it")
+        outside = f"is outside [0, {question.classes})" if value == int(value) else "is not a whole number"
+        what = f"y_true: label {int(value) if value == int(value) else value} at {place} {outside}"
+    elif kind == "label_not_finite":
+        what = f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite"
+    elif kind == "weight_not_finite":
+        what = f"sample_weight: {NOT_FINITE[int(value)]} at {place}; weights must be finite"
+    else:
+        what = f"sample_weight: {value} at {place} is negative; allow_negative_weights=True takes it"
+    return row, ValueError(what)

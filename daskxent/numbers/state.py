@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -254,7 +255,11 @@ class Running:
 
     def refuse_covered(self, state: State) -> None:
         """Raise if a state is of rows that are covered already."""
-        _union((*self.state.covered, *(span for other in self._waiting for span in other.covered), *state.covered))
+        for spans in (self.state.covered, *(other.covered for other in self._waiting)):
+            for start, stop in state.covered:
+                at = bisect_left(spans, (start + 1,))  # the first that begins behind `start`
+                for other in spans[max(0, at - 1) : at + 1]:
+                    _union((other, (start, stop)))
 
     def add(self, state: State) -> bool:
         """Take a state in, and tell whether `state` holds all by now."""

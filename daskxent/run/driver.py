@@ -10,10 +10,10 @@ import time
 from collections import deque
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from daskxent.numbers.audit import complain
-from daskxent.numbers.state import Running
+from daskxent.numbers.audit import first_error
+from daskxent.numbers.state import Running, State, merge_all
 from daskxent.report import IncompleteResult, Report
 
 if TYPE_CHECKING:
@@ -78,12 +78,31 @@ def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
         pool.close(wait)
 
 
+def _complain(report: Report, done: State, bad: State, found: Iterator[Done], inputs: Inputs, plan: Plan) -> NoReturn:
+    """Raise the error of the first bad row of all.
+
+    It may be in a part that is still under way. Parts are handed out in order: those before are awaited, and then every
+    run names the same row.
+    """
+    begin, seen = plan.start * plan.rows_per_step, [State(covered=done.covered), replace(bad, sums={})]
+    while True:
+        state = merge_all(seen)
+        reached = next((stop for start, stop in state.covered if start <= begin < stop), begin)
+        first, more = first_error(report.question, state.audit, inputs.positions), None
+        assert first is not None
+        if first[0] >= reached:
+            more = next(found, None)
+        if more is None:
+            raise first[1]
+        seen = [state, replace(more.state, sums={})]
+
+
 def reports(
     report: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, journal: Journal | None
 ) -> Iterator[Report]:
     """Merge what is found into a report, write it into the journal before it counts, and yield a report for each part.
 
-    The first finding that is an error is raised. At the end the coverage is checked.
+    The first row that is an error is raised. At the end the coverage is checked.
     """
     running = Running(report.state) if journal is None else journal.sums
     began, known, retries = time.perf_counter(), report.rows, report.retries
@@ -98,7 +117,8 @@ def reports(
         if known:
             yield report
         for done in found:
-            complain(report.question, done.state.audit, inputs.positions)
+            if first_error(report.question, done.state.audit):
+                _complain(report, running.merge(), done.state, found, inputs, plan)
             retries += done.retries
             if running.add(done.state) if journal is None else journal.append(done.state, done.versions):
                 last = so_far()

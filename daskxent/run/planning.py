@@ -203,14 +203,15 @@ def remaining(plan: Plan, covered: Iterable[Part]) -> Iterator[Part]:
         Sorted, disjoint ranges of rows, as `State.covered` has them.
     """
     per = plan.rows_per_step
-    gaps = [(start // per, stop // per) for start, stop in covered]
+    done, at = [(start // per, stop // per) for start, stop in covered], 0
     for start, stop in plan:
-        for done_start, done_stop in gaps:
-            if done_stop <= start or done_start >= stop:
-                continue
-            if start < done_start:
-                yield start, done_start
-            start = done_stop
+        while at < len(done) and done[at][1] <= start:
+            at += 1
+        inside = at
+        while inside < len(done) and done[inside][0] < stop:
+            if start < done[inside][0]:
+                yield start, done[inside][0]
+            start, inside = done[inside][1], inside + 1
         if start < stop:
             yield start, stop
 

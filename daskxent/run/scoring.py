@@ -156,9 +156,20 @@ class Block:
             for some, rows in scorer.slabs(self.values, labels, weights):
                 yield some, rows._replace(along=self._along(some))
             return
-        scores, labels = self._scores()
-        everything = slice(0, len(labels))
-        yield everything, Scored.of(self.question, scores, labels, weights, self._along(everything))
+        for start in range(0, self.rows, self.sizes.scored_rows):
+            some = slice(start, min(start + self.sizes.scored_rows, self.rows))
+            scores, labels = self._scores(some)
+            given = None if weights is None else weights[some]
+            yield some, Scored.of(self.question, scores, labels, given, self._along(some))
+
+    def _values(self, some: slice) -> NDArray[Any]:
+        """Return the predictions of some rows as (n, classes, 1)."""
+        assert self.values is not None
+        after = self.values.shape[2]
+        if after == 1:
+            return self.values[some]
+        number = np.arange(some.start, some.stop)
+        return np.asarray(self.values[number // after, :, number % after])[:, :, None]
 
     def _along(self, some: slice) -> dict[str, NDArray[Any]]:
         """Return the arrays that groupings may read, and labels that do not fit int64, of some rows."""
@@ -175,29 +186,31 @@ class Block:
         if not shown.any():
             return True
         if self.records is None:
-            assert self.values is not None
-            first, after = some.start + int(shown.argmax()), self.values.shape[2]
+            first = some.start + int(shown.argmax())
             with np.errstate(invalid="ignore"):  # NaN is not below 1
-                if not 0 < self.values[first // after, :, first % after].max() < 1 + SUM_TOLERANCE:
+                if not 0 < self._values(slice(first, first + 1)).max() < 1 + SUM_TOLERANCE:
                     return False
-            number = np.arange(some.start, some.stop)
-            values = self.values[number // after, :, number % after]
-            found = scan(self.question, values[:, :, None], rows.labels, 0, self.sizes)
+            found = scan(self.question, self._values(some), rows.labels, 0, self.sizes)
         else:
             found = self.records.some(some)
         scores = finish(found, rows.labels, self.question.classes, frozenset({"peak", "total"}))
         return bool(like_probabilities(scores, self.question.classes)[shown].all())
 
-    def _scores(self) -> tuple[Scores, NDArray[np.int64]]:
-        """Score all rows by way of their records; return the labels as classes too."""
-        question, labels, losses = self.question, self._labels, None
+    def _scores(self, some: slice) -> tuple[Scores, NDArray[np.int64]]:
+        """Score some rows by way of their records; return the labels as classes too."""
+        question, losses = self.question, None
         if self.dense is not None:
-            labels = largest(self.dense)
-        assert labels is not None
-        found = self.records or scan(question, self.values, labels, 0, self.sizes)
+            labels = largest(self.dense[some])
+        else:
+            assert self._labels is not None
+            labels = self._labels[some]
+        if self.records is not None:
+            return finish(self.records.some(some), labels, question.classes, question.needs), labels
+        values = self._values(some)
+        found = scan(question, values, labels, 0, self.sizes)
         if question.whole_rows and question.needs_loss:
-            dense = labels if self.dense is None else self.dense
-            losses = _dense_losses(question, self.values, dense, found, self.sizes.dense_bytes)
+            dense = labels if self.dense is None else self.dense[some]
+            losses = _dense_losses(question, values, dense, found, self.sizes.dense_bytes)
         return finish(found, labels, question.classes, question.needs, losses), labels
 
 
@@ -242,18 +255,17 @@ def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
 def _dense_losses(
     question: Question, values: Any, labels: NDArray[Any], found: Records, most_bytes: int
 ) -> NDArray[np.float64]:
-    """Return the crossentropy of (before, classes, after) predictions with (n, classes) labels, or (n,) classes.
+    """Return the crossentropy of (n, classes, 1) predictions with (n, classes) labels, or (n,) classes.
 
     Rows are widened, and classes written out as one-hot labels, `most_bytes` of them at a time.
     """
-    _, classes, after = values.shape
+    classes = values.shape[1]
     losses, some = np.empty(len(labels)), max(1, most_bytes // (8 * classes))
     for at in range(0, len(labels), some):
         few = slice(at, min(at + some, len(labels)))
-        number = np.arange(few.start, few.stop)
         with np.errstate(over="ignore", invalid="ignore"):  # of labels that are not finite, or nearly
             losses[few] = dense_losses(
-                values[number // after, :, number % after],
+                values[few, :, 0],
                 labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
                 found.some(few),
                 smoothing=question.label_smoothing,

@@ -37,6 +37,8 @@ class Sizes:
         Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
     dense_bytes : int
         Rows with dense or smoothed labels are widened this many bytes at a time.
+    scored_rows : int
+        Rows whose columns NumPy makes at a time: of 6.5 million rows of two classes at once they took 1.2 GB.
     page_rows : int
         Rows of columns that are written as one, about: 2 MB of float64 are written quickly, and each thread holds them.
 
@@ -56,6 +58,7 @@ class Sizes:
     tiny_bytes: int = 1 << 17
     few: int = 1 << 14
     dense_bytes: int = 4 << 20
+    scored_rows: int = 1 << 16
     page_rows: int = 1 << 18
 
     def __reduce__(self) -> tuple[Any, ...]:
