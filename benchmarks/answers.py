@@ -169,7 +169,9 @@ def answer(asked: Question, folder: Path) -> dict[str, Any]:
             found = {"result": exactly(CALLS[asked.call](asked, arrays))}
         except Exception as error:
             found = {"error": type(error).__name__, "words": either.said(_anywhere(str(error), folder))}
-    kept = [each for each in warned if each.category is not ResourceWarning]  # which comes when garbage is collected
+    # The one comes when garbage is collected, the other is of findings that not every revision has.
+    left_out = "ResourceWarning", "DoubtfulResult"
+    kept = [each for each in warned if each.category.__name__ not in left_out]
     said = sorted({f"{each.category.__name__}: {_anywhere(str(each.message), folder)}" for each in kept})
     return found | ({"warnings": said} if said else {})
 

@@ -72,6 +72,10 @@ def _finding(kind: str, report: Any, state: dict[str, Any]) -> dict[str, Any]:
     return {"count": report.audit[kind]["count"], "rows": report.audit[kind]["rows"], "first": first}
 
 
+# Findings that not every revision has.
+LATER = ("equal", "coarse", "loss_infinite")
+
+
 def said(text: str) -> str:
     """Return what an error says, without the value of a weight, which until 84d66a7 could be shown as 0, and hints."""
     text = re.sub(r"^rows: ", "steps: ", text)
@@ -89,6 +93,6 @@ def contents(report: Any) -> dict[str, Any]:
     found |= {"rows": report.rows, "weight": report.weight, "counted": state["counted"], "complete": report.complete}
     found |= {"clipped_share": report.clipped_share, "expected": report.expected, "covered": state["covered"]}
     sums = {"weight": state["weight"], "clipped_loss": state["clipped_loss"], **state["totals"]}
-    audit = {kind: _finding(kind, report, state) for kind in report.audit}
-    words = {kind: finding["what"] for kind, finding in report.audit.items()}
+    audit = {kind: _finding(kind, report, state) for kind in report.audit if kind not in LATER}
+    words = {kind: finding["what"] for kind, finding in report.audit.items() if kind not in LATER}
     return {"metrics": found, "sums": sums, "audit": audit, "words": words}
