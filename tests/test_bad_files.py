@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
+from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
 from daskxent import cli
@@ -105,3 +107,61 @@ def test_names_and_notes_do_not_control_the_terminal(tmp_path):
         assert all(each == "\n" or each.isprintable() for each in done.output)
         assert r"\x1b[2J\x1b]0;title\x07\u202e" in done.output
     assert repr(report).replace("\n", "").isprintable()
+
+
+class Tensor:
+    """As torch has them: on a GPU, or with a gradient."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, dtype=None, copy=None):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."),
+        TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()"),
+    ],
+)
+def test_what_other_libraries_say_is_said_of_the_array(error):
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    with pytest.raises(kind, match=rf"^y_pred: this Tensor gives no array: {re.escape(str(error))}"):
+        dx.evaluate(Y, Tensor(error))
+    with pytest.raises(kind, match=r"^y_true: this Tensor gives no array"):
+        dx.evaluate(Tensor(error), X)
+
+
+def test_a_grid_that_zarr_does_not_give_is_one_line(monkeypatch, tmp_path):
+    zarr.save_array(tmp_path / "x.zarr", X)
+
+    def chunks(array):
+        raise NotImplementedError("the array has a rectilinear chunk grid")
+
+    monkeypatch.setattr(zarr.Array, "chunks", property(chunks))
+    refused(tmp_path / "x.zarr", r"^y_pred: .*x\.zarr is stored in a way that is not read here: the array has a recti")
+
+
+class Failing(WrapperStore):
+    """Fails now and then, with what is no OSError, as the libraries of object stores do."""
+
+    left = 2
+
+    async def get(self, key, prototype, byte_range=None):
+        if "c/" in key and self.left:
+            self.left -= 1
+            raise RuntimeError("Response payload is not completed")
+        return await super().get(key, prototype, byte_range)
+
+
+def test_transient_errors_of_other_libraries_are_tried_again():
+    store = Failing(MemoryStore())
+    array = zarr.create_array(store, data=X, chunks=(50, 10))
+    store.left = 2
+    report = dx.evaluate(Y, array, from_logits=True, threads=1)
+    assert report == dx.evaluate(Y, X, from_logits=True)
+    assert report.retries == 2
+    store.left = 99
+    refused(array, r"reading failed 5 times, last with: .*RuntimeError: Response payload is not", dx.Unreadable)

@@ -18,7 +18,7 @@ PREDICTIONS = np.full((ROWS, CLASSES), 1 / CLASSES, np.float32)
 MAPS = np.full((2, CLASSES, 4), 1 / CLASSES)  # two maps of four positions, classes in the middle
 
 
-class WasRead(Exception):
+class WasRead(BaseException):
     """The data were touched."""
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     import zarr
     from numpy.typing import NDArray
@@ -167,12 +167,24 @@ class Objects:
         request: ByteRequest | None = None
         if span.start is not None:
             request = SuffixByteRequest(-span.start) if span.stop is None else RangeByteRequest(span.start, span.stop)
-        found = _wait(self._store.get(self._prefix + key, buffer_prototype, request))
+        with self._failing():
+            found = _wait(self._store.get(self._prefix + key, buffer_prototype, request))
         return None if found is None else np.asarray(found.as_numpy_array()).view(np.uint8)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
-        return bool(_wait(self._store.exists(self._prefix + key)))
+        with self._failing():
+            return bool(_wait(self._store.exists(self._prefix + key)))
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Take the errors of the libraries that serve stores for what they are: of storage, to be tried again."""
+        try:
+            yield
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise OSError(f"{self.where}: {type(error).__name__}: {error}") from error
 
     def version(self, key: str) -> None:
         """Return None: to ask would take as long as to get the object."""

@@ -68,8 +68,11 @@ def plain(given: Any, name: str) -> NDArray[Any]:
 
 
 def from_lists(given: Any, name: str) -> NDArray[Any]:
-    """Return nested lists of numbers as an array."""
+    """Return nested lists of numbers, or what another library has for an array, as an array."""
+    lists = isinstance(given, (list, tuple, int, float))
     try:
         return np.asarray(given)
-    except ValueError as error:
-        raise ValueError(f"{name}: the nested lists do not form an array: {error}") from error
+    except Exception as error:  # of torch for a tensor on a GPU, or with a gradient, RuntimeError and TypeError
+        what = "the nested lists do not form an array" if lists else f"this {type(given).__name__} gives no array"
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {what}: {error}") from error

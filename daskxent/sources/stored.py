@@ -200,7 +200,10 @@ def members(group: Any, where: str) -> str:
 def checked(array: Any, name: str) -> Zarr:
     """Return a zarr array as a source, unless its attributes change its numbers."""
     check_attributes(array.attrs, array.dtype, name)
-    return Zarr(array, name)
+    try:
+        return Zarr(array, name)
+    except NotImplementedError as error:  # zarr's, of grids that are not regular
+        raise ValueError(f"{name}: {array.store_path} is stored in a way that is not read here: {error}") from error
 
 
 def open_zarr(path: str, name: str) -> Zarr:
