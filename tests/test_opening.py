@@ -11,6 +11,8 @@ from dataclasses import replace
 import dask.array as da
 import numpy as np
 import pytest
+import sized
+import xarray
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -364,3 +366,70 @@ def test_a_bad_row_is_named_by_the_row_of_all(held, tmp_path):
     np.save(tmp_path / "b.npy", bad[9:])
     with pytest.raises(ValueError, match=r"y_true: label 9 at position \(20, 3\)|y_true: label 9 at row 103"):
         dx.evaluate([tmp_path / "a.npy", tmp_path / "b.npy"], held["zarr"])
+
+
+class Dataset:
+    """What HDF5's datasets are: read as they are sliced."""
+
+    def __init__(self, array, chunks=None):
+        self._array, self.shape, self.dtype, self.reads = array, array.shape, array.dtype, []
+        if chunks:
+            self.chunks = chunks
+
+    def __getitem__(self, box):
+        found = self._array[box]
+        self.reads.append(found.nbytes)
+        return found
+
+    def __array__(self, dtype=None, copy=None):
+        raise AssertionError("was read whole")
+
+
+@pytest.mark.parametrize("chunks", [None, (10, 7)])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_what_can_be_sliced_is_not_loaded_whole(monkeypatch, chunks, byteorder):
+    sized.give(monkeypatch, part_bytes=400, smallest_part_bytes=400, piece_bytes=400)
+    rng = np.random.default_rng(0)
+    x, y, w = rng.normal(size=(95, 7)).astype("float32"), rng.integers(0, 7, 95), rng.random(95)
+    given = Dataset(x.astype(f"{byteorder}f4"), chunks), Dataset(y.astype(f"{byteorder}i8")), Dataset(w)
+    plan = dx.plan(given[1], given[0], sample_weight=given[2], from_logits=True)
+    assert plan.rows == 95
+    assert not any(each.reads for each in given)
+    report = dx.evaluate(given[1], given[0], sample_weight=given[2], from_logits=True)
+    assert report == dx.evaluate(y, x, sample_weight=w, from_logits=True)
+    assert max(given[0].reads) < x.nbytes / 2
+    part = dx.open(given[0])[10:20]
+    assert np.array_equal(np.asarray(part), x[10:20])
+
+
+def test_a_dataset_that_fails_is_tried_again_and_named():
+    class Closed(Dataset):
+        def __getitem__(self, box):
+            raise ValueError("Not a dataset (not a dataset)")
+
+    with pytest.raises(dx.Unreadable, match=r"y_pred: ValueError: Not a dataset \(not a dataset\)$"):
+        dx.evaluate(np.zeros(9, int), Closed(np.zeros((9, 3))), from_logits=True)
+
+
+@pytest.mark.slow
+def test_an_xarray_that_was_opened_lazily_is_not_loaded_whole(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6_000_000, 10)).astype("float32")  # 240 MB
+    xarray.Dataset({"logits": (("row", "class"), x)}).to_zarr(
+        tmp_path / "d.zarr", consolidated=False, encoding={"logits": {"chunks": (100_000, 10), "compressors": None}}
+    )
+    script = f"""
+import numpy as np, xarray, daskxent as dx
+from daskxent.cli import peak_memory
+y = np.zeros(6_000_000, np.uint8)
+logits = xarray.open_zarr({str(tmp_path / "d.zarr")!r}, chunks=None, consolidated=False).logits
+assert dx.evaluate(y[:9000], np.zeros((9000, 10), "f4"), from_logits=True).complete
+before = peak_memory()
+plan = dx.plan(y, logits, from_logits=True)
+assert peak_memory() - before < 8 << 20, peak_memory() - before
+found = dx.evaluate(y, logits, from_logits=True, threads=1)
+print(found["crossentropy"].hex(), peak_memory() - before)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True)
+    found, more = done.stdout.split()
+    assert found == dx.evaluate(np.zeros(6_000_000, int), x, from_logits=True)["crossentropy"].hex()
+    assert int(more) < 160 << 20  # a box of 64 MB, and xarray with the same

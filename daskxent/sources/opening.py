@@ -15,6 +15,7 @@ from daskxent.sources.meaning import check_attributes, is_labelled
 from daskxent.sources.memory import Memory, from_lists, plain
 from daskxent.sources.npy import Npy
 from daskxent.sources.paths import exists, matching, place
+from daskxent.sources.sliceable import Sliceable, is_sliceable
 from daskxent.sources.sliced import Sliced, parsed, resolved, written
 from daskxent.sources.stored import checked, members, open_zarr
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from daskxent.sources.sliced import Index
     from daskxent.sources.source import Source
+
+
+LOADED = 32 << 20  # bytes up to which an xarray.DataArray is loaded: to slice one takes 100 us a box
 
 
 class Opener(NamedTuple):
@@ -342,6 +346,8 @@ def _open_held(given: Any, name: str) -> Source:
         return checked(given, name)
     if isinstance(given, (list, tuple)) and given:
         return _open_several(given, name)
+    if is_sliceable(given):
+        return Sliceable(given, name)
     if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):
         return Memory(from_lists(given, name), name)
     raise TypeError(
@@ -362,11 +368,11 @@ def _open_several(given: Sequence[Any], name: str) -> Source:
 
 
 def _unwrapped(given: Any, name: str) -> Any:
-    """Return the array inside an xarray.DataArray."""
+    """Return the array inside an xarray.DataArray; a large one that may not be loaded yet is returned as it is."""
     if not is_labelled(given):
         return given
     check_attributes(given.attrs, given.dtype, name)
-    return given.data
+    return given if given.chunks is None and given.nbytes > LOADED else given.data
 
 
 def _open_path(given: str, name: str) -> Source:

@@ -1,0 +1,55 @@
+"""Arrays of other libraries that are read as they are sliced: datasets of HDF5, variables that xarray opened lazily."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.cuts import Even
+from daskxent.sources.source import Base
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskxent.sources.source import Box
+
+IN_MEMORY = ("jax", "jaxlib", "pandas", "torch")  # libraries whose arrays are in memory, or take other indices
+
+
+class Sliceable(Base):
+    """Anything with a shape, a dtype and NumPy's basic slices, of which a box is read at a time.
+
+    Parameters
+    ----------
+    array : array
+        Where it is not in memory it is read under the lock of its library, if that has one.
+    name : str
+    """
+
+    def __init__(self, array: Any, name: str) -> None:
+        self.array, self.name, self.shape = array, name, tuple(array.shape)
+        self.dtype = array.dtype.newbyteorder("=")
+        chunks = getattr(array, "chunks", None)
+        self._chunks = chunks if isinstance(chunks, tuple) and all(isinstance(n, int) for n in chunks) else None
+
+    def stored(self, axis: int) -> Even | None:
+        """Return the borders of chunks, if the array says how long they are."""
+        return None if self._chunks is None else Even(self.shape[axis], self._chunks[axis])
+
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box."""
+        try:
+            return np.asarray(self.array[box], self.dtype)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{self.name}: {type(error).__name__}: {error}") from error
+
+
+def is_sliceable(given: Any) -> bool:
+    """Tell whether an object is an array that need not be loaded whole."""
+    library = type(given).__module__.partition(".")[0]
+    whole = isinstance(given, (np.ndarray, np.generic)) or library in IN_MEMORY
+    slices = isinstance(getattr(given, "dtype", None), np.dtype) and hasattr(given, "shape")
+    return not whole and slices and hasattr(given, "__getitem__")
