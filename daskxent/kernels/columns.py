@@ -106,22 +106,18 @@ def _losses(plain, ask, loss, work):
 def _flags(labels, plain, usual, ask, rules, tolerance, at, columns, work):
     """Set the flags of a block; return whether there are any."""
     found, flags, n = np.uint8(0), columns.flags[at : at + LANES], labels.size
-    loss = columns.loss[at : at + LANES]
-    some = ask.unit or _some_exceptional(ask, rules, loss, work) if ask.mass else False
-    if not some:
+    if not ask.mass:
         for i in range(LANES):
             flags[i] = 0
     elif ask.unit:
-        _flag_probabilities(ask, rules, tolerance, flags, work)
+        _flag_probabilities(rules, tolerance, flags, work)
     else:
-        _flag_logits(ask, rules, loss, flags, work)
-    if plain and not some:
-        return False
+        _flag_logits(ask, rules, columns.loss[at : at + LANES], flags, work)
     if not plain:
         _flag_exceptional(n, ask, flags, work)
     for i in range(0 if usual else n):
         flags[i] &= ~LOST if not 0 <= labels[i] < rules.classes else ~0
-    for i in range(n):
+    for i in range(n if ask.mass or not plain else 0):
         found |= flags[i]
     return found != 0
 
@@ -153,7 +149,7 @@ def _is_double_typed(peaks):
 
 
 @inlined
-def _flag_probabilities(ask, rules, tolerance, flags, work):
+def _flag_probabilities(rules, tolerance, flags, work):
     """Flag rows of probabilities by their sums and the label's."""
     peak, target, total = work.peak, work.target, work.total
     for i in range(LANES):
@@ -165,29 +161,10 @@ def _flag_probabilities(ask, rules, tolerance, flags, work):
 
 
 @inlined
-def _least_equal(rules):
-    """Return from which total on all logits of a row are equal."""
-    return np.float64(rules.classes) * LEAST_EQUAL if rules.classes > 1 else np.inf
-
-
-@inlined
-def _some_exceptional(ask, rules, loss, work):
-    """Tell whether any row of a block has a flag of `_flag_logits`: counts in lanes, a fifth of the time of flags."""
-    peak, total, least, own = work.peak, work.total, _least_equal(rules), 0.0 if ask.total else 1.0
-    found = np.int64(0)
-    for i in range(LANES):
-        found += np.int64(own + total[i] >= least)
-    for i in range(loss.size):
-        found += np.int64(not abs(loss[i]) < np.inf)
-    for i in range(LANES if _is_double(peak) else 0):
-        found += np.int64(abs(peak[i]) >= COARSE_FROM)
-    return found != 0
-
-
-@inlined
 def _flag_logits(ask, rules, loss, flags, work):
     """Flag rows of logits by their sums, peaks and losses."""
-    peak, total, least, own = work.peak, work.total, _least_equal(rules), 0.0 if ask.total else 1.0
+    peak, total, own = work.peak, work.total, 0.0 if ask.total else 1.0
+    least = np.float64(rules.classes) * LEAST_EQUAL if rules.classes > 1 else np.inf
     for i in range(LANES):
         flags[i] = np.uint8(EQUAL) if own + total[i] >= least else np.uint8(0)
     for i in range(LANES if _is_double(peak) else 0):
