@@ -341,9 +341,11 @@ class Window:
             if future not in self._pending:
                 continue  # what comes back twice counts once
             item = self._pending.pop(future)
-            if error is not None:
-                self._failed(item, future, error)
-            future.release()
+            try:
+                if error is not None:
+                    self._failed(item, future, error)
+            finally:
+                future.release()
             if isinstance(result, Exception):
                 raise result
             yield self._done(result) if error is None else None
@@ -371,10 +373,9 @@ class Window:
 
     def _look_around(self) -> None:
         """Count the threads, once in a while, and give up if there have been none for too long."""
-        now = time.monotonic()
-        if now - self._looked < LOOK_AROUND:
+        if time.monotonic() - self._looked < LOOK_AROUND:
             return
-        self._looked = now
+        self._looked = time.monotonic()
         if self.client.status != "running":
             raise ClusterLost(f"the connection to the scheduler was lost: the client is {self.client.status}")
         try:
@@ -384,10 +385,11 @@ class Window:
         if threads is not None:
             self._width = max(1, threads * IN_FLIGHT)
         if not self._pending:
-            self._seen = now
-        elif time.monotonic() - self._seen > self.worker_timeout:
+            self._seen = time.monotonic()
+        idle = time.monotonic() - self._seen
+        if idle > self.worker_timeout:
             raise Stalled(f"{_why(threads)} for {self.worker_timeout:g} seconds")
-        elif threads == 0 and now - self._seen > PATIENCE and not self._waits:
+        if threads == 0 and idle > PATIENCE and not self._waits:
             self._waits = True
             LOG.warning("waiting for workers, giving up after %g s", self.worker_timeout)
 
