@@ -204,9 +204,9 @@ def like_probabilities(scores: Scores, classes: int) -> NDArray[np.bool_]:
     """
     near = SUM_TOLERANCE / classes
     with np.errstate(invalid="ignore"):  # NaN lies nowhere
-        logsumexp = np.log(scores.total) + scores.peak
-        low, high = np.log(classes) + 1 / classes, np.log(classes - 1 + np.e)
-        around = (logsumexp > low - near) & (logsumexp < high + near)
+        logsumexp = elementary.log(scores.total) + scores.peak
+        equal, sure = elementary.log(np.array([classes, classes - 1 + np.e]))
+        around = (logsumexp > equal + 1 / classes - near) & (logsumexp < sure + near)
         return np.asarray(around & (scores.peak > 1 / classes - near) & (scores.peak < 1 + SUM_TOLERANCE))
 
 
