@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import random
-import warnings
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
@@ -19,7 +18,7 @@ from daskxent.numbers.audit import ROW_COLUMNS, complain
 from daskxent.numbers.question import Question
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
-from daskxent.report import Interrupted, Report
+from daskxent.report import Interrupted, Report, warn_caller
 from daskxent.run import graph
 from daskxent.run.engines import chosen, engine_for, run
 from daskxent.run.parts import Work
@@ -124,7 +123,7 @@ def stream(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> Iterator[Repor
     >>> [report.complete for report in stream([0, 1], [[0.9, 0.1], [0.2, 0.8]])]
     [True]
     """
-    return _warning(_stream(y_true, y_pred, options))
+    return _stream(y_true, y_pred, options)
 
 
 @takes(Run)
@@ -194,7 +193,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
     if options.out is None:
         arrays = {name: np.zeros(inputs.positions, ROW_COLUMNS[name]) for name in names}
-        _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress).warn(3)
+        _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress)
         return arrays
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
@@ -208,7 +207,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     group = replace(group, page=found["page"])
     if not found["complete"]:
         out = {"path": group.path, "run": found["run"]}
-        _last(run_it(engine, sink=group, out=out), options.progress).warn(3)
+        _last(run_it(engine, sink=group, out=out), options.progress)
         group.end()
     return group.opened()
 
@@ -419,22 +418,17 @@ def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
 def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
     complain(question, state.audit, positions)
     rows = math.prod(positions)
-    return _warned(Report(question, state, rows, available=rows))
+    report = Report(question, state, rows, available=rows)
+    report.warn()
+    return _warned(report)
 
 
-def _warned(report: Report, stacklevel: int = 4) -> Report:
-    """Return a report, with warnings to the caller of a public function if it is about nothing, or doubtful."""
+def _warned(report: Report) -> Report:
+    """Return a report, with a warning to the caller of a public function if it is about nothing."""
     if report.state.total.weight.units == 0:
         why = "no row was counted" if report.state.total.counted == 0 else "the weights sum to zero"
-        warnings.warn(f"{why}: the metrics are NaN", stacklevel=stacklevel)
-    return report.warn(stacklevel)
-
-
-def _warning(reports: Generator[Report]) -> Generator[Report]:
-    """Pass reports on; warn whoever takes them of what is doubtful about the last one."""
-    with closing(reports):
-        for report in reports:
-            yield report.warn(3) if report.complete else report
+        warn_caller(f"{why}: the metrics are NaN")
+    return report
 
 
 def _slice(options: Run) -> slice | None:

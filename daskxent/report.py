@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import reading, statistics
@@ -21,10 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORMAT = 3
-_NONE = type(None)
 _FURTHER: dict[str, tuple[type, ...]] = {
-    "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, _NONE), "available": (int, _NONE),
-    "inputs": (dict, _NONE),
+    "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, NoneType),
+    "available": (int, NoneType), "inputs": (dict, NoneType),
 }  # fmt: skip
 
 
@@ -69,6 +70,14 @@ class Unwritable(IncompleteResult):
 
 class DoubtfulResult(UserWarning):
     """The numbers may not mean what was asked for: see `Report.doubts`."""
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn whoever called the package, wherever in it this is found out: with the line of the first frame outside."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "daskxent":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -194,11 +203,10 @@ class Report(Mapping[str, float]):
             )
         return tuple(found)
 
-    def warn(self, stacklevel: int = 1) -> Report:
-        """Warn of `doubts`, and return the report; a `stacklevel` of 1 is the caller's line."""
+    def warn(self) -> None:
+        """Warn of `doubts`."""
         for doubt in self.doubts:
-            warnings.warn(doubt, DoubtfulResult, stacklevel=stacklevel + 1)
-        return self
+            warn_caller(doubt, DoubtfulResult)
 
     def to_dict(self) -> dict[str, Any]:
         """Return metrics, counts and audit as plain Python objects."""
@@ -244,9 +252,8 @@ class Report(Mapping[str, float]):
             data = None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"not a daskxent report of format {FORMAT}")
-        for name in ("question", "state", "expected", "notes", *_FURTHER):
-            if name not in data:
-                raise ValueError(f"report: {name!r} is missing")
+        names = ("question", "state", "expected", "notes", *_FURTHER)
+        data = reading.mapping({name: data[name] for name in names if name in data}, "report", *names)
         for name, types in _FURTHER.items():
             reading.one_of(data[name], name, *types)
         for note in reading.several(data["notes"], "notes"):

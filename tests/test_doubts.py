@@ -1,5 +1,6 @@
 """What makes a number doubtful is found in the rows, reported the same from every source, and warned of."""
 
+import asyncio
 import warnings
 
 import dask.array as da
@@ -154,6 +155,18 @@ def test_whoever_asks_is_warned(call):
     with pytest.warns(dx.DoubtfulResult, match="^y_pred: all rows look like probabilities") as caught:
         call()
     assert "delayed" in call.__code__.co_names or caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_whoever_awaits_is_warned(stream):
+    async def ask():
+        if not stream:
+            return await dx.aevaluate(LABELS, PROBABILITIES, from_logits=True, threads=1)
+        return [report async for report in dx.astream(LABELS, PROBABILITIES, from_logits=True, threads=1)]
+
+    with pytest.warns(dx.DoubtfulResult, match="^y_pred: all rows look like probabilities") as caught:
+        asyncio.run(ask())
+    assert len(caught) == 1
 
 
 def test_the_command_line_warns_in_one_line(tmp_path):

@@ -122,7 +122,6 @@ def total(inputs: Inputs, asked: Question) -> State:
         engine = Threads(None) if isinstance(inputs.predictions, Memory) else engine_for(inputs)
         for report in run(inputs, asked, engine):
             state = report.state
-        report.warn(4)
     return state
 
 
@@ -181,9 +180,8 @@ def per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
         return da.zeros(inputs.positions, dtype)
     sink = _Losses(np.zeros(inputs.positions, dtype), asked, single)
     if inputs.rows:
-        for report in run(inputs, asked, Threads(None), sink=sink):  # noqa: B007
+        for _ in run(inputs, asked, Threads(None), sink=sink):
             pass
-        report.warn(4)
     return sink.losses
 
 

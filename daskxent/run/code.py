@@ -1,4 +1,4 @@
-"""Whether two processes run the same code, without which they would not give the same bits."""
+"""Which code this process runs, without which two would not give the same bits, and for which worker of Dask's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Any
 
 from daskxent.report import IncompleteResult
 
@@ -29,12 +30,21 @@ def check(expected: str) -> None:
     """Raise unless this process, a worker's, runs the code that the parts were handed out by."""
     if digest() == expected:
         return
-    where = "this process"
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        where = f"worker {get_worker().address}"
+    worker = this_worker()
+    where = "this process" if worker is None else f"worker {worker.address}"
     raise IncompleteResult(
         f"{where} runs other code than the client (daskxent {version('daskxent')}, digest {digest()}, not {expected}): "
         "install the same version everywhere"
     )
+
+
+def this_worker() -> Any:
+    """Return the worker in one of whose tasks this is called; None outside."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None

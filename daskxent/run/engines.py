@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from daskxent.numbers.state import State
 from daskxent.report import Report
 from daskxent.run import planning
+from daskxent.run.code import this_worker
 from daskxent.run.driver import reports
 from daskxent.run.parts import Work, retried
 from daskxent.run.threads import Graph, Threads
@@ -66,10 +66,9 @@ def chosen(client: Any, threads: int | None) -> Any:
         return None
     if client is not None or "distributed" not in sys.modules:
         return client
-    from distributed import default_client, get_worker
+    from distributed import default_client
 
-    with suppress(ValueError):
-        get_worker()
+    if this_worker() is not None:
         return None
     try:
         return default_client()
@@ -119,13 +118,19 @@ def run(
 def _identified(
     begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None
 ) -> Generator[Report]:
-    """Yield the reports, which say which arrays they are about; nothing is read before the first one is asked for."""
+    """Yield the reports, which say which arrays they are about, and warn of what is doubtful about all rows.
+
+    Nothing is read before the first one is asked for.
+    """
     if kept is None:
         steps = inputs.positions[inputs.lead]
         about, retries = retried(lambda: fingerprint(inputs, steps), "what the arrays are known by")
     else:
         about, retries = kept.inputs, 0
-    yield from reports(replace(begin, inputs=about, retries=retries), found, inputs, plan, kept)
+    for report in reports(replace(begin, inputs=about, retries=retries), found, inputs, plan, kept):
+        if report.complete:
+            report.warn()
+        yield report
 
 
 def _notes(journal: Journal) -> Iterator[str]:

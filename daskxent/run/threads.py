@@ -7,13 +7,12 @@ An engine plans, and then yields what is found of each part as soon as it is don
 from __future__ import annotations
 
 import os
-import sys
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers.state import merge_all
 from daskxent.run import graph, planning
+from daskxent.run.code import this_worker
 from daskxent.run.driver import drive
 from daskxent.run.parts import Done, Work
 
@@ -115,12 +114,8 @@ class Graph:
 
 def cores() -> int:
     """Return how many cores this process may use; 1 inside a task of Dask's, which has a single thread for itself."""
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        with suppress(ValueError):
-            get_worker()
-            return 1
+    if this_worker() is not None:
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
