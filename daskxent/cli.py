@@ -303,7 +303,7 @@ def _reporting_compilation() -> Iterator[None]:
 def _compiling() -> bool:
     """Tell whether a compiled function was looked for among the kept ones, in vain, and is not there yet."""
     modules = [module for name, module in sys.modules.copy().items() if name.startswith("daskxent.kernels.")]
-    return any(
+    return any(  # of the class of compiled functions itself it is a property, which is not True
         getattr(value, "is_compiling", False) is True for module in modules for value in list(vars(module).values())
     )
 

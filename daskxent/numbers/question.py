@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from daskxent.numbers.statistics import Statistic
 
 
-_NONE = type(None)
+_LISTS = ("metrics", "columns", "ignore_class")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
-    "on_invalid": (str,), "allow_negative_weights": (bool,), "on_missing": (str, _NONE),
+    "on_invalid": (str,), "allow_negative_weights": (bool,), "on_missing": (str, NoneType),
 }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ class Question:
     def to_json(self) -> dict[str, Any]:
         """Return the question as plain lists, numbers and strings."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        lists = {name: list(getattr(self, name)) for name in ("metrics", "columns", "ignore_class")}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
         return found | lists | {"by": list(map(keys.to_json, self.by))}
 
     @classmethod
@@ -133,7 +134,7 @@ class Question:
             statistics.metric(name)
         for label in read["ignore_class"]:
             reading.whole(label, "ignore_class", -MOST, MOST)
-        tuples = {name: tuple(read[name]) for name in ("metrics", "columns", "ignore_class")}
+        tuples = {name: tuple(read[name]) for name in _LISTS}
         return cls(**{**read, **tuples, "by": tuple(map(keys.from_json, reading.several(read["by"], "by")))})
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -26,7 +26,6 @@ from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources import Along, Column, Inputs, is_dask
 from daskxent.sources.align import marked
 from daskxent.sources.boxes import Aligned, held_bytes
-from daskxent.sources.columns import native
 from daskxent.sources.cuts import Even, chunked
 from daskxent.sources.memory import Memory, plain
 from daskxent.sources.sizes import USUAL, Sizes
@@ -401,7 +400,7 @@ def _promised(chunk: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
     if np.shape(chunk) != shape:
         raise ValueError(f"{name}: a chunk of the dask array has shape {np.shape(chunk)} where {shape} was promised")
     array = plain(chunk, name)
-    if dtype is not None and native(array[:0]).dtype != native(np.empty(0, dtype)).dtype:
+    if dtype is not None and array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
         raise TypeError(f"{name}: a chunk of the dask array has dtype {array.dtype} where {dtype} was promised")
     return array
 

@@ -2,9 +2,9 @@
 
 The first record says what was evaluated and what was asked; each further one holds the state of a part, exactly, and
 the version of what was read for it, or says that the arrays have grown. What was written anew since is evaluated again.
-Where states are large the file does not grow with the number of parts: when their
-lines are longer than a multiple of what they add up to, the file is exchanged for one that holds the sum of all so far,
-a *snapshot*, in their place. `journal_file` says what becomes of a process that is killed meanwhile.
+Where states are large the file does not grow with the number of parts: when their lines are longer than a multiple of
+what they add up to, the file is exchanged for one that holds the sum of all so far, a *snapshot*, in their place.
+`journal_file` says what becomes of a process that is killed meanwhile.
 """
 
 from __future__ import annotations
@@ -140,11 +140,11 @@ class Journal:
         self._file.close()
 
     def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        new = json.loads(json.dumps(new))
+        new, versioned = json.loads(json.dumps(new)), self._versions or self.stale
         found = [
             f"{name} was {was!r}, is {now!r}"
             for name, was, now in differences({key: old[key] for key in new}, new)
-            if not (self._versions or self.stale) or not name.endswith(".sample")  # versions say it of every part
+            if not (versioned and name.endswith(".sample"))  # the versions say it, of every part
         ]
         if found:
             raise JournalError(f"journal {self.path}: belongs to another evaluation: {'; '.join(found)}")

@@ -145,6 +145,17 @@ def _read(file: io.FileIO, start: int, out: Bytes) -> Bytes:
     return out[:done]  # less than asked if the file has just been cut short; the decoder will notice
 
 
+@contextlib.contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Take the errors of libraries that read for what they are: of storage, to be tried again, with its name."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise OSError(f"{what}: {type(error).__name__}: {error}") from error
+
+
 class Objects:
     """The chunks of an array in any zarr store, through the store's own methods.
 
@@ -167,24 +178,14 @@ class Objects:
         request: ByteRequest | None = None
         if span.start is not None:
             request = SuffixByteRequest(-span.start) if span.stop is None else RangeByteRequest(span.start, span.stop)
-        with self._failing():
+        with failing(self.where):
             found = _wait(self._store.get(self._prefix + key, buffer_prototype, request))
         return None if found is None else np.asarray(found.as_numpy_array()).view(np.uint8)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
-        with self._failing():
+        with failing(self.where):
             return bool(_wait(self._store.exists(self._prefix + key)))
-
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        """Take the errors of the libraries that serve stores for what they are: of storage, to be tried again."""
-        try:
-            yield
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:
-            raise OSError(f"{self.where}: {type(error).__name__}: {error}") from error
 
     def version(self, key: str) -> None:
         """Return None: to ask would take as long as to get the object."""

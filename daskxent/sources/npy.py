@@ -33,7 +33,9 @@ class Npy(Base):
 
     def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> None:
         self.path, self.name, self.shape, self.dtype, self.nbytes = path, name, shape, dtype, nbytes
-        self._written = _written(path)
+        # What tells a file from one that takes its place: which it is, its size, and when it was written.
+        found = os.stat(path)
+        self._written = found.st_ino, nbytes, found.st_mtime_ns
 
     @classmethod
     def open(cls, path: str, name: str) -> Npy:
@@ -69,12 +71,13 @@ class Npy(Base):
         return np.asarray(array[box])
 
     def _check(self) -> None:
-        if (os.stat(self.path).st_size, _written(self.path)) != (self.nbytes, self._written):
+        found = os.stat(self.path)
+        if (found.st_ino, found.st_size, found.st_mtime_ns) != self._written:
             raise ValueError(f"{self.name}: {self.path} was rewritten since it was opened")
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
         """Return when the file was written, and its size."""
-        return f"{self.nbytes} {self._written[1]}"
+        return "{1} {2}".format(*self._written)
 
 
 def _mapped(path: str, name: str) -> NDArray[Any]:
@@ -86,9 +89,3 @@ def _mapped(path: str, name: str) -> NDArray[Any]:
         raise
     except Exception as error:  # what NumPy makes of damaged headers is of many kinds
         raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
-
-
-def _written(path: str) -> tuple[int, int]:
-    """Return what tells a file from the one that takes its place: which it is, and when it was written."""
-    found = os.stat(path)
-    return found.st_ino, found.st_mtime_ns

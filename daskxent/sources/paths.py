@@ -27,14 +27,13 @@ def exists(path: str) -> bool:
 
 def found(path: str, name: str) -> str:
     """Return the place of a path or URL; an error calls the array by `name` where a local path leads nowhere."""
-    if "://" not in path and not exists(path):
-        try:
+    try:
+        if "://" not in path:
             os.stat(os.path.expanduser(path))
-        except PermissionError as error:
-            raise PermissionError(f"{name}: {path} may not be read: {error.strerror}") from error
-        except OSError:
-            pass
-        raise FileNotFoundError(f"{name}: there is nothing at {path}")
+    except PermissionError as error:
+        raise PermissionError(f"{name}: {path} may not be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter of what can be no path
+        raise FileNotFoundError(f"{name}: there is nothing at {path}") from error
     return place(path)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.cuts import Even
+from daskxent.sources.encoded import failing
 from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
@@ -39,12 +40,8 @@ class Sliceable(Base):
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box."""
-        try:
+        with failing(self.name):
             return np.asarray(self.array[box], self.dtype)
-        except OSError:
-            raise
-        except Exception as error:
-            raise OSError(f"{self.name}: {type(error).__name__}: {error}") from error
 
 
 def is_sliceable(given: Any) -> bool:

@@ -34,7 +34,7 @@ SOURCES = tuple(
     for name in sorted(file.name for file in _PACKAGE.joinpath(folder).iterdir())
     if name.endswith(".py")
 )
-DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
+_DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name in SOURCES)).hexdigest()[:16]
 
 
 class compiled:
@@ -46,7 +46,7 @@ class compiled:
     """
 
     def __init__(self, function: Any) -> None:
-        function.__qualname__ += f"_{DIGEST}"
+        function.__qualname__ += f"_{_DIGEST}"
         self._function, self._options = function, {"nogil": True, "error_model": "numpy"}
         try:
             self._call = _njit(cache=True, **self._options)(function)
