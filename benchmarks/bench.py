@@ -96,7 +96,7 @@ def parse() -> argparse.Namespace:
         nargs="?",
         const=HERE / "README.md",
         metavar="PAGE",
-        help=f"put the table between the marks {MARKS[0]} of this page, README.md beside this program if not given",
+        help=f"put the table between the marks {MARKS[0]} of this page, README.md next to this program if not given",
     )
     options = parser.parse_args()
     if options.rounds < 1:

@@ -101,7 +101,7 @@ def peaked(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
 
 
 def tied(draw: Draw, rows: int, classes: int) -> NDArray[np.float64]:
-    """Return rows whose largest number stands in two or three places, often beside one another."""
+    """Return rows whose largest number stands in two or three places, often next to one another."""
     values, each = bell(draw, rows, classes), np.arange(rows)
     peak, at = values.max(axis=1), draw.places(classes, rows)
     for by in (0, 1, draw.among([0, 2, classes // 2])):

@@ -1,6 +1,6 @@
 """What the benchmarks share: steps in processes of their own, taken in turn, and the rows of the table.
 
-Run as a program, this calls one function of a module beside it and prints what it returns, as JSON. Nothing but the
+Run as a program, this calls one function of a module next to it and prints what it returns, as JSON. Nothing but the
 standard library is imported here, because peers live in environments without daskxent and its dependencies.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 THREADS = 2  # what the targets are stated for
 
 Measured = dict[str, list[float]]  # by what was measured: seconds, megabytes, an answer
-BESIDE = {"answer", "peak", "cpu"}  # what are not seconds on the clock
+NO_TIMES = {"answer", "peak", "cpu"}  # what are not seconds on the clock
 
 
 class Step(NamedTuple):
@@ -29,7 +29,7 @@ class Step(NamedTuple):
     function: str
     arguments: dict[str, Any]
     python: str = sys.executable
-    environment: dict[str, str] | None = None  # variables of that process, beside those of this one
+    environment: dict[str, str] | None = None  # variables of that process, besides those of this one
 
 
 class Found:
@@ -42,7 +42,7 @@ class Found:
         """Return the median of one measure, the least median of several; NaN where the step was not taken."""
         samples: dict[str, list[float]] = {}
         for result in self.results.get(step, []):
-            for key in keys or result.keys() - BESIDE:
+            for key in keys or result.keys() - NO_TIMES:
                 samples.setdefault(key, []).extend(result[key])
         return min(map(median, samples.values()), default=math.nan)
 

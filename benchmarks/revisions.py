@@ -51,7 +51,7 @@ def of_tree(tree: Path, name: str = "", python: str = sys.executable) -> Side:
 def this_tree(python: str) -> Side:
     """Return the side of the tree that this file is in, changes that are not committed included.
 
-    It is run by the Python of the other side, as the packages beside daskxent have a part in how long an import takes.
+    It is run by the Python of the other side: what else is installed there has a part in how long an import takes.
     """
     described = git("describe", "--always", "--dirty", "--abbrev=7", "--exclude=*") or "no git"
     return of_tree(ROOT, f"this tree ({described})", python)

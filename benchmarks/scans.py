@@ -310,17 +310,17 @@ def special(data: Path, scale: float) -> Iterator[Case]:
     """Yield what goes other ways than whole rows of usual numbers with integer labels, compared with those."""
     array, small = logits(data, scale), logits(data, scale / 4)
     unit = array | {"probabilities": True}
-    yield beside("dense", "one-hot float32 labels", small, {"form": "one_hot"}, "integer labels", 0.25)
-    yield beside("smoothed", "label_smoothing=0.1", small, {"options": {"label_smoothing": 0.1}}, "without", 0.5)
-    yield beside("losses", "losses per row", array, {}, "evaluate", 0.5, "scans.losses")
-    yield beside("unnormalised", "probabilities that sum to 2", unit, {"form": "doubled"}, "that sum to 1", 0.3)
-    yield beside("nan", "logits with a NaN in each row", array, {"form": "not_numbers"}, "without", 0.3)
-    yield beside("top-5", "top_5_accuracy", logits(data, scale, 10), {"options": TOP_5}, "without", 0.5)
-    yield beside("blocks", "a list of four blocks of classes", array, {"form": "blocks"}, "one array", 0.5)
-    yield beside("dask", "dask arrays in memory, 16 chunks", array, {"form": "dask_arrays"}, "NumPy arrays", 0.5)
+    yield against("dense", "one-hot float32 labels", small, {"form": "one_hot"}, "integer labels", 0.25)
+    yield against("smoothed", "label_smoothing=0.1", small, {"options": {"label_smoothing": 0.1}}, "without", 0.5)
+    yield against("losses", "losses per row", array, {}, "evaluate", 0.5, "scans.losses")
+    yield against("unnormalised", "probabilities that sum to 2", unit, {"form": "doubled"}, "that sum to 1", 0.3)
+    yield against("nan", "logits with a NaN in each row", array, {"form": "not_numbers"}, "without", 0.3)
+    yield against("top-5", "top_5_accuracy", logits(data, scale, 10), {"options": TOP_5}, "without", 0.5)
+    yield against("blocks", "a list of four blocks of classes", array, {"form": "blocks"}, "one array", 0.5)
+    yield against("dask", "dask arrays in memory, 16 chunks", array, {"form": "dask_arrays"}, "NumPy arrays", 0.5)
 
 
-def beside(
+def against(
     name: str,
     what: str,
     array: dict[str, Any],

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import costs
 import reads
 import scans
-from harness import BESIDE, Case, Found, Step, measure, shown
+from harness import NO_TIMES, Case, Found, Step, measure, shown
 from revisions import Side
 from shootout import laid_out
 
@@ -82,7 +82,7 @@ def summary(rows: list[list[str]]) -> Iterator[str]:
 def compared(name: str, sides: tuple[Side, Side], found: Found) -> Iterator[list[str]]:
     """Yield a row for each time that a step measured."""
     measured = found.results[sides[0].name][0].keys()
-    for key in sorted(measured - BESIDE):
+    for key in sorted(measured - NO_TIMES):
         row = [name if key == "daskxent" else f"{name}, {key}"]
         row += [*(shown(found(side.name, key)) for side in sides), *ratios(sides, found, key)]
         if "peak" not in measured:

@@ -64,7 +64,7 @@ def mortal(name, calls, at, share):
     return called
 
 
-def go_on(path, told, at, share):
+def go_on(path, pipe, at, share):
     """Go on with a journal, and tell about every part that was added, until killed."""
     calls, tell = itertools.count(), os.write
     for name in CALLS:
@@ -72,21 +72,21 @@ def go_on(path, told, at, share):
     with closing(small(path)) as file:
         for state in STATES[file.state.rows :]:
             file.append(state)
-            tell(told, b".")
+            tell(pipe, b".")
 
 
 def killed(path, at, share):
-    """Let another process go on with a journal; return how many parts it told about, and whether it was killed."""
-    come, told = os.pipe()
+    """Let another process go on with a journal; return how many parts it reported, and whether it was killed."""
+    come, pipe = os.pipe()
     child = os.fork()
     if not child:
         try:
-            go_on(path, told, at, share)
+            go_on(path, pipe, at, share)
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             os._exit(1)
         os._exit(0)
-    os.close(told)
+    os.close(pipe)
     with open(come, "rb") as pipe:
         added = len(pipe.read())
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

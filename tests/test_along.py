@@ -268,8 +268,8 @@ def test_what_is_not_stored_is_filled_and_marked(tmp_path, kind, predictions):
     with warnings.catch_warnings(action="ignore"):
         z = zarr.create_array(tmp_path / "z", data=whole.astype(STRING) if kind == "T" else whole, chunks=6)
     (tmp_path / "z" / "c" / "1").unlink()
-    filled, gone = whole.astype(object), np.zeros(20, bool)
-    filled[6:12], gone[6:12] = (0 if kind == "integers" else ""), True
+    filled, lost = whole.astype(object), np.zeros(20, bool)
+    filled[6:12], lost[6:12] = (0 if kind == "integers" else ""), True
     x = np.zeros((20, CLASSES)) if predictions == "NumPy" else da.zeros((20, CLASSES), chunks=(7, CLASSES))
     inputs, _ = prepared(np.zeros(20, int), x, along={"group": z})
 
@@ -280,7 +280,7 @@ def test_what_is_not_stored_is_filled_and_marked(tmp_path, kind, predictions):
         return [(tuple(map(slice, o, np.add(o, s))), columns) for o, s, columns in found.flat]
 
     for box, columns in read():
-        marked = gone[box].tolist() if gone[box].any() else None
+        marked = lost[box].tolist() if lost[box].any() else None
         assert columns["group"] == (filled[box].tolist(), marked)
         assert columns["labels"] == ([0] * len(filled[box]), None)
     with pytest.raises(ValueError, match=r"^group: chunk c/1 of .* is missing; evaluate"):

@@ -32,7 +32,7 @@ class Untouchable(zarr.storage.MemoryStore):
 
 
 def in_zarr(array):
-    version = 2 if array.dtype.kind == "U" else 3  # format 3 has no settled strings
+    version = 2 if array.dtype.kind == "U" else 3  # format 3 has no strings in its specification
     stored = zarr.create_array(Untouchable(), shape=array.shape, dtype=array.dtype, zarr_format=version)
     stored[...] = 1  # a chunk that is there to be read
     return stored
@@ -215,7 +215,7 @@ def test_empty_lists():
 @pytest.mark.parametrize("rows", [None, (2, 6)])
 def test_label_out_of_range(tmp_path, wrong, rows):
     labels = LABELS.copy()
-    labels[[4, 5]] = wrong  # the first is told, by its row in the whole array
+    labels[[4, 5]] = wrong  # the first is named, by its row in the whole array
     message = f"y_true: label {wrong} at row 4 is outside [0, 3)"
     np.save(tmp_path / "labels.npy", labels)
     stored = zarr.create_array({}, data=labels, chunks=4)
@@ -258,9 +258,11 @@ def test_missing_paths(tmp_path):
     for path in (tmp_path / "none.zarr", tmp_path / "none.npy", tmp_path / "dump.zarr" / "lables"):
         for given in (path, str(path)):
             refused(FileNotFoundError, f"y_true: there is nothing at {path}", given, PREDICTIONS)
-    gone = str(tmp_path / "none.zarr")
-    refused(FileNotFoundError, f"y_pred: there is nothing at {gone}", LABELS, gone)
-    refused(FileNotFoundError, f"sample_weight: there is nothing at {gone}", LABELS, PREDICTIONS, sample_weight=gone)
+    nowhere = str(tmp_path / "none.zarr")
+    refused(FileNotFoundError, f"y_pred: there is nothing at {nowhere}", LABELS, nowhere)
+    refused(
+        FileNotFoundError, f"sample_weight: there is nothing at {nowhere}", LABELS, PREDICTIONS, sample_weight=nowhere
+    )
 
 
 def test_missing_url():
@@ -428,7 +430,7 @@ def test_masks_are_not_lost(hold, classes, name):
         ("y_true", lambda x: x + 1j, "y_true: expected integer labels, got a chunk of dtype complex128"),
     ],
 )
-def test_chunks_that_are_not_what_dask_was_told(name, change, message):
+def test_chunks_that_are_not_what_dask_promised(name, change, message):
     given = {"y_true": LABELS, "y_pred": PREDICTIONS, "sample_weight": np.ones(ROWS)}
     given = {key: da.from_array(value, chunks=(3, 3)[: value.ndim]) for key, value in given.items()}
     given[name] = given[name].map_blocks(change, dtype=given[name].dtype, meta=given[name]._meta)
@@ -437,7 +439,7 @@ def test_chunks_that_are_not_what_dask_was_told(name, change, message):
     assert message in str(caught.value)
 
 
-def test_split_classes_that_are_not_what_dask_was_told():
+def test_split_classes_that_are_not_what_dask_promised():
     x = da.from_array(PREDICTIONS, chunks=(3, 2))
     narrow = x.map_blocks(lambda block: block[:, :1], dtype=x.dtype, meta=x._meta)
     refused(ValueError, "y_pred: a chunk of the dask array has shape (3, 1) where (3, 2) was promised", LABELS, narrow)
@@ -448,7 +450,7 @@ def test_a_dataset_is_no_array():
         dx.evaluate(LABELS, xarray.Dataset({"p": (("row", "class"), PREDICTIONS)}))
 
 
-def test_what_a_url_fails_of_is_told_with_the_url(monkeypatch):
+def test_what_a_url_fails_of_is_named_with_the_url(monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("Unable to locate credentials")  # the error of a client library
 

@@ -29,7 +29,7 @@ HOLDERS = {
 }
 HELD = pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
 PAIRS = [*itertools.product(HOLDERS, HOLDERS, [np.nan]), *((n, n, x) for n in HOLDERS for x in (np.inf, -np.inf))]
-BESIDE = pytest.mark.parametrize("beside", HOLDERS.values(), ids=HOLDERS)
+ALONG = pytest.mark.parametrize("other", HOLDERS.values(), ids=HOLDERS)
 
 
 @pytest.fixture
@@ -46,33 +46,33 @@ def ask(labels, held, **options):
 
 @pytest.mark.parametrize(("labels", "predictions", "wrong"), PAIRS)
 def test_a_dense_label_that_is_not_finite_is_an_error_with_its_row(data, labels, predictions, wrong):
-    hold, beside, (_, hot, x) = HOLDERS[labels], HOLDERS[predictions], data
+    hold, other, (_, hot, x) = HOLDERS[labels], HOLDERS[predictions], data
     hot[[23, 31], [4, 0]] = wrong, np.nan
     message = rf"^y_true: label {wrong} at row 23 is not finite$"
     for options in ({}, {"metrics": ["accuracy"]}, {"from_logits": False, "label_smoothing": 0.1}):
         with pytest.raises(ValueError, match=message):
-            ask(hold(hot), beside(np.abs(x)), **options)
+            ask(hold(hot), other(np.abs(x)), **options)
         with pytest.raises(ValueError, match=message):
-            list(dx.stream(hold(hot), beside(np.abs(x)), **options))
+            list(dx.stream(hold(hot), other(np.abs(x)), **options))
 
 
 @HELD
-@BESIDE
-def test_rows_of_dense_labels_that_are_not_finite_are_left_out_or_counted(data, hold, beside):
+@ALONG
+def test_rows_of_dense_labels_that_are_not_finite_are_left_out_or_counted(data, hold, other):
     _, hot, x = data
     hot[3, 0], hot[30, 1:3] = np.nan, (-np.inf, np.inf)
     kept = np.isfinite(hot).all(axis=1)
-    told = {"label_not_finite": {"what": AUDIT["label_not_finite"], "count": 2, "rows": [3, 30]}}
+    reported = {"label_not_finite": {"what": AUDIT["label_not_finite"], "count": 2, "rows": [3, 30]}}
     for options in ({}, {"from_logits": False}):
         held = np.abs(x) / np.abs(x).sum(axis=1, keepdims=True) if options else x
         skipped, wanted = (
-            ask(hold(hot), beside(held), on_invalid="skip", **options),
+            ask(hold(hot), other(held), on_invalid="skip", **options),
             ask(hot[kept], held[kept], **options),
         )
         assert (skipped.state.total.totals, skipped.weight) == (wanted.state.total.totals, wanted.weight)
-        assert skipped.audit == told
-        counted = ask(hold(hot), beside(held), on_invalid="count", **options)
-        assert (counted.audit, counted.weight) == (told, ROWS)
+        assert skipped.audit == reported
+        counted = ask(hold(hot), other(held), on_invalid="count", **options)
+        assert (counted.audit, counted.weight) == (reported, ROWS)
         assert np.isnan(counted["crossentropy"])
         assert counted["accuracy"] == wanted["accuracy"] * kept.sum() / ROWS
     json.loads(counted.to_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -100,7 +100,7 @@ def test_labels_of_any_floating_dtype_are_looked_at(data, dtype):
         ask(hot.view(dtype), da.from_array(x, chunks=(9, 2)))
 
 
-def test_the_position_is_told_where_there_are_several_axes(data):
+def test_the_position_is_reported_where_there_are_several_axes(data):
     _, hot, x = data
     hot[27, 2] = np.nan
     with pytest.raises(ValueError, match=r"y_true: label nan at row 27 \(position \(6, 3\)\) is not finite"):
@@ -123,9 +123,9 @@ def test_losses_and_metrics_take_no_labels_that_are_not_finite(data):
 
 @pytest.mark.slow
 @HELD
-@BESIDE
+@ALONG
 @pytest.mark.parametrize("few", [0, 1 << 14], ids=["compiled", "NumPy"])
-def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few, monkeypatch):
+def test_an_unsigned_label_beyond_int64_is_reported_as_it_is(data, hold, other, few, monkeypatch):
     sized.give(monkeypatch, few=few)
     labels, _, x = data
     labels = labels.astype("uint64")
@@ -133,21 +133,21 @@ def test_an_unsigned_label_beyond_int64_is_told_as_it_is(data, hold, beside, few
     for options in ({}, {"ignore_class": 4}, {"metrics": ["accuracy"]}, {"label_smoothing": 0.1}):
         message = r"y_true: label 18446744073709551615 at row 17 is outside \[0, 5\)"
         with pytest.raises(ValueError, match=message):
-            ask(hold(labels), beside(x), **options)
-    told = ask(hold(labels), beside(x), on_invalid="skip").state
-    assert told.audit["label_out_of_range"].first == ((17, 2**64 - 1), (26, 2**63), (33, 5))
-    assert type(told).from_json(json.loads(json.dumps(told.to_json()))) == told
+            ask(hold(labels), other(x), **options)
+    reported = ask(hold(labels), other(x), on_invalid="skip").state
+    assert reported.audit["label_out_of_range"].first == ((17, 2**64 - 1), (26, 2**63), (33, 5))
+    assert type(reported).from_json(json.loads(json.dumps(reported.to_json()))) == reported
 
 
-@BESIDE
-def test_unsigned_labels_of_the_other_byte_order_do_not_wrap(data, beside):
+@ALONG
+def test_unsigned_labels_of_the_other_byte_order_do_not_wrap(data, other):
     labels, _, x = data
     labels = labels.astype(">u8")
     labels[17] = 2**64 - 1
     for options in ({}, {"ignore_class": 4}):
         with pytest.raises(ValueError, match=r"y_true: label 18446744073709551615 at row 17 is outside \[0, 5\)"):
-            ask(labels, beside(x), **options)
-    assert ask(labels, beside(x), on_invalid="skip").audit["label_out_of_range"]["rows"] == [17]
+            ask(labels, other(x), **options)
+    assert ask(labels, other(x), on_invalid="skip").audit["label_out_of_range"]["rows"] == [17]
 
 
 def test_losses_tell_a_label_beyond_int64_as_it_is(data):

@@ -398,7 +398,7 @@ def test_no_flipped_byte_gets_past_the_decoder(tmp_path, layout, codec):
 
 
 @pytest.mark.parametrize("layout", ["shards", "shards-start"])
-def test_a_torn_index_is_told_as_such(tmp_path, layout):
+def test_a_torn_index_is_named_as_such(tmp_path, layout):
     z = create(tmp_path, numbers((6, 4)), (3, 2), layout, "none")
     (path,) = stored(tmp_path)
     raw = bytearray(path.read_bytes())
@@ -442,7 +442,7 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path, fast):
         chunks.read((0, 0), Scratch())
 
 
-def test_a_directory_that_has_gone_is_an_error(tmp_path):
+def test_a_directory_that_is_missing_is_an_error(tmp_path):
     chunks = Chunks(create(tmp_path / "disk", numbers((3, 2)), (3, 2)), "y")
     (tmp_path / "disk").rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError):
@@ -488,8 +488,8 @@ def test_chunks_travel(tmp_path, layout):
 
 @pytest.mark.parametrize("kind", [MissingChunk, TornChunk])
 def test_errors_travel(kind):
-    error = pickle.loads(pickle.dumps(kind("y: chunk c/0 is gone", "c/0")))
-    assert (type(error), str(error), error.key) == (kind, "y: chunk c/0 is gone", "c/0")
+    error = pickle.loads(pickle.dumps(kind("y: chunk c/0 is missing", "c/0")))
+    assert (type(error), str(error), error.key) == (kind, "y: chunk c/0 is missing", "c/0")
 
 
 @pytest.mark.parametrize("layout", ["v2", "shards"])

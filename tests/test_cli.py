@@ -314,7 +314,7 @@ def test_demo_writes_once_and_evaluates(tmp_path):
         done = subprocess.run(
             [*ENTRY_POINTS[0], "demo", "--size", "1MB"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        # On a slow machine where nobody has compiled the scans before, that is told.
+        # On a slow machine where nobody has compiled the scans before, that is reported.
         assert done.stderr.strip() in {"", "Compiling the scans, which is done once and kept ..."}
         return table(done.stdout)
 

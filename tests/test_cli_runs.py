@@ -65,10 +65,10 @@ def test_a_journal_goes_on(dump, tmp_path, wanted):
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "said"), [(ClusterLost, 1, "Error: gone"), (Interrupted, 130, "Interrupted")]
+    ("kind", "status", "said"), [(ClusterLost, 1, "Error: lost"), (Interrupted, 130, "Interrupted")]
 )
-def test_what_is_kept_is_told(dump, wanted, monkeypatch, kind, status, said):
-    error = kind("gone")
+def test_what_is_kept_is_reported(dump, wanted, monkeypatch, kind, status, said):
+    error = kind("lost")
     error.report = api.replace(wanted, expected=ROWS + 10)
 
     def fail(**options):

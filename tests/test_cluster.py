@@ -150,12 +150,12 @@ def test_reports_come_back_from_a_worker(client, data, wanted):
     assert pickle.loads(pickle.dumps(again)) == wanted
 
 
-def test_the_state_of_a_part_is_small_however_odd_its_rows_are():
-    odd = Finding(10**12, tuple((10**12 + row, 0.1 * row) for row in range(FIRST)))
+def test_the_state_of_a_part_is_small_however_exceptional_its_rows_are():
+    exceptional = Finding(10**12, tuple((10**12 + row, 0.1 * row) for row in range(FIRST)))
     total = ExactSum.of(np.array([1e300, 1e-300]))
     totals = {f"statistic {i}": total for i in range(5)}
     sums = Sums(totals, total, 10**12, total)
-    state = State({TOTAL: sums}, dict.fromkeys(AUDIT, odd), ((10**12, 2 * 10**12),))
+    state = State({TOTAL: sums}, dict.fromkeys(AUDIT, exceptional), ((10**12, 2 * 10**12),))
     apart = pickle.loads(pickle.dumps(state.placed(lambda row: row + 1, state.covered)))  # findings of its own each
     assert len(pickle.dumps(apart)) < 5000
 

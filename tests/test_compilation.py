@@ -25,7 +25,7 @@ def stderr_of(arrays, kept) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stderr
 
 
-def test_compilation_is_told_once_and_only_when_there_is_any(arrays, tmp_path):
+def test_compilation_is_reported_once_and_only_when_there_is_any(arrays, tmp_path):
     first, second = (stderr_of(arrays, tmp_path / "kept") for _ in range(2))
     assert first.strip() == "Compiling the scans, which is done once and kept ..."
     assert second == ""

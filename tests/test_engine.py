@@ -222,10 +222,10 @@ def test_pieces_merged_from_json_are_the_whole(question, data):
         options = {"axis": -1, "metrics": options["metrics"]}
     wanted = ask(y_true, y_pred, **options)
     edges = np.cumsum([0, *data.draw(partitions(y_pred.shape[0]))]).tolist()
-    told = [ask(y_true, y_pred, **options, steps=span).to_json() for span in itertools.pairwise(edges)]
-    for text in told:
+    reported = [ask(y_true, y_pred, **options, steps=span).to_json() for span in itertools.pairwise(edges)]
+    for text in reported:
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    states = [Report.from_json(text).state for text in data.draw(st.permutations(told))]
+    states = [Report.from_json(text).state for text in data.draw(st.permutations(reported))]
     assert reduce(State.merge, states) == wanted.state
     whole = Report.from_json(wanted.to_json())
     assert whole == wanted

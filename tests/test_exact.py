@@ -16,8 +16,8 @@ from daskxent.numbers.exact import ExactSum, ratio
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 HARD = st.sampled_from([5e-324, -5e-324, 2.2e-308, 1e-300, 1e300, -1e300, 1.7e308, 0.1, -0.0, 1.0, 2.0**53, 1e16])
 TERMS = st.lists(st.one_of(FINITE, HARD), max_size=40)
-ODD = st.sampled_from([float("nan"), float("inf"), float("-inf")])
-ANY_TERMS = st.lists(st.one_of(FINITE, HARD, ODD), max_size=20)
+SPECIAL = st.sampled_from([float("nan"), float("inf"), float("-inf")])
+ANY_TERMS = st.lists(st.one_of(FINITE, HARD, SPECIAL), max_size=20)
 
 
 def fraction(terms):
@@ -81,12 +81,12 @@ def test_equal_sums_have_equal_json(terms, count):
 @given(ANY_TERMS)
 def test_what_is_not_finite_makes_of_a_sum_what_ieee_makes_of_it(terms):
     total = ExactSum.of(terms)
-    odd = [term for term in terms if not math.isfinite(term)]
-    assert total.nan + total.posinf + total.neginf == len(odd)
+    special = [term for term in terms if not math.isfinite(term)]
+    assert total.nan + total.posinf + total.neginf == len(special)
     assert Fraction(total.units, 2**1074) == fraction(filter(math.isfinite, terms))
-    if odd:
-        assert same(float(total), sum(odd))
-        assert same(ratio(total, ExactSum.whole(3)), sum(odd))
+    if special:
+        assert same(float(total), sum(special))
+        assert same(ratio(total, ExactSum.whole(3)), sum(special))
 
 
 def test_no_count_makes_the_ratio_nan():

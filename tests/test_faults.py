@@ -520,7 +520,7 @@ def test_reads_that_keep_failing_end_the_run(client, site, dump, monkeypatch):
     until(lambda: ours(client) == 0)
 
 
-def test_data_errors_are_told_at_once(client, site, dump, values, tmp_path):
+def test_data_errors_are_reported_at_once(client, site, dump, values, tmp_path):
     labels = values["labels"].copy()
     labels[123] = 7
     bad = write(tmp_path / "bad.zarr", {**values, "labels": labels})

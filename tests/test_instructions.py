@@ -179,12 +179,12 @@ def test_every_number_of_half_precision_is_widened(dtype: Any, itself: bool, mon
     np.testing.assert_array_equal(np.signbit(out), np.signbit(want))
 
 
-TOLD = [(None, None, True), (None, "-avx2,-f16c", False), (None, "-avx2", True)]
-TOLD += [("generic", "", False), ("generic", "+f16c,+avx2", True), ("haswell", None, False)]
+ASKED = [(None, None, True), (None, "-avx2,-f16c", False), (None, "-avx2", True)]
+ASKED += [("generic", "", False), ("generic", "+f16c,+avx2", True), ("haswell", None, False)]
 
 
-@pytest.mark.parametrize(("name", "features", "expected"), TOLD)
-def test_instructions_that_numba_is_told_to_use_or_not_win(
+@pytest.mark.parametrize(("name", "features", "expected"), ASKED)
+def test_instructions_that_numba_is_asked_to_use_or_not_win(
     name: str | None, features: str | None, expected: bool, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(numba.config, "CPU_NAME", name)

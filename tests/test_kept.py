@@ -329,7 +329,7 @@ def test_a_view_of_what_is_kept_outlives_the_reads_after_it(tmp_path):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_nothing_is_kept_of_arrays_that_are_gone(tmp_path, threads):
+def test_nothing_is_kept_of_arrays_that_are_dropped(tmp_path, threads):
     gc.collect()
     before = KEPT.nbytes
     y_true, y_pred, options = cases(tmp_path, "labels: two")

@@ -26,9 +26,9 @@ from daskxent.numbers.scores import Scores
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CLASSES = [1, 2, 17, 100, 149, 150, 255, 257, 1025, 8200]
-ODD = [-np.inf, np.inf, np.nan, -np.nan, 0.0, -0.0, 1e-40, -1e-40, 6e-8, 65504.0, -65504.0, 60000.0, -60000.0]
-ODD += [262015.9, 262016.0, 262144.0, -262144.0, 3e5, -3e5, 1e9, -1e9, 2.0**30, -1.2e9, 1e30, -1e30, 3e38, -3e38]
-ODD += [-(2.0**30)]
+SPECIAL = [-np.inf, np.inf, np.nan, -np.nan, 0.0, -0.0, 1e-40, -1e-40, 6e-8, 65504.0, -65504.0, 60000.0, -60000.0]
+SPECIAL += [262015.9, 262016.0, 262144.0, -262144.0, 3e5, -3e5, 1e9, -1e9, 2.0**30, -1.2e9, 1e30, -1e30, 3e38, -3e38]
+SPECIAL += [-(2.0**30)]
 MODES: list[dict[str, Any]] = [
     {},
     {"probabilities": True},
@@ -54,14 +54,14 @@ def assert_like_rows(values: Any, labels: Any, **mode: Any) -> None:
     assert_same(kernels.scan(values, labels, **mode), want)
 
 
-def predictions(rng: Any, shape: tuple[int, ...], dtype: Any, odd: int) -> Any:
-    """Draw logits and probabilities of several scales, rows of huge numbers, ties, and odd ones here and there."""
+def predictions(rng: Any, shape: tuple[int, ...], dtype: Any, special: int) -> Any:
+    """Draw logits and probabilities of several scales, rows of huge numbers, ties, and special ones here and there."""
     scale = rng.choice([0.1, 1.0, 5.0, 100.0, 1e4], (shape[0], 1, shape[2]))
     values = np.where(rng.random((shape[0], 1, shape[2])) < 0.3, rng.random(shape), rng.normal(size=shape) * scale)
     far = rng.random((shape[0], 1, shape[2])) < 0.1
-    values = np.where(far, rng.choice(ODD, far.shape) + np.rint(values), values)
+    values = np.where(far, rng.choice(SPECIAL, far.shape) + np.rint(values), values)
     flat = values.reshape(-1)
-    flat[rng.integers(0, flat.size, odd)] = rng.choice(ODD, odd)
+    flat[rng.integers(0, flat.size, special)] = rng.choice(SPECIAL, special)
     ties = rng.integers(0, flat.size - 1, flat.size // 20)
     flat[ties] = flat[ties + 1]
     return values.astype(dtype)
@@ -149,7 +149,7 @@ def test_many_rows_are_copied_a_few_at_a_time() -> None:
 def test_scan_of_anything(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 140), st.integers(1, 3)))
     dtype = data.draw(st.sampled_from([np.float32, np.float64]))
-    number = st.one_of(st.sampled_from(ODD), st.floats(-20, 20, width=32), st.floats(width=32))
+    number = st.one_of(st.sampled_from(SPECIAL), st.floats(-20, 20, width=32), st.floats(width=32))
     values = predictions(np.random.default_rng(data.draw(st.integers(0, 99))), shape, dtype, 3)
     for at in data.draw(st.lists(st.integers(0, values.size - 1), max_size=8)):
         values.reshape(-1)[at] = data.draw(number)
@@ -169,10 +169,10 @@ def test_merged_parts_of_the_class_axis_are_the_whole(classes: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 1000])
-@pytest.mark.parametrize("odd", [(np.nan, -0.5), (-np.inf, -0.5), (-np.inf, 0.5), (np.nan, 0.5), (np.nan, -np.inf)])
-def test_no_odd_number_hides_another_below_0(odd: tuple[float, float], classes: int) -> None:
+@pytest.mark.parametrize("special", [(np.nan, -0.5), (-np.inf, -0.5), (-np.inf, 0.5), (np.nan, 0.5), (np.nan, -np.inf)])
+def test_no_special_number_hides_another_below_0(special: tuple[float, float], classes: int) -> None:
     values = np.full((1, classes, 1), 0.25, np.float32)
-    values[0, [0, -1], 0] = odd
+    values[0, [0, -1], 0] = special
     assert_like_rows(values, np.array([0]), probabilities=True)
     assert_like_rows(values[:, ::-1], np.array([0]), probabilities=True)
 

@@ -208,7 +208,7 @@ def test_a_zarr_that_says_more_makes_no_difference(tmp_path, monkeypatch, docume
     def with_more(to_dict):
         def more(self):
             found = to_dict(self)
-            # Some codecs have no configuration; others are told with all their defaults.
+            # Some codecs have no configuration; others are given with all their defaults.
             return {**found, "configuration": {**found.get("configuration", {}), "window_log": None, "level": 7}}
 
         return more

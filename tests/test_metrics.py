@@ -503,7 +503,7 @@ def test_initialisers():
         metric.add_weight((), "glorot")
 
 
-def test_what_is_not_defined_is_told():
+def test_what_is_not_defined_is_named():
     with pytest.raises(NotImplementedError, match="does not define update_state"):
         metrics.Metric()(LABELS, PREDICTIONS)
 

@@ -70,28 +70,28 @@ STRICT = {None: (False, True, False), "raise": (True, True, True), "fill": (Fals
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("on_missing", STRICT, ids=str)
 @pytest.mark.parametrize("which", range(3), ids=NAMES)
-def test_missing_chunks_are_an_error_or_filled_and_told(tmp_path, data, layout, on_missing, which):
+def test_missing_chunks_are_an_error_or_filled_and_reported(tmp_path, data, layout, on_missing, which):
     arrays = dump(tmp_path, data, layout)
     file(arrays[which], 25).unlink()
     start = 25 // STEP[layout] * STEP[layout]
-    gone = range(start, start + STEP[layout])
+    absent = range(start, start + STEP[layout])
     key = arrays[which].metadata.encode_chunk_key((25 // STEP[layout],) + (0,) * (arrays[which].ndim - 1))
     if STRICT[on_missing][which]:
         with pytest.raises(ValueError, match=rf"{NAMES[which]}: chunk .*{key} of {tmp_path}/\w+ is missing"):
             ask(arrays, on_missing=on_missing)
         return
-    got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, gone), on_missing=on_missing)
+    got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, absent), on_missing=on_missing)
     assert got.state.total.totals == wanted.state.total.totals
     assert got.weight == wanted.weight
-    told = {KINDS[which]: {"what": AUDIT[KINDS[which]], "count": len(gone), "rows": list(gone)[:10]}}
-    assert got.audit == {**wanted.audit, **told}
-    assert f"{len(gone)} rows" in repr(got)
+    reported = {KINDS[which]: {"what": AUDIT[KINDS[which]], "count": len(absent), "rows": list(absent)[:10]}}
+    assert got.audit == {**wanted.audit, **reported}
+    assert f"{len(absent)} rows" in repr(got)
 
 
 @pytest.mark.parametrize("kind", ["NumPy", "dask"])
 @pytest.mark.parametrize("on_missing", STRICT, ids=str)
 @pytest.mark.parametrize("which", [0, 2], ids=["y_true", "sample_weight"])
-def test_missing_labels_and_weights_are_told_beside_any_predictions(tmp_path, data, kind, on_missing, which):
+def test_missing_labels_and_weights_are_reported_along_any_predictions(tmp_path, data, kind, on_missing, which):
     arrays = dump(tmp_path, data, "v3")
     file(arrays[which], 0).unlink()
     file(arrays[which], 30).unlink()
@@ -100,56 +100,56 @@ def test_missing_labels_and_weights_are_told_beside_any_predictions(tmp_path, da
         with pytest.raises(ValueError, match=f"{NAMES[which]}: .* is missing"):
             ask(arrays, on_missing=on_missing)
         return
-    gone = [*range(6), *range(30, 36)]
-    got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, gone))
+    absent = [*range(6), *range(30, 36)]
+    got, wanted = ask(arrays, on_missing=on_missing), ask(with_gap(data, which, absent))
     assert got.state.total.totals == wanted.state.total.totals
-    assert got.audit[KINDS[which]] == {"what": AUDIT[KINDS[which]], "count": 12, "rows": gone[:10]}
+    assert got.audit[KINDS[which]] == {"what": AUDIT[KINDS[which]], "count": 12, "rows": absent[:10]}
 
 
-@pytest.mark.parametrize("beside", ["labels", "weights"])
-def test_missing_predictions_are_an_error_beside_dask_arrays(tmp_path, data, beside):
+@pytest.mark.parametrize("along", ["labels", "weights"])
+def test_missing_predictions_are_an_error_along_dask_arrays(tmp_path, data, along):
     arrays = dump(tmp_path, data, "v3")
     file(arrays[1], 13).unlink()
-    which = 0 if beside == "labels" else 2
+    which = 0 if along == "labels" else 2
     arrays[which] = da.from_array(data[which], chunks=9)
     with pytest.raises(ValueError, match=r"y_pred: chunk c/2/0 of .* is missing"):
         ask(arrays)
 
 
-@pytest.mark.parametrize("beside", ["labels", "one-hot", "weights", "deferred"])
+@pytest.mark.parametrize("along", ["labels", "one-hot", "weights", "deferred"])
 @pytest.mark.parametrize("layout", [*LAYOUTS, "split", "blocks", "bfloat16"])
-def test_missing_predictions_are_filled_and_told_beside_dask_arrays(tmp_path, data, beside, layout):
+def test_missing_predictions_are_filled_and_reported_along_dask_arrays(tmp_path, data, along, layout):
     labels, x, w = data
     options, filled = {"on_missing": "fill"}, x.copy()
     if layout == "split":
         z = held = zarr.create_array(tmp_path, name="p", shape=x.shape, dtype="float32", chunks=(6, 4))
         z[...] = x
-        gone, filled[12:18, :4] = range(12, 18), 0
+        absent, filled[12:18, :4] = range(12, 18), 0
     elif layout == "bfloat16":
         z = held = write(tmp_path, "p", x.astype(ml_dtypes.bfloat16).view("uint16"), "v3")
         options["view"], filled = "bfloat16", x.astype(ml_dtypes.bfloat16)
-        gone, filled[12:18] = range(12, 18), 0
+        absent, filled[12:18] = range(12, 18), 0
     else:
         z = held = write(tmp_path, "p", x[:, 2:] if layout == "blocks" else x, layout if layout in LAYOUTS else "v3")
-        gone = range(12, 12 + STEP.get(layout, 6))
-        filled[gone, 2 * (layout == "blocks") :] = 0
+        absent = range(12, 12 + STEP.get(layout, 6))
+        filled[absent, 2 * (layout == "blocks") :] = 0
         held = dx.concat([x[:, :2], z], axis=-1) if layout == "blocks" else z
     file(z, 13).unlink()
-    wanted = ask([np.eye(CLASSES)[labels] if beside == "one-hot" else labels, filled, w])
-    if beside == "weights":
+    wanted = ask([np.eye(CLASSES)[labels] if along == "one-hot" else labels, filled, w])
+    if along == "weights":
         w = da.from_array(w, chunks=9)
-    elif beside != "deferred":
-        labels = da.from_array(np.eye(CLASSES)[labels] if beside == "one-hot" else labels, chunks=9)
+    elif along != "deferred":
+        labels = da.from_array(np.eye(CLASSES)[labels] if along == "one-hot" else labels, chunks=9)
     plan = dx.plan(labels, held, sample_weight=w, **OPTIONS, **options)
     assert (plan.dtype, plan.nbytes) == (str(filled.dtype), filled.nbytes)
-    if beside == "deferred":
+    if along == "deferred":
         given = {name: value for name, value in OPTIONS.items() if name != "threads"} | options
         got = dx.delayed(labels, held, sample_weight=w, **given).compute(scheduler="threads")
     else:
         got = ask([labels, held, w], **options)
     assert (got.state.total.totals, got.state.total.weight) == (wanted.state.total.totals, wanted.state.total.weight)
-    told = {"what": AUDIT["prediction_missing"], "count": len(gone), "rows": list(gone)[:10]}
-    assert got.audit == {**wanted.audit, "prediction_missing": told}
+    reported = {"what": AUDIT["prediction_missing"], "count": len(absent), "rows": list(absent)[:10]}
+    assert got.audit == {**wanted.audit, "prediction_missing": reported}
 
 
 def test_chunks_that_zarr_leaves_out_are_labels_of_class_0(tmp_path, data):
@@ -173,7 +173,7 @@ def test_inner_chunks_that_a_shard_does_not_hold_are_missing(tmp_path, data):
     assert got.metrics == dx.evaluate(data[0], with_gap(data, 1, slice(30, None))[1], **OPTIONS).metrics
 
 
-def test_a_missing_block_of_classes_is_told_by_row(tmp_path, data):
+def test_a_missing_block_of_classes_is_reported_by_row(tmp_path, data):
     z = zarr.create_array(tmp_path, name="p", shape=(ROWS, CLASSES), dtype="float32", chunks=(6, 2))
     z[...] = data[1]
     (tmp_path / "p" / "c" / "3" / "1").unlink()
@@ -188,7 +188,7 @@ def test_a_missing_block_of_classes_is_told_by_row(tmp_path, data):
 
 
 @pytest.mark.parametrize("kind", ["NumPy", "zarr", "blocks", "dask"])
-def test_missing_dense_labels_are_told_by_row(tmp_path, data, kind):
+def test_missing_dense_labels_are_reported_by_row(tmp_path, data, kind):
     hot = np.eye(CLASSES, dtype="float32")[data[0]] + np.float32(0.125)
     z = zarr.create_array(tmp_path, name="l", shape=hot.shape, dtype="float32", chunks=(5, 4))
     z[...] = hot
@@ -207,7 +207,7 @@ def test_missing_dense_labels_are_told_by_row(tmp_path, data, kind):
         dx.evaluate(z, held, **OPTIONS, on_missing="raise")
 
 
-def test_missing_predictions_in_one_of_many_blocks_are_told_by_row(tmp_path, data):
+def test_missing_predictions_in_one_of_many_blocks_are_reported_by_row(tmp_path, data):
     left = write(tmp_path, "left", data[1][:, :2], "v3")
     right = zarr.create_array(tmp_path, name="right", shape=(ROWS, 4), dtype="float32", chunks=(4, 4))
     right[...] = data[1][:, 2:]
@@ -274,7 +274,9 @@ def test_a_shard_with_a_torn_index_is_an_error(tmp_path, data):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("on_missing", STRICT, ids=str)
 @pytest.mark.parametrize("which", range(3), ids=NAMES)
-def test_a_directory_in_the_place_of_a_chunk_is_told_with_array_and_chunk(tmp_path, data, layout, on_missing, which):
+def test_a_directory_in_the_place_of_a_chunk_is_reported_with_array_and_chunk(
+    tmp_path, data, layout, on_missing, which
+):
     arrays = dump(tmp_path, data, layout)
     file(arrays[which], 25).unlink()
     file(arrays[which], 25).mkdir()
@@ -284,14 +286,14 @@ def test_a_directory_in_the_place_of_a_chunk_is_told_with_array_and_chunk(tmp_pa
         ask(arrays, on_missing=on_missing)
 
 
-def test_an_array_whose_directory_has_gone_is_an_error(tmp_path, data):
+def test_an_array_whose_directory_is_missing_is_an_error(tmp_path, data):
     arrays = dump(tmp_path, data, "v3")
     shutil.rmtree(tmp_path / "labels")
     with pytest.raises(FileNotFoundError):
         ask(arrays, on_missing="fill")
 
 
-def test_one_stored_weight_for_all_rows_beside_dask_predictions(tmp_path, data):
+def test_one_stored_weight_for_all_rows_along_dask_predictions(tmp_path, data):
     z = zarr.create_array(tmp_path, name="w", shape=(1,), dtype="float64", chunks=(1,))
     z[...] = 0.5
     dask = da.from_array(data[1], chunks=(7, CLASSES))

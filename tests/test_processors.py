@@ -65,7 +65,7 @@ def bare():
 
 
 def output(program, *arguments, **environment):
-    """Run a program; what it compiles for another processor is kept beside what is compiled for this one."""
+    """Run a program; what it compiles for another processor is kept next to what is compiled for this one."""
     command = [sys.executable, "-c", program, *arguments]
     environment = {**os.environ, **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=240).stdout

@@ -1,4 +1,4 @@
-"""What the README shows is run, block by block, beside a dump.zarr."""
+"""What the README shows is run, block by block, next to a dump.zarr."""
 
 import os
 import re

@@ -199,7 +199,7 @@ def test_losses_of_soft_labels_are_those_of_longdouble(data, classes, unit, smoo
     got = dense_losses(values, soft, found, smoothing=smoothing)
     x, y = reference.rows(values), reference.smoothed(reference.rows(soft), smoothing)
     wanted = (reference.dense_from_probabilities if unit else reference.dense_from_logits)(x, y).astype(float)
-    # Beside the bound of one loss: a sum of C float64 products from left to right rounds C times. Near q = 1 a
+    # Besides the bound of one loss: a sum of C float64 products from left to right rounds C times. Near q = 1 a
     # rounding of q (2**-53) is all there is of log q.
     bound = RELATIVE[wide(values)] + classes * 2.0**-53, classes * (RESOLUTION[wide(values)] + 2.0**-52 * unit)
     np.testing.assert_allclose(got, wanted, *bound)

@@ -109,7 +109,7 @@ def test_rows_of_the_ignored_class_are_left_out(data, hold, from_logits):
 
 @HELD
 @FORMS
-def test_labels_out_of_range_are_told_by_row(data, hold, from_logits):
+def test_labels_out_of_range_are_reported_by_row(data, hold, from_logits):
     labels, logits, weights = data
     labels, kept = labels.copy(), np.ones(ROWS, bool)
     labels[[13, 31]], kept[[13, 31]] = (CLASSES, -1), False
@@ -126,7 +126,7 @@ def test_labels_out_of_range_are_told_by_row(data, hold, from_logits):
     assert counted.audit["label_out_of_range"]["rows"] == [13, 31]
 
 
-def test_missing_predictions_are_filled_and_told(data):
+def test_missing_predictions_are_filled_and_reported(data):
     labels, logits, _ = data
     held = stored(logits, (9, 4))
     assert held.store._store_dict.pop("c/2/1")

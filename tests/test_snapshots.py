@@ -162,17 +162,17 @@ def test_cut_at_any_byte(journal, begin, grown):
 
 def test_what_was_left_unfinished_is_removed(journal):
     whole = written(journal, STATES[:5])
-    beside = journal.with_name("run.journal.unfinished")
+    unfinished = journal.with_name("run.journal.unfinished")
     for length in range(0, len(whole), 7):
-        beside.write_bytes(whole[:length])
+        unfinished.write_bytes(whole[:length])
         assert state_of(journal) == merge_all(STATES[:5])
         assert os.listdir(journal.parent) == [journal.name]
         assert journal.read_bytes() == whole
     journal.write_bytes(b"precious")
-    beside.write_bytes(b"precious, too")
+    unfinished.write_bytes(b"precious, too")
     with pytest.raises(JournalError, match="this file is no journal"):
         small(journal)
-    assert beside.read_bytes() == b"precious, too"
+    assert unfinished.read_bytes() == b"precious, too"
 
 
 @pytest.mark.parametrize("cuts", [(3, 8), (1, 4, 6, 8), (7, 8)])
@@ -231,7 +231,7 @@ def test_a_full_disk_loses_the_part_that_did_not_fit(journal, monkeypatch, begin
         assert journal.read_bytes()[-1:] in (b"", b"\n")  # nothing is torn
         assert not added or file._file._file.closed
         done = state_of(journal, begin)
-        assert done in (merge_all(added), merge_all(added[:-1]))  # the last one may have gone before a snapshot
+        assert done in (merge_all(added), merge_all(added[:-1]))  # the last one may have come before a snapshot
         written(journal, STATES[done.rows :], begin)
         assert read(str(journal)).state == merge_all(STATES)
     assert room > 1000

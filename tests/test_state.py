@@ -124,9 +124,9 @@ def test_counts_are_whole_beyond_what_floats_hold():
 @SOME
 @given(st.data())
 def test_the_first_ten_findings_are_the_same_in_any_order_of_merging(data):
-    odd = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=40, unique=True))
+    bad = data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=40, unique=True))
     y_true = np.zeros(100, int)
-    y_true[odd] = 9
+    y_true[bad] = 9
     sizes = data.draw(partitions(100))
     edges = np.cumsum([0, *sizes]).tolist()
     rows = [
@@ -135,7 +135,7 @@ def test_the_first_ten_findings_are_the_same_in_any_order_of_merging(data):
         if (y_true[slice(*span)] == 0).any()
     ]
     covered = np.concatenate([np.arange(*span) for state in rows for span in state.covered])
-    wanted = sorted(set(odd) & set(covered.tolist()))
+    wanted = sorted(set(bad) & set(covered.tolist()))
     merged = reduce(State.merge, data.draw(st.permutations(rows)))
     assert merged.audit.get("label_out_of_range", Finding()) == Finding(
         len(wanted), tuple((row, 9) for row in wanted[:FIRST])
@@ -215,8 +215,8 @@ SQUARE = np.array([[4.0, 1, 0], [1, 2, 3], [0, 5, 1], [9, 1, 1], [1, 0, 2]])
 
 
 def test_one_row_is_one_row_in_words():
-    told = repr(ask([2, 2, 0, 1], np.eye(3)[[0, 1, 2, 0]], sample_weight=[1, 1, 0, 1], ignore_class=2))
-    assert [line.split("  ")[1] for line in told.splitlines() if "row " in line] == ["2 rows", "1 row"]
+    reported = repr(ask([2, 2, 0, 1], np.eye(3)[[0, 1, 2, 0]], sample_weight=[1, 1, 0, 1], ignore_class=2))
+    assert [line.split("  ")[1] for line in reported.splitlines() if "row " in line] == ["2 rows", "1 row"]
 
 
 def test_a_label_out_of_range_raises_with_its_row_and_value():
@@ -248,7 +248,7 @@ def test_labels_out_of_range_are_counted_as_wrong():
 
 @pytest.mark.parametrize("on_invalid", ["raise", "skip", "count"])
 @pytest.mark.parametrize("kind", ["NaN", "infinite", "masked out"])
-def test_rows_that_have_no_loss_are_told_and_skipped_on_request(kind, on_invalid):
+def test_rows_that_have_no_loss_are_reported_and_skipped_on_request(kind, on_invalid):
     y_pred, y_true = SQUARE.copy(), np.array([0, 2, 1, 1, 2])
     y_pred[3] = BAD_ROWS[kind]
     got = ask(y_true, y_pred, on_invalid=on_invalid)
@@ -317,7 +317,7 @@ def test_a_product_beyond_float64_is_infinite():
     assert ask([1], [[1e200, -1e200]], sample_weight=1e200)["crossentropy"] == math.inf
 
 
-def test_clipped_probabilities_are_told_with_their_share_of_the_loss():
+def test_clipped_probabilities_are_reported_with_their_share_of_the_loss():
     y_pred = np.array([[0.0, 1.0], [0.5, 0.5], [1e-9, 1 - 1e-9], [1.0, 0.0]])
     got = ask([0, 0, 0, 0], y_pred, from_logits=False)
     assert got.audit["clipped"]["rows"] == [0, 2]
@@ -326,7 +326,7 @@ def test_clipped_probabilities_are_told_with_their_share_of_the_loss():
     assert "clipped" not in ask([0, 0, 0, 0], np.log(y_pred + 1)).audit
 
 
-def test_probabilities_that_do_not_sum_to_one_are_told():
+def test_probabilities_that_do_not_sum_to_one_are_reported():
     y_pred = np.array([[0.5, 0.5], [0.5, 0.49], [0.9, 0.9], [-0.5, 1.5], [0.4995, 0.5]])
     assert ask(np.zeros(5, int), y_pred, from_logits=False).audit["unnormalised"]["rows"] == [1, 2, 3]
     assert "unnormalised" not in ask(np.zeros(5, int), y_pred).audit

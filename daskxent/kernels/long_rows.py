@@ -100,7 +100,7 @@ def _sum_rows(rows, start, some, ahead, work):
 def scan_long(rows, start, labels, first, ask, work):
     """Scan the rows from `start` on, one for each label.
 
-    Logits are gone through twice. A few rows take each step before the next one is taken: so the folding of lanes, and
+    Logits are read twice. A few rows take each step before the next one is taken: so the folding of lanes, and
     numbers that wait for one another, overlap with other rows.
     """
     few = max(1, KEPT // rows.classes)

@@ -21,6 +21,7 @@ from daskxent.run import graph
 from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import Threads
 from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array
+from daskxent.sources.columns import are_whole
 from daskxent.sources.memory import Memory
 from daskxent.sources.viewed import Viewed
 
@@ -251,7 +252,7 @@ def _whole_block(labels: NDArray[Any], block_info: Any = None) -> NDArray[np.int
 
 def _whole(labels: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[np.int64]:
     wide = labels.astype(np.float64)
-    wrong = ~((np.trunc(wide) == wide) & (np.abs(wide) < 2.0**63))
+    wrong = ~are_whole(wide)
     if wrong.any():
         at = np.argwhere(wrong)[0]
         place = tuple(int(i) + start for i, start in zip(at, origin or (0,) * at.size, strict=True))

@@ -224,7 +224,7 @@ def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | 
 
 
 def _interpreted() -> bool:
-    """Tell whether numba is told not to compile, as it is under coverage: NumPy then does the same, slowly."""
+    """Tell whether numba is set not to compile, as it is under coverage: NumPy then does the same, slowly."""
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 

@@ -61,13 +61,14 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     labels = native(labels)
     if is_float(labels.dtype):
         wide = labels.astype(np.float64)
-        return np.where(_are_whole(wide), wide, NO_LABEL).astype(np.int64)
+        return np.where(are_whole(wide), wide, NO_LABEL).astype(np.int64)
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
     return np.ascontiguousarray(labels, np.int64)
 
 
-def _are_whole(labels: NDArray[np.float64]) -> NDArray[np.bool_]:
+def are_whole(labels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which floats are whole numbers that int64 holds."""
     return np.asarray((np.trunc(labels) == labels) & (np.abs(labels) < 2.0**63))
 
 
@@ -75,7 +76,7 @@ def beyond_int64(labels: NDArray[Any]) -> NDArray[Any] | None:
     """Return labels that `as_labels` cannot hold; None if it holds them all."""
     if is_float(labels.dtype):
         wide = native(labels).astype(np.float64)
-        return None if _are_whole(wide).all() else wide
+        return None if are_whole(wide).all() else wide
     long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
     return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
 

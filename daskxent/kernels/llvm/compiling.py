@@ -1,6 +1,6 @@
 """How kernels are compiled and kept, and the instructions that numba lacks.
 
-Why the arithmetic is the same on every processor: LLVM fuses no multiplication with an addition unless it is told
+Why the arithmetic is the same on every processor: LLVM fuses no multiplication with an addition unless it is asked
 to (`fastmath` or `contract`; nothing here does), a fused operation that is spelled out is rounded once whether or not
 the processor has an instruction for it, and sums are sums of integers.
 """
