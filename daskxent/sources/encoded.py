@@ -118,7 +118,7 @@ class Files:
     def written(self, key: str) -> tuple[int, ...]:
         """Return the size of a file and when it was written, () if there is none."""
         try:
-            found = os.stat(f"{self.where}/{key}")  # a fifth of the time that opening takes
+            found = os.stat(f"{self.where}/{key}")  # 1 us; opening takes 3
         except FileNotFoundError:
             return ()
         return found.st_size, found.st_mtime_ns
