@@ -214,7 +214,9 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
 
 @takes(OfGraph)
 def delayed(y_true: ArrayLike, y_pred: ArrayLike, options: OfGraph) -> Delayed:
-    """Return the evaluation as a graph: one task per chunk and a tree of merges; nothing runs.
+    """Return the evaluation as a graph: one task per chunk and a tree of merges.
+
+    Nothing runs, and nothing is read but the few bytes by which the report knows its arrays.
 
     Parameters
     ----------
@@ -234,8 +236,9 @@ def delayed(y_true: ArrayLike, y_pred: ArrayLike, options: OfGraph) -> Delayed:
     1.0
     """
     inputs, question = prepare(y_true, y_pred, options)
+    about = fingerprint(inputs, inputs.positions[inputs.lead])
     inputs = graph.in_dask(inputs, fill=question.on_missing == "fill")
-    finish = partial(_finished, question, inputs.positions)
+    finish = partial(_finished, question, inputs.positions, about)
     found: Delayed = graph.deferred(inputs, question, finish, options.split_every)
     return found
 
@@ -415,10 +418,10 @@ def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
     return table.reshape(block.aligned.shape)
 
 
-def _finished(question: Question, positions: tuple[int, ...], state: State) -> Report:
+def _finished(question: Question, positions: tuple[int, ...], about: dict[str, Any], state: State) -> Report:
     complain(question, state.audit, positions)
     rows = math.prod(positions)
-    report = Report(question, state, rows, available=rows)
+    report = Report(question, state, rows, available=rows, inputs=about)
     report.warn()
     return _warned(report)
 

@@ -115,8 +115,7 @@ class Report(Mapping[str, float]):
     available : int or None
         Number of rows in the arrays, of which `expected` were asked for.
     inputs : mapping or None
-        What identifies the arrays, with which others it is merged: see `sources.fingerprint`. None for what `delayed`
-        computes.
+        What identifies the arrays, with which others it is merged: see `sources.fingerprint`.
 
     Examples
     --------
@@ -312,7 +311,9 @@ class Report(Mapping[str, float]):
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
         shown = [(name, _with_unit(value, statistics.metric(name).unit)) for name, value in self.metrics.items()]
         done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
-        shown += [("rows", done), ("weight", f"{self.weight:,.10g}")]
+        blocks = (self.inputs or {}).get("class_blocks", 1)
+        classes = f"{self.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "")
+        shown += [("rows", done), ("classes", classes), ("weight", f"{self.weight:,.10g}")]
         if self.elapsed:
             speed = f", {self.nbytes / self.elapsed / 1e9:.2f} GB/s" if self.nbytes else ""
             shown.append(("elapsed", f"{self.elapsed:.2f} s{speed}"))

@@ -1,6 +1,7 @@
 """Arrays are known by what they hold: reports of others do not merge, and what is rewritten meanwhile is no answer."""
 
 import os
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -67,9 +68,15 @@ def test_reports_over_different_class_axes_do_not_merge():
 
 
 def test_reports_that_do_not_say_what_they_are_of_do_not_merge(values):
-    unknown = dx.delayed(**values, from_logits=True).compute()
+    unknown = replace(dx.evaluate(**values, **OPTIONS), inputs=None)
     with pytest.raises(ValueError, match=r"^the reports do not say which arrays they are about"):
         unknown.merge(dx.evaluate(**values, **OPTIONS))
+
+
+@pytest.mark.parametrize("kind", ["memory", "dask", "npy", "zarr"])
+def test_reports_of_graphs_say_what_they_are_of(values, tmp_path, kind):
+    arrays = held(values, kind, tmp_path / "a")
+    assert dx.delayed(**arrays, from_logits=True).compute().inputs == dx.evaluate(**arrays, **OPTIONS).inputs
 
 
 def test_dask_arrays_are_known_by_their_names(values, tmp_path):
@@ -153,3 +160,14 @@ def test_a_journal_is_free_after_an_interrupt_whose_error_is_kept(values, tmp_pa
         dx.evaluate(**values, journal=tmp_path / "j", progress=progress, **OPTIONS)
     assert dx.evaluate(**values, journal=tmp_path / "j", **OPTIONS) == dx.evaluate(**values, **OPTIONS)
     assert kept.value.__traceback__ is not None
+
+
+@pytest.mark.parametrize("kind", ["memory", "zarr", "dask", "joined", "sliced"])
+def test_reports_say_how_many_classes_there_are_in_how_many_blocks(tmp_path, kind):
+    x, y = np.random.default_rng(0).normal(size=(6, 1200)), np.arange(6)
+    zarr.create_array(tmp_path / "x", data=x, chunks=(6, 600)) if kind == "zarr" else None
+    joined = dx.concat([x[:, :500], x[:, 500:]], axis=-1)
+    given = {"memory": x, "zarr": tmp_path / "x", "dask": da.from_array(x, chunks=(2, 600)), "joined": joined}
+    report = dx.evaluate(y, {**given, "sliced": joined[:, 1:]}[kind], **OPTIONS)
+    expected = {"memory": "1,200", "sliced": "1,199 in 2 blocks"}.get(kind, "1,200 in 2 blocks")
+    assert dict(report.lines())["classes"] == expected

@@ -19,12 +19,27 @@ def fingerprint(inputs: Inputs, steps: int) -> dict[str, Any]:
     """Return what identifies aligned inputs over their first `steps` along the lead axis, as plain Python objects."""
     lead = inputs.lead_axis
     predictions = _identity(inputs.predictions, lead, steps)
-    found: dict[str, Any] = {"y_pred": predictions, "axis": inputs.axis, "sample_weight": None}
+    found: dict[str, Any] = {
+        "y_pred": predictions,
+        "axis": inputs.axis,
+        "class_blocks": _class_blocks(inputs, predictions),
+        "sample_weight": None,
+    }
     if inputs.dense:
         found["y_true"] = _identity(inputs.dense_labels, lead, steps)
     return found | {
         along.title: _identity(along.source, along.at(inputs.lead), steps) for along in inputs.along.values()
     }
+
+
+def _class_blocks(inputs: Inputs, known: dict[str, Any]) -> int:
+    """Return into how many blocks the classes are cut where predictions are stored, or joined."""
+    if is_dask(inputs.predictions):
+        return len(inputs.predictions.chunks[inputs.axis])
+    known = known.get("sliced", known)
+    joined = len(known["joined"]) if known.get("axis") == inputs.axis else 1
+    cuts = inputs.predictions.stored(inputs.axis)
+    return joined if cuts is None else int(cuts.count(0, inputs.classes))
 
 
 def _identity(source: Any, lead: int | None, steps: int) -> Any:
