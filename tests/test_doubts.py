@@ -119,6 +119,16 @@ def test_dense_labels_of_rows_without_a_loss_are_found_and_skipped():
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
+def test_weights_whose_products_lose_digits_are_found(rows, tmp_path):
+    x, y, w = RNG.normal(0, 3, (rows, CLASSES)), RNG.integers(0, CLASSES, rows), np.ones(rows)
+    w[[2, 5, 6, 8, 9]] = 5e-324, 1e-201, 1e-200, 1e200, -1.1e200
+    y[5] = 77  # does not count
+    options = {"sample_weight": w, "on_invalid": "skip", "allow_negative_weights": True, "from_logits": True}
+    found = every_way(y, x, tmp_path, **options).state.audit["weight_extreme"]
+    assert (found.count, found.first) == (2, ((2, 5e-324), (9, -1.1e200)))
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
 def test_logits_too_large_for_all_digits_are_found(rows, tmp_path):
     x, y = RNG.normal(0, 3, (rows, CLASSES)), RNG.integers(0, CLASSES, rows)
     x[4] += 2.0**21

@@ -12,7 +12,7 @@ from daskxent.kernels.blocks import LANES
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
 from daskxent.kernels.llvm.compiling import inlined, inner, overload
 from daskxent.numbers import audit
-from daskxent.numbers.audit import COUNTED, HIDDEN
+from daskxent.numbers.audit import COUNTED, HIDDEN, LEAST_WEIGHT, MOST_WEIGHT
 from daskxent.numbers.records import EPSILON, HAS_NAN, HUGE, OUTSIDE_UNIT
 from daskxent.numbers.scores import (
     CLIPPED,
@@ -54,7 +54,7 @@ def _alike(labels, weights, at, rules):
     for i in range(labels.size):
         known += int(np.uint64(labels[i]) < np.uint64(rules.classes))  # as large numbers, negative ones are beyond
     for i in range(labels.size if weights.size else 0):
-        usual += (weights[at + i] > 0.0) & (weights[at + i] < np.inf)
+        usual += (weights[at + i] >= LEAST_WEIGHT) & (weights[at + i] <= MOST_WEIGHT)
     return not rules.has_ignore and known == labels.size and (usual == labels.size or not weights.size)
 
 

@@ -35,6 +35,7 @@ AUDIT = {
     "unnormalised": f"probabilities do not sum to 1 within {SUM_TOLERANCE:g}, or leave [0, 1]",
     "weight_not_finite": "weight is NaN or infinite",
     "weight_negative": "weight below 0",
+    "weight_extreme": "weight beyond 1e200 or below 1e-200, whose product with a value has fewer than 16 digits",
     "prediction_missing": "predictions not stored, read as the fill value",
     "label_missing": "label not stored, read as the fill value",
     "weight_missing": "weight not stored, read as the fill value",
@@ -48,7 +49,7 @@ FIRST = 10  # how many places of each finding are kept
 COUNTED, IGNORED, MASKED, INVALID, HAS_NAN, IS_INFINITE, IS_CLIPPED, NOT_ONE, BAD_WEIGHT, NEGATIVE = (
     1 << bit for bit in range(10)
 )
-IS_LOST, ALL_EQUAL, IS_COARSE = (1 << bit for bit in range(10, 13))
+IS_LOST, ALL_EQUAL, IS_COARSE, EXTREME = (1 << bit for bit in range(10, 14))
 HIDDEN = IGNORED | MASKED  # whatever the predictions of such a row hold, it does not count
 KINDS = {
     "ignored": IGNORED,
@@ -62,7 +63,10 @@ KINDS = {
     "unnormalised": NOT_ONE,
     "weight_not_finite": BAD_WEIGHT,
     "weight_negative": NEGATIVE,
+    "weight_extreme": EXTREME,
 }
+# Magnitudes of weights between which no product with a loss leaves the range of float64.
+LEAST_WEIGHT, MOST_WEIGHT = 1e-200, 1e200
 
 
 class Rules(NamedTuple):
@@ -108,7 +112,7 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
     Returns
     -------
     (n,) int64, or one of them
-        Bits of `COUNTED` to `IS_COARSE`.
+        Bits of `COUNTED` to `EXTREME`.
 
     Examples
     --------
@@ -127,6 +131,8 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
     dropped = np.logical_or(np.logical_and(rules.drop_invalid, invalid), np.logical_and(rules.drop_broken, broken))
     counts = np.logical_and(shown, np.logical_not(dropped))
     clipped = np.logical_and(counts, np.logical_and((flags & CLIPPED) != 0, np.logical_not(invalid)))
+    size = np.abs(weight)
+    extreme = np.logical_and(counts, np.logical_or(size < LEAST_WEIGHT, size > MOST_WEIGHT))
     return (
         counts * COUNTED
         + ignored * IGNORED
@@ -141,6 +147,7 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
         + np.logical_and(counts, (flags & COARSE) != 0) * IS_COARSE
         + np.logical_not(np.isfinite(weight)) * BAD_WEIGHT
         + (weight < 0.0) * NEGATIVE
+        + extreme * EXTREME
     )
 
 
@@ -225,7 +232,7 @@ def findings(question: Question, rows: Scored) -> dict[str, Finding]:
     seen = int(np.bitwise_or.reduce(status))
     labels = rows.along.get("labels", rows.labels)
     values: dict[str, Any] = {"ignored": rows.labels, "clipped": rows.scores.target}
-    values |= {"weight_not_finite": rows.weights, "weight_negative": rows.weights}
+    values |= dict.fromkeys(("weight_not_finite", "weight_negative", "weight_extreme"), rows.weights)
     found = {}
     if seen & INVALID:
         at = rows.exceptional[(status & INVALID) != 0]
