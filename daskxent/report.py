@@ -22,7 +22,7 @@ from daskxent.show.tables import amount, as_html, as_text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT = 3
+FORMAT = 4
 _FURTHER: dict[str, tuple[type, ...]] = {
     "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, NoneType),
     "available": (int, NoneType), "inputs": (dict, NoneType),
@@ -174,11 +174,17 @@ class Report(Mapping[str, float]):
 
     @property
     def audit(self) -> dict[str, dict[str, Any]]:
-        """What was exceptional: for each kind found its meaning, the count, and the first ten rows."""
-        return {
+        """What was exceptional: for each kind found its meaning, the count, and the first ten rows.
+
+        Of rows whose predictions are all equal also the ranges of rows that they form, unless these are many.
+        """
+        found: dict[str, dict[str, Any]] = {
             kind: {"what": AUDIT[kind], "count": found.count, "rows": [row for row, _ in found.first]}
             for kind, found in self.state.audit.items()
         }
+        if "equal" in found and self.state.equal is not None:
+            found["equal"]["runs"] = [list(run) for run in self.state.equal]
+        return found
 
     @property
     def clipped_share(self) -> float:
@@ -196,10 +202,9 @@ class Report(Mapping[str, float]):
             rows = amount(audit["unnormalised"].count, "row")
             found.append(f"y_pred: {rows} of probabilities do not sum to 1; logits need from_logits=True")
         if "equal" in audit and audit["equal"].count * 100 >= self.rows:
-            rows, first = amount(audit["equal"].count, "row"), audit["equal"].first[0][0]
-            found.append(
-                f"y_pred: {rows} of nothing but equal numbers, the first at row {first}; was all of it written?"
-            )
+            rows, runs = amount(audit["equal"].count, "row"), self.state.equal
+            where = f"the first at row {audit['equal'].first[0][0]}" if runs is None else _as_ranges(runs)
+            found.append(f"y_pred: {rows} of nothing but equal numbers, {where}; was all of it written?")
         return tuple(found)
 
     def warn(self) -> None:
@@ -255,6 +260,7 @@ class Report(Mapping[str, float]):
         data = reading.mapping({name: data[name] for name in names if name in data}, "report", *names)
         for name, types in _FURTHER.items():
             reading.one_of(data[name], name, *types)
+        reading.whole((data["inputs"] or {}).get("class_blocks", 1), "class_blocks", 1)
         for note in reading.several(data["notes"], "notes"):
             reading.one_of(note, "notes", str)
         question = Question.from_json(data["question"])
@@ -321,8 +327,9 @@ class Report(Mapping[str, float]):
             shown.append(("retries", f"{self.retries:,} of failed reads"))
         for found in self.audit.values():
             places = ", ".join(f"{row:,}" for row in found["rows"][:3])
-            more = ", ..." if found["count"] > 3 else ""
-            shown.append((amount(found["count"], "row"), f"{found['what']}: row {places}{more}"))
+            where = f"row {places}{', ...' if found['count'] > 3 else ''}"
+            where = _as_ranges(found["runs"]) if "runs" in found else where
+            shown.append((amount(found["count"], "row"), f"{found['what']}: {where}"))
         if self.state.total.clipped_loss.units:
             shown.append(("clipped share", f"{self.clipped_share:.2%} of the summed loss"))
         return shown + [("note", note) for note in self.notes]
@@ -339,6 +346,18 @@ def _content(inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return {key: _content(value) for key, value in inputs.items() if key != "where"}
     return [_content(value) for value in inputs] if isinstance(inputs, list) else inputs
+
+
+def _as_ranges(runs: Any) -> str:
+    """Write ranges of rows as people do.
+
+    Examples
+    --------
+    >>> _as_ranges([(7, 8)]), _as_ranges([(7, 8), (1000, 2000)])
+    ('row 7', 'rows 7, 1,000 to 1,999')
+    """
+    few = ", ".join(f"{start:,}" if stop == start + 1 else f"{start:,} to {stop - 1:,}" for start, stop in runs[:3])
+    return f"row{'' if few.isdigit() else 's'} {few}{', ...' if len(runs) > 3 else ''}"
 
 
 def _brief(value: Any) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import daskxent as dx
 from daskxent import cli
+from daskxent.numbers.state import State, merge_all
 
 CLASSES = 5
 RNG = np.random.default_rng(8)
@@ -79,9 +80,62 @@ def test_rows_that_nobody_wrote(rows, dtype, value, tmp_path):
     found = report.audit["equal"]
     assert found["count"] == rows - rows // 2
     assert found["rows"] == list(range(rows // 2, rows // 2 + 10))
-    assert f"the first at row {rows // 2}; was all of it written?" in report.doubts[0]
+    assert found["runs"] == [[rows // 2, rows]]
+    assert f"equal numbers, rows {rows // 2:,} to {rows - 1:,}; was all of it written?" in report.doubts[0]
     unit = every_way(y, softmax(x) * (np.arange(rows) < rows // 2)[:, None].astype(dtype), tmp_path)
     assert unit.audit["equal"] == found
+
+
+def equal_runs(rows, count, seed=0):
+    """Return a column that is True in so many runs, and the runs."""
+    cuts = np.sort(np.random.default_rng(seed).choice(np.arange(1, rows), 2 * count, replace=False))
+    equal = np.zeros(rows, bool)
+    for start, stop in cuts.reshape(-1, 2):
+        equal[start:stop] = True
+    return equal, cuts.reshape(-1, 2).tolist()
+
+
+@pytest.mark.parametrize("rows", [300, MANY])
+@pytest.mark.parametrize("count", [1, 5, 65, 66, 140])
+def test_runs_of_equal_rows_are_known_unless_there_are_many(rows, count, tmp_path):
+    x = RNG.normal(0, 3, (rows, CLASSES)).astype("float32")
+    equal, runs = equal_runs(rows, count)
+    x[equal] = 1
+    found = every_way(np.zeros(rows, int), x, tmp_path, from_logits=True)
+    assert found.audit["equal"].get("runs") == (runs if count <= 65 else None)
+    assert ("the first at row" in found.doubts[0]) == (count > 65)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("count", [20, 65, 66])
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_do_not_depend_on_the_order_of_merging(axis, count, seed):
+    rng = np.random.default_rng(seed)
+    equal, runs = equal_runs(600, count, seed)
+    x = rng.normal(0, 3, (600, CLASSES)).astype("float32")
+    x[equal] = 1
+    x = np.moveaxis(x.reshape(6, 100, CLASSES), -1, axis)
+    wanted = [tuple(run) for run in runs] if count <= 65 else None
+    chunks = tuple(CLASSES if at == axis else int(rng.integers(2, 40)) for at in range(3))
+    options = {"axis": axis, "from_logits": True, "threads": 2}
+    y = np.zeros((6, 100), int)
+    assert dx.evaluate(y, x, **options).state.equal == _as_tuple(wanted)
+    assert dx.evaluate(y, da.from_array(x, chunks=chunks), **options).state.equal == _as_tuple(wanted)
+    parts = [dx.evaluate(y, x, steps=(k, k + 1), **options).state for k in rng.permutation(6)]
+    while len(parts) > 1:
+        parts.append(parts.pop(int(rng.integers(len(parts)))).merge(parts.pop(int(rng.integers(len(parts))))))
+    assert parts[0].equal == _as_tuple(wanted)
+
+
+def test_a_run_is_one_however_it_was_cut():
+    single = [State(covered=((row, row + 1),), equal=((row, row + 1),)) for row in range(1000)]
+    even, odd = merge_all(single[::2]), merge_all(single[1::2])
+    assert len(even.equal) == 500
+    assert even.merge(odd).equal == ((0, 1000),)
+
+
+def _as_tuple(runs):
+    return None if runs is None else tuple(runs)
 
 
 def test_a_few_equal_rows_among_many_are_reported_without_a_warning():

@@ -62,6 +62,7 @@ BAD = {
     "kind": (changed("state", "audit", "x\u001b[31m", value={"count": 1, "first": [[0, 0]]}), r"audit: 'x\\x1b"),
     "finding": (changed("state", "audit", "nan", "count", value=0), "nan: expected an integer from 1"),
     "place": (changed("state", "audit", "nan", "first", value=[[99, 0.0]]), "nan: row 99 is not covered"),
+    "runs": (changed("state", "equal", value=[[3, 5]]), "equal: expected runs of 0 rows"),
     "expected": (changed("expected", value="2"), "expected: expected an integer from 20 to 20, got '2'"),
     "elapsed": (changed("elapsed", value="x"), "elapsed: expected float or int, got 'x'"),
     "notes": (changed("notes", value=[1]), "notes: expected str, got 1"),
@@ -71,7 +72,7 @@ BAD = {
     "question field": (changed("question", "x", value=0), "question: 'x' is unknown"),
     "by": (changed("question", "by", value=[["Nothing"]]), r"by: \['Nothing'\] is no grouping"),
     "state": (changed("state", value=None), "state: expected a mapping, got None"),
-    "format": (changed("format", value=1), "not a daskxent report of format 3"),
+    "format": (changed("format", value=1), "not a daskxent report of format 4"),
     "missing": (changed("available", remove=True), "report: 'available' is missing"),
 }
 

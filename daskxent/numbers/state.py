@@ -105,6 +105,8 @@ class State:
         The rows this state speaks of, as sorted, disjoint ranges of row numbers.
     like_probabilities : bool
         Whether every row of logits that label and weight do not hide may well be probabilities.
+    equal : tuple of (start, stop), or None
+        The runs of rows whose predictions are all equal, as in `covered`; None if there are many.
 
     Examples
     --------
@@ -121,6 +123,7 @@ class State:
     audit: Mapping[str, Finding] = field(default_factory=dict)
     covered: tuple[tuple[int, int], ...] = ()
     like_probabilities: bool = True
+    equal: tuple[tuple[int, int], ...] | None = ()
 
     @classmethod
     def zero(cls) -> State:
@@ -169,6 +172,7 @@ class State:
             },
             "covered": [list(span) for span in self.covered],
             "like_probabilities": self.like_probabilities,
+            "equal": None if self.equal is None else [list(run) for run in self.equal],
         }
 
     @classmethod
@@ -180,17 +184,14 @@ class State:
         ValueError
             It is something else: the message names the field.
         """
-        read = reading.mapping(data, "state", "sums", "audit", "covered", "like_probabilities")
+        read = reading.mapping(data, "state", "sums", "audit", "covered", "like_probabilities", "equal")
         pairs = [reading.several(pair, "sums", 2) for pair in reading.several(read["sums"], "sums")]
-        spans = [reading.several(span, "covered", 2) for span in reading.several(read["covered"], "covered")]
-        end = -1
-        for start, stop in spans:
-            end = reading.whole(stop, "covered", reading.whole(start, "covered", end + 1) + 1)
         return cls(
             sums={_key(key): Sums.from_json(sums) for key, sums in pairs},
             audit=audit.from_json(read["audit"]),
-            covered=tuple((start, stop) for start, stop in spans),
+            covered=_ranges(read["covered"], "covered"),
             like_probabilities=reading.one_of(read["like_probabilities"], "like_probabilities", bool),
+            equal=None if read["equal"] is None else _ranges(read["equal"], "equal"),
         )
 
     def check(self, question: Question) -> State:
@@ -214,6 +215,9 @@ class State:
             for row, _ in found.first:
                 if not any(start <= row < stop for start, stop in self.covered):
                     raise ValueError(f"{kind}: row {row} is not covered")
+        equal = self.audit["equal"].count if "equal" in self.audit else 0
+        if self.equal is not None and sum(stop - start for start, stop in self.equal) != equal:
+            raise ValueError(f"equal: expected runs of {equal} rows")
         return self
 
 
@@ -228,17 +232,33 @@ def merge_all(states: Iterable[State]) -> State:
     sums: dict[Key, list[Sums]] = {}
     found: dict[str, Finding] = {}
     covered: list[tuple[int, int]] = []
-    like_probabilities = True
+    like_probabilities, equal = True, list[tuple[int, int]]()
+    many = False
     for state in states:
         for key, more in state.sums.items():
             sums.setdefault(key, []).append(more)
         found = audit.joined(found, state.audit) if state.audit else found
         covered += state.covered
         like_probabilities &= state.like_probabilities
+        equal += state.equal or ()
+        many |= state.equal is None
     merged = {key: several[0] if len(several) == 1 else Sums.all(several) for key, several in sums.items()}
-    return State(merged, found, _union(covered), like_probabilities)
+    ranges, runs = _union(covered), None if many else _union(equal)
+    if runs and ranges and len(runs) > most_runs(len(ranges)):
+        runs = None
+    return State(merged, found, ranges, like_probabilities, runs)
 
 
+def most_runs(pieces: int) -> int:
+    """Return how many runs of rows may be known of rows that are covered in so many pieces.
+
+    That follows from the rows alone: where they are cut into pieces, each cut adds a run at most, so that what is too
+    many of some rows is too many of all.
+    """
+    return RUNS + pieces
+
+
+RUNS = 64
 # Seconds. Merging states of many keys takes longer than this; then a tenth of the time at most goes into it.
 QUICK = 0.02
 
@@ -341,6 +361,14 @@ def _sum_by(terms: NDArray[np.float64], groups: NDArray[np.int64], count: int) -
     order = np.argsort(groups, kind="stable")
     edges = np.searchsorted(groups[order], np.arange(count + 1))
     return [ExactSum.of(terms[order[start:stop]]) for start, stop in itertools.pairwise(edges)]
+
+
+def _ranges(data: Any, name: str) -> tuple[tuple[int, int], ...]:
+    """Read sorted, disjoint ranges."""
+    spans, end = [reading.several(span, name, 2) for span in reading.several(data, name)], -1
+    for start, stop in spans:
+        end = reading.whole(stop, name, reading.whole(start, name, end + 1) + 1)
+    return tuple((start, stop) for start, stop in spans)
 
 
 def _key(data: Any) -> Key:

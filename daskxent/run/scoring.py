@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
-from daskxent.numbers.audit import HIDDEN, NOT_FINITE, Scored, findings
+from daskxent.numbers.audit import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, findings
 from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.scores import SUM_TOLERANCE, dense_losses, finish, like_probabilities
-from daskxent.numbers.state import State, accumulate, sums_by_key
+from daskxent.numbers.state import State, accumulate, most_runs, sums_by_key
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Block:
         of the rows are kept there. `probable` says whether all rows before may well be probabilities: if not, these
         need no look.
         """
-        state, columns = State.zero(), dict[str, NDArray[Any]]()
+        state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
         probable &= self.question.from_logits and self.question.summed and self.question.classes > 1
         for some, rows in self.scored(scorer):
             probable = probable and self._like_probabilities(some, rows)
@@ -116,14 +116,27 @@ class Block:
                     columns[name] = np.empty(self.rows, values.dtype)
                 columns[name][some] = values
             found = self._added(rows, totals)
+            if "equal" in found.audit:
+                equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
             if found.sums or found.audit:
                 state = state.merge(found.placed(partial(add, some.start), ()))
-        state = replace(state, like_probabilities=probable)
+        state = replace(state, like_probabilities=probable, equal=self._runs(np.concatenate(equal)) if equal else ())
         for kind, where in self.missing.items():
             state = state.found(audit.missing(kind, where))
         if pages is not None:
             pages.add(self.aligned.box, columns)
         return state.placed(self.place, ()) if state.audit else state
+
+    def _runs(self, rows: NDArray[Any]) -> tuple[tuple[int, int], ...] | None:
+        """Return some rows of the block as ranges of all rows; None if these are many."""
+        at = np.unravel_index(rows, self.aligned.shape)
+        whole = tuple(i + s.start for i, s in zip(at, self.aligned.box, strict=True))
+        number = np.ravel_multi_index(whole, self.positions)
+        begin = np.flatnonzero(np.diff(number, prepend=-2) != 1)
+        if begin.size > most_runs(len(self.covered())):
+            return None
+        stops = number[np.append(begin[1:], number.size) - 1] + 1
+        return tuple(zip(number[begin].tolist(), stops.tolist(), strict=True))
 
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
