@@ -138,12 +138,12 @@ class Chunks:
         """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
         return self._bytes.version(self._stored(index))
 
-    def written(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
+    def written(self, index: tuple[int, ...], opening: bytes) -> tuple[Any, ...] | None:
         """Return the size of the object that holds a chunk and when it was written, () if there is none.
 
-        None if that takes as long as to read it.
+        None if the store does not say. What is asked once for many objects is asked once for each `opening`.
         """
-        return self._bytes.written(self._stored(index))
+        return self._bytes.written(self._stored(index), opening)
 
     def first_bytes(self, index: tuple[int, ...], count: int) -> bytes:
         """Return up to `count` bytes, as they are stored, of the object that holds a chunk; none if there is none."""

@@ -115,7 +115,7 @@ class Files:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
-    def written(self, key: str) -> tuple[int, ...]:
+    def written(self, key: str, opening: bytes = b"") -> tuple[Any, ...]:
         """Return the size of a file and when it was written, () if there is none."""
         try:
             found = os.stat(f"{self.where}/{key}")  # 1 us; opening takes 3
@@ -190,8 +190,43 @@ class Objects:
     def version(self, key: str) -> None:
         """Return None: to ask would take as long as to get the object."""
 
-    def written(self, key: str) -> None:
-        """Return None: to ask would take as long as to get the object."""
+    def written(self, key: str, opening: bytes = b"") -> tuple[Any, ...] | None:
+        """Return the size and the ETag or time of an object, () if there is none; None if the store does not say.
+
+        The array's objects are listed once for each opening, a thousand with a request: to ask for one of them takes as
+        long as to get it.
+        """
+        at = opening, self.where
+        if at not in _LISTED:
+            if len(_LISTED) >= MOST_LISTED:
+                _LISTED.clear()
+            _LISTED[at] = self._list()
+        listed = _LISTED[at]
+        return None if listed is None else listed.get(key, ())
+
+    def _list(self) -> dict[str, tuple[Any, ...]] | None:
+        fs, root = getattr(self._store, "fs", None), getattr(self._store, "path", "")
+        if fs is None or {"http", "https"} & set(np.atleast_1d(fs.protocol)):  # web pages are no lists of objects
+            return None
+        prefix = f"{root}/{self._prefix}".rstrip("/")
+        fs.invalidate_cache()
+        with failing(self.where):
+            found = _wait(fs._find(prefix, detail=True))  # a coroutine for those who have a loop, as fsspec says
+        skip = len(prefix.lstrip("/")) + 1
+        listed = {name.lstrip("/")[skip:]: known for name, info in found.items() if (known := _known_by(info))}
+        return listed if len(listed) == len(found) else None
+
+
+# Objects of an array by opening and place; a run has a few arrays.
+MOST_LISTED = 64
+_LISTED: dict[tuple[bytes, str], dict[str, tuple[Any, ...]] | None] = {}
+TIMES = "LastModified", "last_modified", "updated", "mtime", "created"
+
+
+def _known_by(info: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Return the size of an object, and its ETag or when it was written, as the stores call them; None without both."""
+    by = next((str(info[name]) for name in ("ETag", "etag", *TIMES) if info.get(name)), None)
+    return None if by is None else (info.get("size"), by)
 
 
 def _wait(work: Coroutine[Any, Any, Any]) -> Any:

@@ -120,14 +120,15 @@ class Zarr(Base):
         return digest(b"".join(self.chunks.first_bytes(index, SAMPLE_BYTES) for index in at))
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return sizes and times of the files that hold the steps; None where there are no files."""
+        """Digest sizes and times of the files or objects that hold the steps; None where a store does not say them."""
         blocks, pieces = self.chunks.blocks, self.chunks.chunks
         ends = [(start, stop) if at == axis else (0, n) for at, n in enumerate(self.shape)]
         grid = [range(low // n, -(-high // n)) for (low, high), n in zip(ends, blocks, strict=True)]
         inner = [n // piece for n, piece in zip(blocks, pieces, strict=True)]
         found = []
         for block in itertools.product(*grid):
-            found.append(self.chunks.written(tuple([i * n for i, n in zip(block, inner, strict=True)])))
+            index = tuple([i * n for i, n in zip(block, inner, strict=True)])
+            found.append(self.chunks.written(index, self.opening.key))
             if found[-1] is None:
                 return None
         return digest(repr(found).encode())
