@@ -5,6 +5,7 @@ SIZE ?= 1GB
 BENCH ?=
 SCALE ?=
 REV ?= HEAD~1
+FUZZ ?= 100
 AGAINST ?=
 
 BIN := .venv/bin
@@ -14,7 +15,7 @@ PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 CORE := records scores kernels state statistics sources chunks engine journal lazy losses missing
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lowest newest newest-now lint format bench against faults profile scale shootout clean
+.PHONY: help demo test quick lowest newest newest-now lint format bench against faults fuzz profile scale shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
@@ -28,6 +29,9 @@ test: .venv/test.stamp ## Run the tests, doctests included
 
 quick: .venv/test.stamp ## Of the tests only those that take no processes and no patience, with fewer examples
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' --hypothesis-profile quick
+
+fuzz: .venv/test.stamp ## Try damaged files, journals, reports and command lines, FUZZ=100 times as many as the tests do
+	$(BIN)/python -m pytest --numprocesses 2 --timeout 0 -m fuzz --fuzz $(FUZZ)
 
 faults: .venv/test.stamp ## Of the tests only those that kill real schedulers, workers and clients
 	$(BIN)/python -m pytest tests/test_faults.py

@@ -18,6 +18,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 collect_ignore = ["sabotage.py"]  # which workers load, not pytest: it needs what only they are given
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=1, metavar="N", help="try N times as many damaged inputs")
+
+
+@pytest.fixture
+def tries(request):
+    """Return a range of so many tries, or of as many times more as ``--fuzz`` says."""
+    return lambda count: range(count * request.config.getoption("--fuzz"))
+
+
 @pytest.hookimpl(trylast=True)  # after tests were deselected
 def pytest_collection_modifyitems(config, items):
     """Take some cases of each test if it shall be quick, and begin each of two workers' halves with other kernels."""

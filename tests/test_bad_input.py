@@ -480,3 +480,36 @@ def test_a_closed_client(run):
 def test_a_client_is_not_an_address(run):
     message = "client: expected a distributed.Client, got 'tcp://127.0.0.1:1'"
     refused(TypeError, message, LABELS, PREDICTIONS, client="tcp://127.0.0.1:1", run=run)
+
+
+SIGNALLING = {
+    "float16": ("uint16", 0x7C01),
+    "float32": ("uint32", 0x7F800001),
+    "float64": ("uint64", 0x7FF0000000000001),
+}
+
+
+@pytest.mark.parametrize("dtype", SIGNALLING)
+@pytest.mark.parametrize("rows", [5, 9000])
+@pytest.mark.parametrize("what", ["y_true", "dense", "y_pred", "joined", "sample_weight"])
+@pytest.mark.parametrize("options", [{}, {"from_logits": True}, {"from_logits": True, "label_smoothing": 0.1}], ids=str)
+def test_signalling_nan_is_nan_like_any_other(dtype, rows, what, options):
+    def given(value):
+        x, y, w = rng.normal(size=(rows, 5)).astype(dtype), np.ones(rows, dtype), np.ones(rows, dtype)
+        dense = np.eye(5, dtype=dtype)[np.ones(rows, int)]
+        at = {"y_true": y, "dense": dense[:, 0], "y_pred": x[:, 1], "joined": x[:, 4], "sample_weight": w}[what]
+        at[2] = np.array(value, bits).view(dtype)
+        return {
+            "y_true": dense if what == "dense" else y,
+            "y_pred": dx.concat([x[:, :2], x[:, 2:]], axis=-1) if what == "joined" else x,
+            "sample_weight": w,
+        }
+
+    (bits, signalling), results = SIGNALLING[dtype], []
+    for value in (signalling, np.array(np.nan, dtype).view(bits)):
+        rng = np.random.default_rng(0)
+        try:
+            results.append(dx.evaluate(**given(value), on_invalid="skip", **options).state)
+        except ValueError as error:
+            results.append(str(error))
+    assert results[0] == results[1]

@@ -111,9 +111,10 @@ def mutated(value, rng):
     return rng.choice(junk)
 
 
-def test_reports_with_anything_in_them_are_read_or_refused():
+@pytest.mark.fuzz
+def test_reports_with_anything_in_them_are_read_or_refused(tries):
     rng = random.Random(0)
-    for _ in range(1500):
+    for _ in tries(1500):
         try:
             report = dx.Report.from_json(json.dumps(mutated(GOOD, rng)))
         except ValueError:
@@ -123,11 +124,12 @@ def test_reports_with_anything_in_them_are_read_or_refused():
         report.to_dict()
 
 
-def test_journals_with_anything_in_them_are_read_or_refused(tmp_path):
+@pytest.mark.fuzz
+def test_journals_with_anything_in_them_are_read_or_refused(tmp_path, tries):
     rng, path = random.Random(1), tmp_path / "run.journal"
     wanted = dx.evaluate(Y, X, from_logits=True, journal=path)
     lines = [json.loads(line[9:]) for line in path.read_text().splitlines()]
-    for _ in range(400):
+    for _ in tries(400):
         records = mutated(lines, rng)
         if not isinstance(records, list):
             continue

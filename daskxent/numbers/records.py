@@ -232,7 +232,9 @@ def scan(
     if c > 1:
         rows.second[:] = np.partition(x, c - 2, axis=1)[:, c - 2]
     here = (labels >= first) & (labels < first + c)
-    rows.target[here] = values[everyone[here], labels[here] - first].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        target = values[everyone[here], labels[here] - first].astype(np.float64)
+    rows.target[here] = np.where(np.isnan(target), np.nan, target)
     if top:
         rows.top[:, : min(top, c)] = np.sort(x, axis=1)[:, ::-1][:, :top]
     if probabilities:

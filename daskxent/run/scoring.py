@@ -259,7 +259,8 @@ def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
         return found
     finite = np.isfinite(labels)
     bad = np.flatnonzero(~finite.all(axis=1))
-    first = labels[bad, finite[bad].argmin(axis=1)].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        first = labels[bad, finite[bad].argmin(axis=1)].astype(np.float64)
     for code, value in NOT_FINITE.items():
         found[bad[np.isnan(first) if math.isnan(value) else first == value]] = code
     return found

@@ -60,7 +60,7 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
     """Return labels as int64, contiguous as compiled code needs them; what is no integer that fits is no class."""
     labels = native(labels)
     if is_float(labels.dtype):
-        wide = labels.astype(np.float64)
+        wide = as_floats(labels)
         return np.where(are_whole(wide), wide, NO_LABEL).astype(np.int64)
     if labels.dtype == np.uint64:
         labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
@@ -69,16 +69,23 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 def are_whole(labels: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell which floats are whole numbers that int64 holds."""
-    return np.asarray((np.trunc(labels) == labels) & (np.abs(labels) < 2.0**63))
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        return np.asarray((np.trunc(labels) == labels) & (np.abs(labels) < 2.0**63))
 
 
 def beyond_int64(labels: NDArray[Any]) -> NDArray[Any] | None:
     """Return labels that `as_labels` cannot hold; None if it holds them all."""
     if is_float(labels.dtype):
-        wide = native(labels).astype(np.float64)
+        wide = as_floats(labels)
         return None if are_whole(wide).all() else wide
     long = labels.dtype.kind == "u" and labels.dtype.itemsize == 8  # in either byte order
     return labels if long and labels.size and labels.max() > np.iinfo(np.int64).max else None
+
+
+def as_floats(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return numbers as float64, in native byte order."""
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        return native(values).astype(np.float64)
 
 
 def as_keys(values: NDArray[Any]) -> NDArray[Any]:
@@ -110,9 +117,7 @@ def _is_key(dtype: np.dtype[Any]) -> bool:
 
 KINDS = {
     "labels": Kind("integer labels", lambda dtype: dtype.kind in "biu" or is_float(dtype), as_labels),
-    "weights": Kind(
-        "real numbers", lambda dtype: dtype.kind in "biuf" or is_float(dtype), lambda values: values.astype(np.float64)
-    ),
+    "weights": Kind("real numbers", lambda dtype: dtype.kind in "biuf" or is_float(dtype), as_floats),
     "keys": Kind("integers, bool or strings", _is_key, as_keys),
     "numbers or keys": Kind("numbers or strings", lambda dtype: _is_key(dtype) or is_float(dtype), as_keys),
 }
