@@ -1,7 +1,8 @@
 """Measure everything that the project promises about speed and memory, and print it as one table.
 
 Every step is a process of its own; the steps of a case are taken in turn in every round, so that a slow moment of the
-machine meets all alike, and the medians over the rounds are compared. `scans`, `reads` and `costs` hold the cases.
+machine meets all alike, and the medians over the rounds are compared. `scans`, `reads`, `costs` and
+`awkward` hold the cases.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 
+import awkward
 import costs
 import reads
 import scans
@@ -32,6 +34,7 @@ def cases(options: argparse.Namespace, torch: str | None) -> Iterator[Case]:
     yield from scans.cases(options.data, scale, torch)
     yield from reads.cases(options.data, scale)
     yield from costs.cases(options.data, scale, options.large)
+    yield from awkward.cases(options.data, scale)
 
 
 def chosen(options: argparse.Namespace, torch: str | None) -> list[Case]:

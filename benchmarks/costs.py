@@ -25,6 +25,7 @@ from harness import (
 )
 
 CHUNKS = 1_000_000
+REPORTS = 10_000
 LARGE_CHUNK = 250_000  # rows: 1 GB
 BESIDES = 64  # MB, beyond the chunks at hand
 
@@ -88,6 +89,26 @@ def memory(**dump: Any) -> Measured:
     return {"peak": [(peak_memory() - before) / 1e6], "allowed": [allowed]}
 
 
+def merge(count: int) -> Measured:
+    """Time reading the reports of an array of jobs from JSON, in any order, and merging them."""
+    import random
+    from dataclasses import replace
+
+    import numpy as np
+
+    import daskxent as dx
+    from daskxent.numbers.state import State
+
+    rows, rng = 1_000, np.random.default_rng(0)
+    one = dx.evaluate(rng.integers(5, size=rows), rng.standard_normal((rows, 5)), from_logits=True)
+    every = {"expected": count * rows, "available": count * rows}
+    spans = [State(one.state.sums, covered=((k * rows, (k + 1) * rows),)) for k in range(count)]
+    texts = [replace(one, state=state, **every).to_json() for state in random.Random(0).sample(spans, count)]
+    start = time.perf_counter()
+    merged = dx.Report.merge(*map(dx.Report.from_json, texts))
+    return {"seconds": [time.perf_counter() - start], "answer": [merged["crossentropy"]]}
+
+
 def nothing(number: int) -> int:
     return number
 
@@ -143,6 +164,7 @@ def cases(data: Path, scale: float, large: bool) -> Iterator[Case]:
     yield from held(data, scale, large)
     yield growth(data, scale)
     yield threads(data, scale)
+    yield merging(scale)
     yield starting(data)
 
 
@@ -204,6 +226,15 @@ def both(name: str, data: Path, scale: float, ways: Any, rows: Any) -> Case:
         "in memory": Step("scans.scan", array | {"ways": ways(array["shape"][0])}),
     }
     return Case(name, [Step("reads.write", dump), Step("scans.write", array)], steps, rows)
+
+
+def merging(scale: float) -> Case:
+    count = max(2, int(REPORTS * scale))
+
+    def rows(found: Found) -> Iterator[Row]:
+        yield Row.below(f"{count:,} reports read and merged", found("merge", "seconds"), 5, "s")
+
+    return Case("reports", [], {"merge": Step("costs.merge", {"count": count})}, rows)
 
 
 def starting(data: Path) -> Case:

@@ -46,7 +46,16 @@ TARGETS = {
     "memory-1-GB-in-one-chunk": 1,
     "growth": 2,
     "threads": 2,
+    "reports": 1,
     "start-up": 4,
+    "dense-labels-in-chunks-of-5000-rows": 1,
+    "blocks-of-classes-in-chunks-of-20-and-of-5000-rows": 1,
+    "labels-in-one-chunk-dask-arrays-on-a-cluster": 1,
+    "labels-in-one-chunk": 1,
+    "label-smoothing": 1,
+    "dense-float64-labels": 1,
+    "weights-in-one-chunk": 1,
+    "maps-with-label-smoothing": 1,
 }
 
 
@@ -59,6 +68,7 @@ def programs():
         "scans",
         "reads",
         "costs",
+        "awkward",
         "bench",
         "drawn",
         "questions",
@@ -111,7 +121,7 @@ def test_steps_exist(programs):
 
 
 SMALL = ["scan-100", "scan-half", "dense", "losses", "nan", "blocks", "dask", "read-none", "read-split", "read-dask"]
-SMALL += ["chunks", "reach", "plan", "memory-0*", "growth"]
+SMALL += ["chunks", "reach", "plan", "memory-0*", "growth", "reports", "labels-in-one-chunk-*", "blocks-*", "maps-*"]
 
 
 @pytest.mark.parametrize("case", SMALL)

@@ -141,7 +141,8 @@ def evaluate_part(
 ) -> tuple[State, int]:
     """Return the state of the steps ``start <= step < stop`` along the lead axis, or of some of them.
 
-    After `patience` seconds, counted from the first box, it ends between two boxes, and between two pages of the sink.
+    After `patience` seconds, counted from the first box, it ends where what lies along the rows was read no further,
+    and between two pages of the sink.
     The second value is the step that it reached.
     """
     per = inputs.rows_per_step
@@ -153,20 +154,13 @@ def evaluate_part(
         probable = state.like_probabilities
         states += [state] if state.sums or state.audit else []
         ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
-        if time.monotonic() > ends and _is_last(block.aligned.box, inputs) and (pages is None or pages.ends(step)):
+        if time.monotonic() > ends and block.aligned.ends_run and (pages is None or pages.ends(step)):
             reached = step
             break
     if pages is not None:
         pages.flush()
     states += [State({} if totals is None else {TOTAL: totals.sums()}, like_probabilities=probable)]
     return replace(merge_all(states), covered=((start * per, reached * per),)), reached
-
-
-def _is_last(box: Box, inputs: Inputs) -> bool:
-    """Tell whether a box ends the steps that it is about: boxes come in C order."""
-    return all(
-        s.stop == n for axis, (s, n) in enumerate(zip(box, inputs.positions, strict=True)) if axis != inputs.lead
-    )
 
 
 def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Block]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box
 
 
+QUICK = 0.25  # seconds; a run that took less is followed by one of twice as many steps
+
+
 @dataclass(frozen=True)
 class Aligned:
     """What lies along a box of positions.
@@ -36,10 +40,13 @@ class Aligned:
     box : tuple of slice
     columns : mapping of str to Column
         By the names of `Inputs.along`; rows are numbered over the box in C order.
+    ends_run : bool
+        Whether what lies along the next box has not been read yet.
     """
 
     box: Box
     columns: Mapping[str, Column]
+    ends_run: bool = True
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -76,14 +83,24 @@ class Aligned:
         def cut(array: NDArray[Any]) -> NDArray[Any]:
             return array.reshape(shape)[inside].reshape(-1)
 
-        return Aligned(box, {name: column.map(cut) for name, column in self.columns.items()})
+        last = all(s.stop == r.stop for s, r in zip(box, self.box, strict=True))
+        return Aligned(box, {name: column.map(cut) for name, column in self.columns.items()}, last)
 
 
 def boxes(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Aligned]:
-    """Cut a part into boxes, with what lies along each; it is good until the next box is asked for."""
-    for run in _runs(inputs, start, stop):
-        aligned = _read(inputs, question, run)
-        yield from map(aligned.over, _boxes(inputs, run))
+    """Cut a part into boxes, with what lies along each; it is good until the next box is asked for.
+
+    Runs begin with a chunk of predictions and become longer as long as they are quick: a part may end after each.
+    """
+    cuts, most = inputs.predictions.stored(inputs.lead_axis), run_steps(inputs)
+    steps = min(most, cuts.largest) if cuts else most
+    while start < stop:
+        began = time.monotonic()
+        run = _run(inputs, start, min(stop, start + steps), stop)
+        yield from map(_read(inputs, question, run).over, _boxes(inputs, run))
+        start = run[inputs.lead].stop
+        if time.monotonic() - began < QUICK:
+            steps = min(most, 2 * steps)
 
 
 def _read(inputs: Inputs, question: Question, run: Box) -> Aligned:
@@ -122,17 +139,12 @@ def run_steps(inputs: Inputs) -> int:
     return max(1, inputs.sizes.run_rows // inputs.rows_per_step, cuts.largest if cuts else 1)
 
 
-def _runs(inputs: Inputs, start: int, stop: int) -> Iterator[Box]:
-    """Cut a part into runs of steps that share one reading of what lies along them."""
-    cuts, most = inputs.predictions.stored(inputs.lead_axis), run_steps(inputs)
-    everywhere = [slice(0, n) for n in inputs.positions]
-    while start < stop:
-        end = min(stop, start + most)
-        if end < stop and cuts and cuts.floor(end) > start:
-            end = cuts.floor(end)
-        everywhere[inputs.lead] = slice(start, end)
-        yield tuple(everywhere)
-        start = end
+def _run(inputs: Inputs, start: int, end: int, stop: int) -> Box:
+    """Return the steps from `start` to about `end` as a box; it ends with a chunk, if there is one that ends there."""
+    cuts = inputs.predictions.stored(inputs.lead_axis)
+    if end < stop and cuts and cuts.floor(end) > start:
+        end = cuts.floor(end)
+    return tuple(slice(start, end) if axis == inputs.lead else slice(0, n) for axis, n in enumerate(inputs.positions))
 
 
 def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
