@@ -344,10 +344,22 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
     inputs = align(labels, predictions, opened, asked.axis, further=further)
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
-    shared = {name: getattr(asked, name) for name in SHARED}
+    shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked)
     shared["ignore_class"] = asked.ignore_class or ()
     check_ignored(shared["ignore_class"], inputs)
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, **shared)
+
+
+def kind_of(asked: Asked) -> dict[str, bool]:
+    """Return what the predictions are, as the question has it."""
+    if asked.predictions is None:
+        return {"from_logits": asked.from_logits}
+    if asked.from_logits and asked.predictions == "probabilities":
+        raise ValueError("predictions: probabilities are no logits, as from_logits=True says")
+    return {
+        "from_logits": asked.predictions != "probabilities",
+        "log_probabilities": asked.predictions == "log_probabilities",
+    }
 
 
 def _last(reports: Generator[Report], progress: bool | Callable[[Report], None] | None) -> Report:

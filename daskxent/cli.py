@@ -114,6 +114,7 @@ class Steps(click.ParamType):  # type: ignore[type-arg]
 SHELL: dict[str, dict[str, Any]] = {
     "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
     "from_logits": {"is_flag": True},
+    "predictions": {"type": click.Choice(["logits", "probabilities", "log_probabilities"])},
     "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},
     "axis": {"type": int, "show_default": True},
     "ignore_class": {"type": int, "metavar": "N", "multiple": True},

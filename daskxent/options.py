@@ -170,6 +170,15 @@ class Asked:
     from_logits: bool = field(
         default=False, metadata=_option("Whether predictions are logits; otherwise they are probabilities.", flag)
     )
+    predictions: str | None = field(
+        default=None,
+        metadata=_option(
+            """
+            What predictions are: "logits", as `from_logits` says, "probabilities", or "log_probabilities", whose loss
+            is taken as it is and not normalised again, as where only the top k were kept and the rest is -inf.""",
+            one_of(None, "logits", "probabilities", "log_probabilities"),
+        ),
+    )
     axis: int = field(default=-1, metadata=_option("The class axis of the predictions.", whole))
     view: str | None = field(
         default=None,

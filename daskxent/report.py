@@ -198,9 +198,12 @@ class Report(Mapping[str, float]):
         found, audit = [], self.state.audit
         if self.question.from_logits and self.state.like_probabilities and self.state.total.counted:
             found.append("y_pred: all rows look like probabilities that sum to 1, but were taken as logits")
-        if "unnormalised" in audit and not self.question.from_logits:
+        if "unnormalised" in audit:
             rows = amount(audit["unnormalised"].count, "row")
-            found.append(f"y_pred: {rows} of probabilities do not sum to 1; logits need from_logits=True")
+            what = "probabilities do not sum to 1; logits need from_logits=True"
+            if self.question.log_probabilities:
+                what = "log-probabilities are above 0; logits need predictions='logits'"
+            found.append(f"y_pred: {rows} of {what}")
         if "equal" in audit and audit["equal"].count * 100 >= self.rows:
             rows, runs = amount(audit["equal"].count, "row"), self.state.equal
             where = f"the first at row {audit['equal'].first[0][0]}" if runs is None else _as_ranges(runs)

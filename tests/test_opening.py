@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,11 +23,12 @@ from strategies import SOME
 import daskxent as dx
 from daskxent.run import planning
 from daskxent.run.cluster import joined
-from daskxent.sources import Sizes, opening
+from daskxent.sources import Sizes, open_array, opening
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even, Uneven, chunked
 from daskxent.sources.memory import Memory
 from daskxent.sources.source import Base
+from daskxent.sources.stored import CONVERTED
 
 SHAPE = (23, 5, 9)
 X = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
@@ -433,3 +435,38 @@ print(found["crossentropy"].hex(), peak_memory() - before)
     found, more = done.stdout.split()
     assert found == dx.evaluate(np.zeros(6_000_000, int), x, from_logits=True)["crossentropy"].hex()
     assert int(more) < 160 << 20  # a box of 64 MB, and xarray with the same
+
+
+def test_arrays_inside_a_zip_file_are_read(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(61, 23)).astype("f4"), np.arange(61) % 23
+    zarr.create_array(str(tmp_path / "dump.zarr"), name="eval/logits", data=x, chunks=(5, 23))
+    file = shutil.make_archive(str(tmp_path / "dump.zarr"), "zip", tmp_path / "dump.zarr")
+    wanted = dx.evaluate(y, x, from_logits=True)
+    assert dx.evaluate(y, f"{file}/eval/logits", from_logits=True).state == wanted.state
+    assert dx.open(f"{file}/eval/logits[3:, :9]").shape == (58, 9)
+    assert pickle.loads(pickle.dumps(open_array(f"{file}/eval/logits", "x"))).shape == x.shape
+    with pytest.raises(ValueError, match=r"dump.zarr.zip/eval is a zarr group, not an array; it holds logits"):
+        dx.open(f"{file}/eval")
+    with pytest.raises(FileNotFoundError, match=r"there is no zarr array at none inside .*/dump.zarr.zip"):
+        dx.open(f"{file}/none")
+    (tmp_path / "text.zip").write_text("no zip file")
+    with pytest.raises(ValueError, match=r"text.zip is no zip file"):
+        dx.open(f"{tmp_path}/text.zip/logits")
+    with pytest.raises(FileNotFoundError, match="nothing at"):
+        dx.open(f"{tmp_path}/none.zip/logits")
+
+
+@pytest.mark.parametrize("end", [end for ends in CONVERTED for end in ends])
+def test_files_that_are_not_read_are_refused_with_what_to_type(tmp_path, end):
+    (tmp_path / f"logits{end}").write_bytes(b"anything")
+    with pytest.raises(ValueError, match=rf'is no zarr array; (numpy.save\("array.npy", |give h5py).*"logits{end}"'):
+        dx.open(tmp_path / f"logits{end}")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_dtypes_that_zarr_does_not_know_are_refused_with_what_to_do(tmp_path, zarr_format):
+    zarr.create_array(str(tmp_path / "x"), shape=(2, 2), dtype="uint16", zarr_format=zarr_format)
+    file = tmp_path / "x" / (".zarray" if zarr_format == 2 else "zarr.json")
+    file.write_text(file.read_text().replace('"<u2"', '"bfloat16"').replace('"uint16"', '"bfloat16"'))
+    with pytest.raises(ValueError, match=r"zarr does not know the dtype of .*/x; store the bits of bfloat16 as uint16"):
+        dx.open(tmp_path / "x")

@@ -23,7 +23,7 @@ ORDER = re.findall(
 numbers numbers.elementary numbers.reading numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
 numbers.question numbers.audit numbers.state
 sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.cuts sources.source sources.paths
-sources.meaning sources.memory sources.npy sources.sliceable sources.stored sources.joined sources.sliced
+sources.meaning sources.memory sources.npy sources.sliceable sources.stored sources.zipped sources.joined sources.sliced
 sources.viewed sources.opening sources.columns sources.align sources sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.slabs kernels.blocks
 kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows

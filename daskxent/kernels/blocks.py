@@ -24,6 +24,8 @@ class Ask(NamedTuple):
     ----------
     unit : bool
         Predictions are probabilities.
+    given : bool
+        Predictions are log-probabilities, whose loss is taken as it is.
     mass : bool
         Sums over the classes.
     total : bool
@@ -39,6 +41,7 @@ class Ask(NamedTuple):
     """
 
     unit: bool
+    given: bool
     mass: bool
     total: bool
     second: bool

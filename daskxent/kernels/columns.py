@@ -23,6 +23,7 @@ from daskxent.numbers.scores import (
     LEAST_EQUAL,
     LOST,
     NAN,
+    SUM_TOLERANCE,
     UNNORMALISED,
     UNRANKED,
 )
@@ -96,8 +97,10 @@ def _losses(plain, ask, loss, work):
     for i in range(0 if plain else LANES):
         if not abs(peaks[i]) < HUGE:
             total[i] = np.float64(work.ties[i]) if np.isfinite(peaks[i]) else np.nan
-    for i in range(loss.size):
+    for i in range(0 if ask.given else loss.size):
         loss[i] = log1p(total[i]) + (np.float64(peaks[i]) - np.float64(target[i]))
+    for i in range(loss.size if ask.given else 0):
+        loss[i] = 0.0 - np.float64(target[i]) if abs(peaks[i]) < np.inf else np.nan
     for i in range(LANES if ask.total else 0):
         total[i] += 1.0
 
@@ -167,6 +170,8 @@ def _flag_logits(ask, rules, loss, flags, work):
     least = np.float64(rules.classes) * LEAST_EQUAL if rules.classes > 1 else np.inf
     for i in range(LANES):
         flags[i] = np.uint8(EQUAL) if own + total[i] >= least else np.uint8(0)
+    for i in range(LANES if ask.given else 0):
+        flags[i] |= np.uint8(UNNORMALISED) if np.float64(peak[i]) > SUM_TOLERANCE else np.uint8(0)
     for i in range(LANES if _is_double(peak) else 0):
         flags[i] |= np.uint8(COARSE) if abs(peak[i]) >= COARSE_FROM else np.uint8(0)
     for i in range(loss.size):

@@ -155,7 +155,10 @@ def scan(
     grid = records.grid_for(wide, probabilities=probabilities)
     found = records.empty(values.shape[0] * values.shape[2], grid, top, mass=mass)
     labels = along(labels, len(found.peak), np.int64, "labels")
-    ask, room = Ask(probabilities, mass, total=False, second=True, best=True, hit=False, depth=0), None
+    ask, room = (
+        Ask(probabilities, given=False, mass=mass, total=False, second=True, best=True, hit=False, depth=0),
+        None,
+    )
     for some, rows, begin_at in slabs(values, SLAB_ROWS) if values.size else ():
         room = room or room_for(rows, grid)
         _scan(rows, begin_at, labels[some], first, ask, _Found(*found[1:]), some.start, room)
@@ -185,6 +188,7 @@ class Scorer:
         self.slab_rows, needs = -(-slab_rows // LANES) * LANES, question.needs
         self._ask = Ask(
             unit=not question.from_logits,
+            given=question.log_probabilities,
             mass=question.summed,
             total=bool(needs & {"total", "confidence"}),
             second="second" in needs,

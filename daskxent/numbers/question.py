@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _LISTS = ("metrics", "columns", "ignore_class")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
-    "on_invalid": (str,), "allow_negative_weights": (bool,), "on_missing": (str, NoneType),
+    "log_probabilities": (bool,), "on_invalid": (str,), "allow_negative_weights": (bool,),
+    "on_missing": (str, NoneType),
 }  # fmt: skip
 
 
@@ -36,6 +37,8 @@ class Question:
         Number of classes.
     from_logits : bool
         Predictions are logits; otherwise probabilities.
+    log_probabilities : bool
+        Predictions are log-probabilities, which are logits whose loss is taken as it is.
     dense : bool
         Labels are one-hot or soft, one number per class.
     ignore_class : tuple of int
@@ -65,15 +68,26 @@ class Question:
     on_missing: str | None = None
     by: tuple[By, ...] = ()
     columns: tuple[str, ...] = ()
+    log_probabilities: bool = False
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - COLUMNS):
             raise ValueError(f"columns: {unknown[0]!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
+        if self.log_probabilities:
+            self._check_log_probabilities()
         names = [by.name for by in self.by]
         if len(set(names)) < len(names):  # their sums would be under the same keys
             raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
         if self.summed and self.classes > MOST_CLASSES:
             raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
+
+    def _check_log_probabilities(self) -> None:
+        """Refuse what takes more than the log-probability of the label."""
+        for what, asked in (("one-hot or soft labels", self.dense), ("label_smoothing", self.label_smoothing)):
+            if asked:
+                raise ValueError(f"predictions: log_probabilities are taken as they are; {what} would need logits")
+        for name in sorted({"total", "confidence"} & self.needs):
+            raise ValueError(f"predictions: log_probabilities are taken as they are; {name!r} would need logits")
 
     @cached_property
     def statistics(self) -> tuple[Statistic, ...]:

@@ -104,6 +104,8 @@ def finish(
     classes: int,
     needs: frozenset[str],
     losses: NDArray[np.float64] | None = None,
+    *,
+    log_probabilities: bool = False,
 ) -> Scores:
     """Make columns of records over all classes.
 
@@ -118,6 +120,8 @@ def finish(
         Names of the columns to make.
     losses : (n,) float64, optional
         In nats, of dense or smoothed labels, which need more than the records; see `dense_losses`.
+    log_probabilities : bool
+        The loss is minus the value at the label, as it is; values above 0 are `UNNORMALISED`.
 
     Returns
     -------
@@ -137,13 +141,15 @@ def finish(
     if needs & SUMMED:
         total = _total(records, nan)
         if losses is None and "loss" in needs:
-            losses = row_losses(records)
+            losses = given_losses(records) if log_probabilities else row_losses(records)
         found = {"total": total, "confidence": _confidence(records, total), "loss": losses}
         flags |= np.where(_are_equal(records, total, classes), EQUAL, 0).astype(np.uint8)
         if losses is not None:
             found["loss"] = np.where(known, losses, np.nan)
             lost = known & ~np.isfinite(losses) & ((flags & (NAN | INFINITE)) == 0)
             flags |= np.where(lost, LOST, 0).astype(np.uint8)
+        if log_probabilities:
+            flags |= np.where(~nan & (records.peak > SUM_TOLERANCE), UNNORMALISED, 0).astype(np.uint8)
     if "above" in needs:
         above = (records.top > records.target[:, None]).sum(axis=1)
         found["above"] = np.where(known, above, UNRANKED).astype(np.int32)
@@ -242,6 +248,29 @@ def row_losses(records: Records) -> NDArray[np.float64]:
     broken |= np.isinf(records.peak)
     gap = np.where(broken, 0.0, records.peak) - records.target
     return np.where(broken | np.isnan(records.target), np.nan, elementary.log1p(excesses(records)) + gap)
+
+
+def given_losses(records: Records) -> NDArray[np.float64]:
+    """Return the crossentropy of finished rows of log-probabilities, in nats: minus that of the label, as it is.
+
+    Parameters
+    ----------
+    records : Records
+        All classes merged.
+
+    Returns
+    -------
+    (n,) float64
+        NaN where `row_losses` is. +inf for a label of -inf.
+
+    Examples
+    --------
+    >>> from daskxent.numbers.records import scan
+    >>> given_losses(scan(np.array([[-0.5, -3.0, -np.inf]]), np.array([1]))).tolist()
+    [3.0]
+    """
+    broken = (records.flags & HAS_NAN).astype(bool) | np.isinf(records.peak)
+    return np.where(broken, np.nan, 0.0 - records.target)  # no -0.0
 
 
 def dense_losses(

@@ -96,6 +96,7 @@ class Plan:
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
         kind = "logits" if self.question.from_logits else "probabilities"
+        kind = "log-probabilities" if self.question.log_probabilities else kind
         stored = f" in {self.chunks:,} chunks" if self.chunks else ""
         return [
             ("metrics", ", ".join(self.question.metrics)),

@@ -108,7 +108,8 @@ class Block:
         need no look.
         """
         state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
-        probable &= self.question.from_logits and self.question.summed and self.question.classes > 1
+        asked = self.question
+        probable &= asked.from_logits and asked.summed and asked.classes > 1 and not asked.log_probabilities
         for some, rows in self.scored(scorer):
             probable = probable and self._like_probabilities(some, rows)
             for name, values in pages.sink.columns(rows).items() if pages is not None else ():
@@ -212,19 +213,20 @@ class Block:
     def _scores(self, some: slice) -> tuple[Scores, NDArray[np.int64]]:
         """Score some rows by way of their records; return the labels as classes too."""
         question, losses = self.question, None
+        known = partial(finish, log_probabilities=question.log_probabilities)
         if self.dense is not None:
             labels = largest(self.dense[some])
         else:
             assert self._labels is not None
             labels = self._labels[some]
         if self.records is not None:
-            return finish(self.records.some(some), labels, question.classes, question.needs), labels
+            return known(self.records.some(some), labels, question.classes, question.needs), labels
         values = self._values(some)
         found = scan(question, values, labels, 0, self.sizes)
         if question.whole_rows and question.needs_loss:
             dense = labels if self.dense is None else self.dense[some]
             losses = _dense_losses(question, values, dense, found, self.sizes.dense_bytes)
-        return finish(found, labels, question.classes, question.needs, losses), labels
+        return known(found, labels, question.classes, question.needs, losses), labels
 
 
 def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from daskxent.sources import zipped
 from daskxent.sources.joined import Joined
 from daskxent.sources.meaning import check_attributes, is_labelled
 from daskxent.sources.memory import Memory, from_lists, plain
@@ -49,6 +50,7 @@ class Opener(NamedTuple):
 # Asked in this order, before anybody looks whether there is something at the path.
 OPENERS = [
     Opener(lambda path: path.endswith(".npy"), Npy.open),
+    Opener(zipped.takes, zipped.open_zipped),
     Opener(lambda path: True, open_zarr),
 ]
 

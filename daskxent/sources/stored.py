@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import pickle
 import threading
 import warnings
@@ -207,6 +208,25 @@ def checked(array: Any, name: str) -> Zarr:
         raise ValueError(f"{name}: {array.store_path} is stored in a way that is not read here: {error}") from error
 
 
+# What makes an array of files that are not read, by the ends of their names.
+CONVERTED = {
+    (".pt", ".pth"): 'numpy.save("array.npy", torch.load("{}").float().numpy())',
+    (".pkl", ".pickle"): 'numpy.save("array.npy", numpy.asarray(pickle.load(open("{}", "rb"))))',
+    (".csv", ".txt"): 'numpy.save("array.npy", numpy.loadtxt("{}", delimiter=","))',
+    (".npz",): 'numpy.save("array.npy", numpy.load("{}")["NAME"])',
+    (".parquet",): 'numpy.save("array.npy", numpy.stack(pandas.read_parquet("{}")["NAME"]))',
+    (".safetensors",): 'numpy.save("array.npy", safetensors.numpy.load_file("{}")["NAME"])',
+    (".h5", ".hdf5", ".nc"): 'give h5py.File("{}")["NAME"] itself',
+}
+
+
+def _converting(path: str) -> str:
+    """Return what to type instead of the path of a file that is not read."""
+    name = os.path.basename(path)
+    line = next((line for ends, line in CONVERTED.items() if name.endswith(ends)), "")
+    return f"; {line.format(name)}" if line else ""
+
+
 def open_zarr(path: str, name: str) -> Zarr:
     """Open the array at a path or URL."""
     import zarr
@@ -215,11 +235,14 @@ def open_zarr(path: str, name: str) -> Zarr:
     try:
         opened = zarr.open(path, mode="r")
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = f"{path} is no zarr array" if local else f"there is no zarr array at {path}"
+        what = f"{path} is no zarr array{_converting(path)}" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
     except (OSError, ImportError):
         raise
     except Exception as error:
+        if "No Zarr data type" in str(error):
+            hint = "store the bits of bfloat16 as uint16, and give view='bfloat16'" if "bfloat16" in str(error) else ""
+            raise ValueError(f"{name}: zarr does not know the dtype of {path}{hint and '; '}{hint}") from error
         if local or isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):  # of damaged metadata
             raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
         raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
