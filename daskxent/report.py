@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import reading, statistics
+from daskxent.numbers import estimates, reading, statistics
 from daskxent.numbers.audit import AUDIT
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.question import Question
@@ -142,9 +142,7 @@ class Report(Mapping[str, float]):
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
         if name not in self.question.metrics:
             raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
-        metric, sums = statistics.metric(name), self.state.total
-        total = sums.totals.get(metric.statistic)
-        return metric.finish(ratio(total, sums.weight)) if total is not None else math.nan
+        return estimates.value(name, self.state.total)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.question.metrics)
@@ -156,6 +154,56 @@ class Report(Mapping[str, float]):
     def metrics(self) -> dict[str, float]:
         """The metrics by name, in float64."""
         return dict(self)
+
+    @property
+    def se(self) -> dict[str, float]:
+        """The standard error of each metric; rows are taken as independent.
+
+        NaN over fewer than two rows, and where the metric is not finite. It does not change when weights are scaled.
+        """
+        return {name: estimates.standard_error(name, self.state.total) for name in self}
+
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Return a confidence interval of a metric.
+
+        Wilson's for accuracies, with the number of rows of equal weight that have the same error; else by Student's t,
+        for perplexity the exponential of that of the crossentropy.
+
+        Parameters
+        ----------
+        name : str
+            A metric that was asked for.
+        level : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        (float, float)
+            Its lower and upper end; NaN where there is no standard error.
+
+        Raises
+        ------
+        KeyError
+            The metric was not asked for.
+        ValueError
+            The level is not between 0 and 1.
+
+        Examples
+        --------
+        >>> import daskxent as dx
+        >>> report = dx.evaluate([0, 0, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+        >>> [round(edge, 4) for edge in report.interval("accuracy")]
+        [0.3006, 0.9544]
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
+        self[name]
+        return estimates.interval(name, self.state.total, level)
+
+    @property
+    def effective_rows(self) -> float:
+        """Kish's effective number of rows, (sum w)**2 / sum w**2: how many of equal weight say as much."""
+        return estimates.effective_rows(self.state.total)
 
     @property
     def rows(self) -> int:
@@ -216,9 +264,13 @@ class Report(Mapping[str, float]):
             warn_caller(doubt, DoubtfulResult)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return metrics, counts and audit as plain Python objects."""
+        """Return metrics, their standard errors and 95 % intervals, counts and audit as plain Python objects."""
+        intervals = {name: self.interval(name) for name in self}
         return {
             **self.metrics,
+            "se": self.se,
+            "low": {name: low for name, (low, _) in intervals.items()},
+            "high": {name: high for name, (_, high) in intervals.items()},
             "rows": self.rows,
             "counted": self.state.total.counted,
             "weight": self.weight,
@@ -318,7 +370,10 @@ class Report(Mapping[str, float]):
 
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
-        shown = [(name, _with_unit(value, statistics.metric(name).unit)) for name, value in self.metrics.items()]
+        errors = self.se
+        shown = [(name, _shown(value, errors[name], statistics.metric(name).unit)) for name, value in self.items()]
+        if any(map(math.isfinite, errors.values())):
+            shown.append(("±", "standard error, rows taken as independent"))
         done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
         blocks = (self.inputs or {}).get("class_blocks", 1)
         classes = f"{self.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "")
@@ -382,8 +437,8 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any
         yield name, one, other
 
 
-def _with_unit(value: float, unit: str) -> str:
-    return f"{value:.10g} {unit}".rstrip()
+def _shown(value: float, error: float, unit: str) -> str:
+    return f"{value:.10g}{f' ± {error:.2g}' if math.isfinite(error) else ''} {unit}".rstrip()
 
 
 def _strict(value: Any) -> Any:

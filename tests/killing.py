@@ -12,7 +12,8 @@ from pathlib import Path
 
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL
-from daskxent.numbers.state import State, Sums, merge_all
+from daskxent.numbers.state import State, merge_all
+from daskxent.numbers.sums import Sums
 from daskxent.run.journal import Journal, read
 
 PARTS = 8
@@ -34,7 +35,7 @@ def opened(path, steps=PARTS, **sizes):
 
 def small(path, steps=PARTS):
     """Open a journal that takes a snapshot after every third part."""
-    return opened(path, steps, keep_bytes=500, growth=1.0)
+    return opened(path, steps, keep_bytes=800, growth=1.0)
 
 
 def append(file, states):

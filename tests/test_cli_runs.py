@@ -91,7 +91,7 @@ def test_merge(dump, tmp_path, wanted):
     assert Report.from_json(result.stdout) == wanted
     table = run("merge", *files)
     assert table.exit_code == 0
-    assert f"crossentropy  {wanted['crossentropy']:.10g} nats" in table.stdout
+    assert f"crossentropy  {wanted['crossentropy']:.10g} ± " in table.stdout
 
 
 def test_merge_tells_gaps(dump, tmp_path):

@@ -13,7 +13,8 @@ import daskxent as dx
 from daskxent.numbers.audit import AUDIT, FIRST, Finding
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL, Group
-from daskxent.numbers.state import State, Sums
+from daskxent.numbers.state import State
+from daskxent.numbers.sums import Sums
 from daskxent.run import cluster
 from daskxent.run.engines import engine_for
 

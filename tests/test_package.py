@@ -21,7 +21,8 @@ ORDER = re.findall(
     r"\S+",
     """
 numbers numbers.elementary numbers.reading numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
-numbers.question numbers.audit numbers.state
+numbers.question numbers.audit numbers.sums numbers.errors numbers.estimates
+numbers.state
 sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.cuts sources.source sources.paths
 sources.meaning sources.memory sources.npy sources.sliceable sources.stored sources.zipped sources.joined sources.sliced
 sources.viewed sources.opening sources.columns sources.align sources sources.fingerprint

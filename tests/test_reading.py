@@ -41,7 +41,7 @@ BAD = {
     "no weight": (changed("state", "sums", 0, 1, "weight", remove=True), "sums: 'weight' is missing"),
     "huge": (
         changed(*TOTALS, "crossentropy", value=["0x1", 10**10, 0, 0, 0]),
-        "total crossentropy: expected an integer",
+        "totals crossentropy: expected an integer",
     ),
     "digits": (
         changed(*TOTALS, "crossentropy", value=["0x" + "f" * 999, 0, 0, 0, 0]),

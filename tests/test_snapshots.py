@@ -397,7 +397,7 @@ def cut(monkeypatch):
     sized.give(monkeypatch, part_bytes=160, smallest_part_bytes=160)
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0, 0), (1000, 2)])
+@pytest.mark.parametrize(("keep", "left"), [(0, 0), (2000, 2)])
 def test_a_run_goes_on_from_a_snapshot(dump, journal, monkeypatch, cut, keep, left):
     monkeypatch.setattr("daskxent.run.journal.Journal", functools.partial(Journal, keep_bytes=keep, growth=0.0))
     wanted = evaluate(dump)

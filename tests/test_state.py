@@ -19,7 +19,8 @@ from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.question import Question
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
-from daskxent.numbers.state import State, Sums, accumulate
+from daskxent.numbers.state import State, accumulate
+from daskxent.numbers.sums import Sums
 
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy", "perplexity", "bits")
 ROUNDING = 2.0**-52  # one product and one quotient are rounded, each to half a unit in the last place

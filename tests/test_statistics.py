@@ -18,8 +18,9 @@ from daskxent.numbers import statistics
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL, Bins, Group
 from daskxent.numbers.question import Question
-from daskxent.numbers.state import State, Sums
+from daskxent.numbers.state import State
 from daskxent.numbers.statistics import Statistic
+from daskxent.numbers.sums import Sums
 
 CLASSES = 41
 MARGIN = Statistic("margin", frozenset({"peak", "second"}), lambda scores, labels: scores.peak - scores.second, "nats")

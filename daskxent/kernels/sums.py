@@ -15,7 +15,7 @@ from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner
 from daskxent.kernels.slabs import plain
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
-from daskxent.numbers.state import Sums
+from daskxent.numbers.sums import Moments, Sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,10 +58,10 @@ def _add_term(limbs, term):
 
 
 @inner
-def add_block(limbs, terms):
-    """Add at most 2**20 terms to a sum."""
+def add_block(limbs, terms, rest):
+    """Add at most `LANES` terms to a sum; `rest` is for what of them lies below the grids."""
     k0 = k1 = k2 = k3 = np.int64(0)
-    unusual = 0
+    unusual = below = 0
     for i in range(terms.size):
         x = terms[i]
         unusual += not abs(x) < _BELOW
@@ -76,11 +76,15 @@ def add_block(limbs, terms):
         x -= t - _ON_GRID[2]
         t = x + _ON_GRID[3]
         k3 += bits_of(t) - bits_of(_ON_GRID[3])
-        unusual += x != t - _ON_GRID[3]
+        rest[i] = x - (t - _ON_GRID[3])
+        below += rest[i] != 0.0
     if unusual:
         for i in range(terms.size):
             _add_term(limbs, terms[i])
         return
+    for i in range(terms.size if below else 0):
+        if rest[i] != 0.0:
+            _add_term(limbs, rest[i])
     _add_units(limbs, abs(k0), UNIT_BITS - GRID_BITS[0], 1 if k0 > 0 else -1)
     _add_units(limbs, abs(k1), UNIT_BITS - GRID_BITS[1], 1 if k1 > 0 else -1)
     _add_units(limbs, abs(k2), UNIT_BITS - GRID_BITS[2], 1 if k2 > 0 else -1)
@@ -97,9 +101,12 @@ def carry(limbs):
 
 @compiled
 def _add_values(limbs, values, status, bit, weights, everywhere):
-    """Add weight times value of the rows whose status has a bit, or of all."""
+    """Add weight times value of the rows whose status has a bit, or of all, its square and its product with the weight.
+
+    `limbs` has a sum for each that is wanted, in this order.
+    """
     limbs, values, status, weights = borrowed(limbs), borrowed(values), borrowed(status), borrowed(weights)
-    terms = np.zeros(LANES)
+    terms, rest, more = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
     for at in range(0, values.size, LANES):
         n = min(LANES, values.size - at)
         for i in range(n):
@@ -108,8 +115,17 @@ def _add_values(limbs, values, status, bit, weights, everywhere):
             terms[i] = terms[i] if status[at + i] & bit else 0.0
         for i in range(n if weights.size else 0):
             terms[i] = terms[i] * weights[at + i] if terms[i] != 0 else 0.0
-        add_block(limbs, terms[:n])
-    carry(limbs)
+        add_block(limbs[0], terms[:n], rest)
+        if limbs.shape[0] > 1:
+            for i in range(n):
+                more[i] = terms[i] * terms[i]
+            add_block(limbs[1], more[:n], rest)
+        if limbs.shape[0] > 2:
+            for i in range(n):
+                more[i] = terms[i] * weights[at + i] if terms[i] != 0 else 0.0
+            add_block(limbs[2], more[:n], rest)
+    for k in range(limbs.shape[0]):
+        carry(limbs[k])
 
 
 @compiled
@@ -166,7 +182,8 @@ class Totals:
 
     def __init__(self, question: Question) -> None:
         self.question, self._counted = question, 0
-        self._weight, self._clipped, *self._totals = np.zeros((2 + len(question.statistics), LIMBS), np.int64)
+        self._weight, self._clipped = np.zeros((2, LIMBS), np.int64), np.zeros((1, LIMBS), np.int64)
+        self._totals = np.zeros((len(question.statistics), 3, LIMBS), np.int64)
         self._hits = [0] * len(question.statistics)
         self._weighted = False
 
@@ -183,8 +200,8 @@ class Totals:
             if values.dtype == bool and not self._weighted:
                 self._hits[k] += int(np.count_nonzero(values)) - int(np.count_nonzero(values[dropped]))
             else:
-                values = plain(np.ascontiguousarray(values, np.float64))
-                _add_values(self._totals[k], values, status, COUNTED, weights, not dropped.size)
+                values, wanted = plain(np.ascontiguousarray(values, np.float64)), 3 if self._weighted else 2
+                _add_values(self._totals[k, :wanted], values, status, COUNTED, weights, not dropped.size)
         if self._weighted:
             _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, not dropped.size)
         if clipped.size and scores.loss is not None:
@@ -193,7 +210,14 @@ class Totals:
 
     def sums(self) -> Sums:
         """Return the sums so far."""
-        pairs = zip(self.question.statistics, self._totals, self._hits, strict=True)
-        totals = {statistic.name: exact(limbs) + ExactSum.whole(hits) for statistic, limbs, hits in pairs}
-        weight = exact(self._weight) if self._weighted else ExactSum.whole(self._counted)
-        return Sums(totals, weight, self._counted, exact(self._clipped))
+        names = [statistic.name for statistic in self.question.statistics]
+        totals, squares, products = (
+            {
+                name: exact(limbs[k]) + ExactSum.whole(hits)
+                for name, limbs, hits in zip(names, self._totals, self._hits, strict=True)
+            }
+            for k in range(3)
+        )
+        weight, own = map(exact, self._weight) if self._weighted else [ExactSum.whole(self._counted)] * 2
+        moments = Moments(self._counted, squares, products if self._weighted else totals, own)
+        return Sums(totals, weight, self._counted, exact(self._clipped[0]), moments)

@@ -19,6 +19,7 @@ from daskxent.numbers import audit, reading
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED, Finding, Scored, findings
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import TOTAL, Key
+from daskxent.numbers.sums import Moments, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,65 +31,6 @@ if TYPE_CHECKING:
     Values = NDArray[Any]
     # From terms and the group of each, 0 <= group < count, to the exact sums of all groups.
     SumBy = Callable[[NDArray[np.float64], NDArray[np.int64], int], Sequence[ExactSum]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """The exact sums over the counted rows of one key.
-
-    Parameters
-    ----------
-    totals : mapping of str to ExactSum
-        Sum of weight times value for each statistic.
-    weight : ExactSum
-        Sum of the weights.
-    counted : int
-        Number of rows.
-    clipped_loss : ExactSum
-        What the rows whose label's probability was clipped add to the loss.
-    """
-
-    totals: Mapping[str, ExactSum] = field(default_factory=dict)
-    weight: ExactSum = field(default_factory=ExactSum)
-    counted: int = 0
-    clipped_loss: ExactSum = field(default_factory=ExactSum)
-
-    def __add__(self, other: Sums) -> Sums:
-        """Return the sums over both sets of rows."""
-        return Sums.all((self, other))
-
-    @classmethod
-    def all(cls, several: Sequence[Sums]) -> Sums:
-        """Return the sums over several sets of rows, in a time that grows with what they hold."""
-        totals: dict[str, ExactSum] = {}
-        for sums in several:
-            for name, total in sums.totals.items():
-                totals[name] = totals[name] + total if name in totals else total
-        weight, clipped = (
-            sum(each, ExactSum()) for each in zip(*((s.weight, s.clipped_loss) for s in several), strict=True)
-        )
-        return cls(totals, weight, sum(sums.counted for sums in several), clipped)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the sums as plain lists, numbers and strings, losslessly."""
-        return {
-            "totals": {name: total.to_json() for name, total in sorted(self.totals.items())},
-            "weight": self.weight.to_json(),
-            "counted": self.counted,
-            "clipped_loss": self.clipped_loss.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: Any) -> Sums:
-        """Read what `to_json` wrote."""
-        read = reading.mapping(data, "sums", "totals", "weight", "counted", "clipped_loss")
-        totals = reading.mapping(read["totals"], "totals")
-        return cls(
-            {name: ExactSum.from_json(total, f"total {name}") for name, total in totals.items()},
-            ExactSum.from_json(read["weight"], "weight"),
-            reading.whole(read["counted"], "counted"),
-            ExactSum.from_json(read["clipped_loss"], "clipped_loss"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +148,7 @@ class State:
         if self.covered and TOTAL not in self.sums:
             raise ValueError("sums: those of all rows are missing")
         for key, sums in self.sums.items():
-            reading.mapping(dict(sums.totals), f"totals of {key or 'all rows'}", *names)
-            reading.whole(sums.counted, "counted", 0, self.rows)
+            sums.check(names, self.rows, str(key or "all rows"))
             if key != TOTAL and key[0] not in groups:
                 raise ValueError(f"sums: nothing was grouped by {key[0]!r}")
         for kind, found in self.audit.items():
@@ -339,18 +280,29 @@ def _sums(question: Question, rows: Scored, at: Values, groups: Values, count: i
     scores = rows.scores
     weights = np.ones(len(at)) if rows.weights is None else rows.weights[at]
 
-    def added(values: Values, chosen: Any = slice(None)) -> Sequence[ExactSum]:
-        values, weight = values[at][chosen], weights[chosen]
+    def weighted(values: Values, weight: Values) -> Values:
         with np.errstate(over="ignore", invalid="ignore"):  # a product beyond float64 is infinite
-            terms = np.where(values != 0, values * weight, 0.0)  # 0 adds nothing, whatever the weight
-        return add(terms, groups[chosen], count)
+            return np.where(values != 0, values * weight, 0.0)  # 0 adds nothing, whatever the weight
 
-    totals = {each.name: added(each.value(scores, rows.labels)) for each in question.statistics}
-    clipped = np.flatnonzero(rows.status[at] & IS_CLIPPED)
-    lost = added(scores.loss, clipped) if clipped.size and question.needs_loss else [ExactSum()] * count
-    weight_sums, counts = add(weights, groups, count), np.bincount(groups, minlength=count).tolist()
+    totals, squares, products = {}, {}, {}
+    for each in question.statistics:
+        terms = weighted(each.value(scores, rows.labels)[at], weights)
+        totals[each.name] = add(terms, groups, count)
+        squares[each.name] = add(weighted(terms, terms), groups, count)
+        products[each.name] = (
+            totals[each.name] if rows.weights is None else add(weighted(terms, weights), groups, count)
+        )
+    clipped, lost = np.flatnonzero(rows.status[at] & IS_CLIPPED), [ExactSum()] * count
+    if clipped.size and question.needs_loss:
+        lost = list(add(weighted(scores.loss[at][clipped], weights[clipped]), groups[clipped], count))
+    counts = np.bincount(groups, minlength=count).tolist()
+    weight, own = (add(terms, groups, count) for terms in (weights, weighted(weights, weights)))
+
+    def of(sums: Mapping[str, Sequence[ExactSum]], k: int) -> dict[str, ExactSum]:
+        return {name: each[k] for name, each in sums.items()}
+
     return [
-        Sums({name: total[k] for name, total in totals.items()}, weight_sums[k], counts[k], lost[k])
+        Sums(of(totals, k), weight[k], counts[k], lost[k], Moments(counts[k], of(squares, k), of(products, k), own[k]))
         for k in range(count)
     ]
 

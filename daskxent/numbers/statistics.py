@@ -38,6 +38,8 @@ class Statistic(NamedTuple):
         Unit of the value; "" for a share or a plain number.
     depth : int
         How many of the largest values `above` has to tell apart; 0 if `above` is not needed.
+    share : bool
+        Whether each value is 0 or 1, and the mean a share of the rows.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Statistic(NamedTuple):
     value: Callable[[Scores, NDArray[Any]], NDArray[Any]]
     unit: str = ""
     depth: int = 0
+    share: bool = False
 
 
 class Metric(NamedTuple):
@@ -57,7 +60,9 @@ class Metric(NamedTuple):
     statistic : str
         The statistic it is made of.
     finish : callable
-        From the mean to the metric.
+        From the mean to the metric, which increases with it.
+    slope : callable
+        From the mean to the derivative of `finish` there.
     unit : str
         Unit of the metric; "" for a share or a plain number.
     """
@@ -65,6 +70,7 @@ class Metric(NamedTuple):
     name: str
     statistic: str
     finish: Callable[[float], float]
+    slope: Callable[[float], float]
     unit: str
 
 
@@ -105,11 +111,11 @@ def metric(name: str) -> Metric:
     """
     if isinstance(name, str) and name in METRICS:
         return METRICS[name]
-    return Metric(name, name, _mean, statistic(name).unit)
+    return Metric(name, name, _mean, lambda mean: 1.0, statistic(name).unit)
 
 
 def _in_top(name: str, k: int) -> Statistic:
-    return Statistic(name, frozenset({"above"}), lambda scores, labels: scores.above < k, depth=k)
+    return Statistic(name, frozenset({"above"}), lambda scores, labels: scores.above < k, depth=k, share=True)
 
 
 def _mean(mean: float) -> float:
@@ -129,13 +135,13 @@ STATISTICS = {
     each.name: each
     for each in (
         Statistic(LOSS, frozenset({"loss"}), lambda scores, labels: scores.loss, "nats"),
-        Statistic(HIT, frozenset({"hit"}), lambda scores, labels: scores.hit),
+        Statistic(HIT, frozenset({"hit"}), lambda scores, labels: scores.hit, share=True),
     )
 }
 METRICS = {
     each.name: each
     for each in (
-        Metric("perplexity", LOSS, _perplexity, ""),
-        Metric("bits", LOSS, _bits, "bits"),
+        Metric("perplexity", LOSS, _perplexity, _perplexity, ""),
+        Metric("bits", LOSS, _bits, lambda mean: 1 / LN2, "bits"),
     )
 }

@@ -1,0 +1,152 @@
+"""The exact sums over some rows: of values, of weights, and of what the errors of their means are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from daskxent.numbers import reading
+from daskxent.numbers.exact import ExactSum
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums of products over clusters, of which each row is one if none are named.
+
+    With A the sum of weight times value of a cluster and B that of its weights, the error of A's total over B's
+    follows.
+
+    Parameters
+    ----------
+    count : int
+        Number of clusters.
+    squares : mapping of str to ExactSum
+        Sum of A * A for each statistic.
+    products : mapping of str to ExactSum
+        Sum of A * B for each statistic.
+    weights : ExactSum
+        Sum of B * B.
+    """
+
+    count: int = 0
+    squares: Mapping[str, ExactSum] = field(default_factory=dict)
+    products: Mapping[str, ExactSum] = field(default_factory=dict)
+    weights: ExactSum = field(default_factory=ExactSum)
+
+    @classmethod
+    def all(cls, several: Sequence[Moments]) -> Moments:
+        """Return the moments of all clusters of several."""
+        return cls(
+            sum(each.count for each in several),
+            _by_name(each.squares for each in several),
+            _by_name(each.products for each in several),
+            sum((each.weights for each in several), ExactSum()),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the moments as plain numbers and strings, losslessly."""
+        return {
+            "count": self.count,
+            "squares": _named_to_json(self.squares),
+            "products": _named_to_json(self.products),
+            "weights": self.weights.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, name: str) -> Moments:
+        """Read what `to_json` wrote."""
+        read = reading.mapping(data, name, "count", "squares", "products", "weights")
+        return cls(
+            reading.whole(read["count"], f"{name} count"),
+            _named_from_json(read["squares"], "squares"),
+            _named_from_json(read["products"], "products"),
+            ExactSum.from_json(read["weights"], "weights"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The exact sums over the counted rows of one key.
+
+    Parameters
+    ----------
+    totals : mapping of str to ExactSum
+        Sum of weight times value for each statistic.
+    weight : ExactSum
+        Sum of the weights.
+    counted : int
+        Number of rows.
+    clipped_loss : ExactSum
+        What the rows whose label's probability was clipped add to the loss.
+    moments : Moments
+        Of the rows, each a cluster of its own.
+    """
+
+    totals: Mapping[str, ExactSum] = field(default_factory=dict)
+    weight: ExactSum = field(default_factory=ExactSum)
+    counted: int = 0
+    clipped_loss: ExactSum = field(default_factory=ExactSum)
+    moments: Moments = field(default_factory=Moments)
+
+    def __add__(self, other: Sums) -> Sums:
+        """Return the sums over both sets of rows."""
+        return Sums.all((self, other))
+
+    @classmethod
+    def all(cls, several: Sequence[Sums]) -> Sums:
+        """Return the sums over several sets of rows, in a time that grows with what they hold."""
+        weight, clipped = (
+            sum(each, ExactSum()) for each in zip(*((s.weight, s.clipped_loss) for s in several), strict=True)
+        )
+        counted, moments = sum(sums.counted for sums in several), Moments.all([sums.moments for sums in several])
+        return cls(_by_name(sums.totals for sums in several), weight, counted, clipped, moments)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sums as plain lists, numbers and strings, losslessly."""
+        return {
+            "totals": _named_to_json(self.totals),
+            "weight": self.weight.to_json(),
+            "counted": self.counted,
+            "clipped_loss": self.clipped_loss.to_json(),
+            "moments": self.moments.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Sums:
+        """Read what `to_json` wrote."""
+        read = reading.mapping(data, "sums", "totals", "weight", "counted", "clipped_loss", "moments")
+        return cls(
+            _named_from_json(read["totals"], "totals"),
+            ExactSum.from_json(read["weight"], "weight"),
+            reading.whole(read["counted"], "counted"),
+            ExactSum.from_json(read["clipped_loss"], "clipped_loss"),
+            Moments.from_json(read["moments"], "moments"),
+        )
+
+    def check(self, names: Sequence[str], rows: int, where: str) -> None:
+        """Raise if the sums are not those of these statistics over so many rows at most."""
+        for what, named in (
+            ("totals", self.totals), ("squares", self.moments.squares), ("products", self.moments.products),
+        ):  # fmt: skip
+            reading.mapping(dict(named), f"{what} of {where}", *names)
+        reading.whole(self.counted, "counted", 0, rows)
+        reading.whole(self.moments.count, "moments count", 0, rows)
+
+
+def _by_name(several: Iterable[Mapping[str, ExactSum]]) -> dict[str, ExactSum]:
+    found: dict[str, ExactSum] = {}
+    for each in several:
+        for name, total in each.items():
+            found[name] = found[name] + total if name in found else total
+    return found
+
+
+def _named_to_json(sums: Mapping[str, ExactSum]) -> dict[str, Any]:
+    return {name: total.to_json() for name, total in sorted(sums.items())}
+
+
+def _named_from_json(data: Any, what: str) -> dict[str, ExactSum]:
+    return {name: ExactSum.from_json(total, f"{what} {name}") for name, total in reading.mapping(data, what).items()}
