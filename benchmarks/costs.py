@@ -102,7 +102,7 @@ def merge(count: int) -> Measured:
     rows, rng = 1_000, np.random.default_rng(0)
     one = dx.evaluate(rng.integers(5, size=rows), rng.standard_normal((rows, 5)), from_logits=True)
     every = {"expected": count * rows, "available": count * rows}
-    spans = [State(one.state.sums, covered=((k * rows, (k + 1) * rows),)) for k in range(count)]
+    spans = [State(one.state.total, covered=((k * rows, (k + 1) * rows),)) for k in range(count)]
     texts = [replace(one, state=state, **every).to_json() for state in random.Random(0).sample(spans, count)]
     start = time.perf_counter()
     merged = dx.Report.merge(*map(dx.Report.from_json, texts))

@@ -89,6 +89,9 @@ def contents(report: Any) -> dict[str, Any]:
     found = {name: report[name] for name in report}
     if "sums" in state:
         state |= next(sums for key, sums in state["sums"] if not key)
+    if "total" in state:
+        state |= state["total"]
+    if "sums" in state or "total" in state:
         state["totals"] = {_old(name): total for name, total in state["totals"].items()}
     found |= {"rows": report.rows, "weight": report.weight, "counted": state["counted"], "complete": report.complete}
     found |= {"clipped_share": report.clipped_share, "expected": report.expected, "covered": state["covered"]}

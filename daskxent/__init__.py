@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     )
     from daskxent.run.journal import JournalError
     from daskxent.run.planning import Plan
+    from daskxent.run.slicing import axis, bins
+    from daskxent.sources import concat
 
 __all__ = [
     "ClusterLost",
@@ -35,6 +37,8 @@ __all__ = [
     "Unwritable",
     "aevaluate",
     "astream",
+    "axis",
+    "bins",
     "concat",
     "delayed",
     "evaluate",
@@ -61,6 +65,8 @@ _HOMES = {
     "Unwritable": "daskxent.report",
     "aevaluate": "daskxent.api",
     "astream": "daskxent.api",
+    "axis": "daskxent.run.slicing",
+    "bins": "daskxent.run.slicing",
     "concat": "daskxent.sources",
     "delayed": "daskxent.api",
     "evaluate": "daskxent.api",

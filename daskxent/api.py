@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import random
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,46 +14,34 @@ import numpy as np
 
 from daskxent.numbers import scores
 from daskxent.numbers.audit import ROW_COLUMNS, complain
-from daskxent.numbers.question import Question
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
 from daskxent.report import Interrupted, Report, warn_caller
-from daskxent.run import graph
+from daskxent.run import graph, slicing
 from daskxent.run.engines import chosen, engine_for, run
 from daskxent.run.parts import Work
+from daskxent.run.prepared import prepare, repeatable
 from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
 from daskxent.sources import (
-    Further,
-    Inputs,
     again,
-    align,
-    aligned_by_name,
-    as_view,
-    call_of,
-    check_ignored,
     is_dask,
-    open_array,
     place,
 )
 from daskxent.sources.fingerprint import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from dask.delayed import Delayed
     from numpy.typing import NDArray
 
+    from daskxent.numbers.question import Question
     from daskxent.numbers.state import State
     from daskxent.options import ArrayLike
     from daskxent.run.planning import Plan
     from daskxent.run.scoring import Block
-
-# What the options and the question share, by the same names.
-SHARED = (
-    "metrics", "from_logits", "ignore_class", "label_smoothing", "on_invalid", "allow_negative_weights", "on_missing",
-)  # fmt: skip
 
 
 @takes(Shown)
@@ -322,7 +309,8 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
         )
     arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
     along = {name: again(call) for name, call in arrays["along"].items()}
-    given = Asked(**asked, sample_weight=again(arrays.get("sample_weight")))
+    by = slicing.from_call(asked.pop("by") or ()) or None
+    given = Asked(**asked, by=by, sample_weight=again(arrays.get("sample_weight")))
     inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given, along)
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)
@@ -331,35 +319,6 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
             if work(start // inputs.rows_per_step, stop // inputs.rows_per_step).state != state:
                 raise ValueError(f"verify: rows {start} to {stop - 1} give other bits than the report was made from")
     return len(chosen)
-
-
-def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
-    """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
-    along, weights = along or {}, asked.sample_weight
-    given = aligned_by_name({"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along}, asked.axis)
-    y_true, y_pred, weights = (given.pop(name) for name in ("y_true", "y_pred", "sample_weight"))
-    opened = None if weights is None else open_array(weights, "sample_weight")
-    further = {name: Further(open_array(array, name), name) for name, array in given.items()}
-    labels = open_array(y_true, "y_true")
-    predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
-    inputs = align(labels, predictions, opened, asked.axis, further=further)
-    inputs = graph.met(inputs, fill=asked.on_missing == "fill")
-    shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked)
-    shared["ignore_class"] = asked.ignore_class or ()
-    check_ignored(shared["ignore_class"], inputs)
-    return inputs, Question(classes=inputs.classes, dense=inputs.dense, **shared)
-
-
-def kind_of(asked: Asked) -> dict[str, bool]:
-    """Return what the predictions are, as the question has it."""
-    if asked.predictions is None:
-        return {"from_logits": asked.from_logits}
-    if asked.from_logits and asked.predictions == "probabilities":
-        raise ValueError("predictions: probabilities are no logits, as from_logits=True says")
-    return {
-        "from_logits": asked.predictions != "probabilities",
-        "log_probabilities": asked.predictions == "log_probabilities",
-    }
 
 
 def _last(reports: Generator[Report], progress: bool | Callable[[Report], None] | None) -> Report:
@@ -449,16 +408,3 @@ def _warned(report: Report) -> Report:
 def _slice(options: Run) -> slice | None:
     assert options.steps is None or isinstance(options.steps, slice)  # which the check makes of it
     return options.steps
-
-
-def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
-    weights = {} if asked.sample_weight is None else {"sample_weight": asked.sample_weight}
-    arrays = {name: call_of(given) for name, given in {"y_true": y_true, "y_pred": y_pred, **weights}.items()}
-    further = {name: call_of(given) for name, given in (along or {}).items()}
-    if None in (*arrays.values(), *further.values()):
-        return None
-    given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name != "sample_weight"}
-    call = {"arrays": {**arrays, "along": further}, "asked": given}
-    made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
-    return made

@@ -110,9 +110,33 @@ class Steps(click.ParamType):  # type: ignore[type-arg]
         return start, stop
 
 
+class By(click.ParamType):  # type: ignore[type-arg]
+    """What to group rows by: a name, and an array, a word, an axis or bins."""
+
+    name = "by"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the slicing as a mapping."""
+        name, equals, given = value.partition("=")
+        if not equals or not name or not given:
+            forms = "NAME=PATH, NAME=label, NAME=axis(1) or NAME=bins(PATH, 0, 512, inf)"
+            self.fail(f"{value!r} is not {forms}", param, ctx)
+        word, bracket, inner = given.partition("(")
+        if not bracket or word not in ("axis", "bins") or not inner.endswith(")"):
+            return {name: given}
+        from daskxent.run import slicing
+
+        of, *edges = inner[:-1].split(",")
+        try:
+            return {name: slicing.bins(of.strip(), map(float, edges)) if word == "bins" else slicing.axis(int(of))}
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
 # What is special about an option in a shell; its default and its meaning are those of `options`.
 SHELL: dict[str, dict[str, Any]] = {
     "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
+    "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
     "from_logits": {"is_flag": True},
     "predictions": {"type": click.Choice(["logits", "probabilities", "log_probabilities"])},
     "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},
@@ -170,13 +194,26 @@ def main() -> None:
 @_asks(Shown)
 @SCHEDULER
 @JSON
-def evaluate(scheduler: str | None, as_json: bool, progress: bool | None, **options: Any) -> None:
+@click.option("--csv", metavar="FILE", help="Write the slices as comma-separated values as well.")
+def evaluate(scheduler: str | None, as_json: bool, csv: str | None, progress: bool | None, **options: Any) -> None:
     """Evaluate PREDICTIONS against LABELS."""
     from daskxent import api
 
     with _client(scheduler, options["threads"]) as client, _reporting_compilation():
         report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
-    click.echo(report.to_json() if as_json else as_text("Report", _described(report)))
+    if csv is not None:
+        _write_slices(report, csv)
+    text = "\n".join([as_text("Report", _described(report)), *map(repr, report.slices)])
+    click.echo(report.to_json() if as_json else text)
+
+
+def _write_slices(report: Report, path: str) -> None:
+    """Write all slices to a file, one table after the other."""
+    from pathlib import Path
+
+    if not report.slices:
+        raise click.UsageError("--csv needs --by")
+    Path(path).expanduser().write_text("\n".join(each.to_csv() for each in report.slices))
 
 
 @main.command()

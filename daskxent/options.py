@@ -11,7 +11,7 @@ import functools
 import inspect
 import operator
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
@@ -140,6 +140,15 @@ def steps(given: Any, name: str) -> slice:
     return found
 
 
+def slices(given: Any, name: str) -> Any:
+    """Return what to group by, as a tuple of dictionaries; an empty one for nothing."""
+    if given == ():
+        return given
+    from daskxent.run.slicing import normalised
+
+    return normalised(given, name)
+
+
 def progress(given: Any, name: str) -> Any:
     """Return True, False or a callable."""
     if not isinstance(given, bool) and not callable(given):
@@ -166,6 +175,17 @@ class Asked:
         metadata=_option("""
             Weights along the leading axes of the positions, each axis of that length or 1, or a number. A weight of 0
             masks a row."""),
+    )
+    by: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = field(
+        default=None,
+        metadata=_option(
+            """
+            Slices: the metrics of groups of rows as well. A mapping from names to what to group by: an array along the
+            rows like `sample_weight`, of integers, bool or strings; `axis(k)`, the index along an axis; `bins(numbers,
+            edges)`; "label" or "prediction". Several names are grouped by their observed combinations; a list of
+            mappings groups by each of them.""",
+            slices,
+        ),
     )
     from_logits: bool = field(
         default=False, metadata=_option("Whether predictions are logits; otherwise they are probabilities.", flag)
@@ -225,6 +245,11 @@ class Asked:
             one_of(None, "raise", "fill"),
         ),
     )
+
+    @property
+    def slicings(self) -> tuple[dict[str, Any], ...]:
+        """What to group by, checked."""
+        return self.by or ()  # type: ignore[return-value]
 
     def __post_init__(self) -> None:
         """Check every option that was given."""

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from daskxent.numbers import estimates, reading, statistics
 from daskxent.numbers.audit import AUDIT
 from daskxent.numbers.exact import ratio
+from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import Question
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.state import State, merge_all
+from daskxent.show.slices import Slices
 from daskxent.show.tables import amount, as_html, as_text
 
 if TYPE_CHECKING:
@@ -205,6 +207,31 @@ class Report(Mapping[str, float]):
         """Kish's effective number of rows, (sum w)**2 / sum w**2: how many of equal weight say as much."""
         return estimates.effective_rows(self.state.total)
 
+    def by(self, *names: str) -> Slices:
+        """Return the metrics of the groups of a slicing.
+
+        Parameters
+        ----------
+        *names : str
+            The names of its groupings, in the order in which `by` had them.
+
+        Raises
+        ------
+        KeyError
+            It was not asked for.
+        """
+        slicings = {tuple(by.name for by in slicing): slicing for slicing in self.question.by}
+        if names not in slicings:
+            known = "; ".join(map(name_of, self.question.by))
+            raise KeyError(f"nothing was grouped by {', '.join(names)}; there are slices by {known or 'nothing'}")
+        slicing = slicings[names]
+        return Slices(slicing, self.question.metrics, self.state.tables.get(name_of(slicing)))
+
+    @property
+    def slices(self) -> tuple[Slices, ...]:
+        """The metrics of the groups of all slicings."""
+        return tuple(self.by(*(by.name for by in slicing)) for slicing in self.question.by)
+
     @property
     def rows(self) -> int:
         """Number of rows evaluated."""
@@ -277,6 +304,7 @@ class Report(Mapping[str, float]):
             "complete": self.complete,
             "audit": self.audit,
             "clipped_share": self.clipped_share,
+            "by": {name_of(each.slicing): each.rows for each in self.slices},
             "elapsed": self.elapsed,
             "nbytes": self.nbytes,
             "retries": self.retries,
@@ -393,10 +421,10 @@ class Report(Mapping[str, float]):
         return shown + [("note", note) for note in self.notes]
 
     def __repr__(self) -> str:
-        return as_text("Report", self.lines())
+        return "\n".join([as_text("Report", self.lines()), *map(repr, self.slices)])
 
     def _repr_html_(self) -> str:
-        return as_html("daskxent report", self.lines())
+        return as_html("daskxent report", self.lines()) + "".join(each._repr_html_() for each in self.slices)
 
 
 def _content(inputs: Any) -> Any:
@@ -445,4 +473,6 @@ def _strict(value: Any) -> Any:
     """Replace the numbers that JSON does not know by null."""
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, merge_all
 from daskxent.numbers.sums import Sums
 from daskxent.run.journal import Journal, read
@@ -23,7 +22,7 @@ CALLS = ("write", "fsync", "replace", "unlink", "chmod")  # that change files, o
 def part(number, names=("loss",)):
     """Return the state of one row."""
     totals = {name: ExactSum.of([0.1 + number + k]) for k, name in enumerate(names)}
-    return State({TOTAL: Sums(totals, ExactSum.whole(1), 1)}, covered=((number, number + 1),))
+    return State(Sums(totals, ExactSum.whole(1), 1), covered=((number, number + 1),))
 
 
 STATES = [part(number) for number in range(PARTS)]

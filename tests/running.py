@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from daskxent import api
 from daskxent.options import Asked
 from daskxent.run import engines
+from daskxent.run.prepared import prepare, repeatable
 
 
 def prepared(y_true: Any, y_pred: Any, along: Any = None, **options: Any) -> Any:
     """Open and align arrays; return them and what is asked."""
-    return api.prepare(y_true, y_pred, Asked(**options), along)
+    return prepare(y_true, y_pred, Asked(**options), along)
 
 
 def running(inputs: Any, question: Any, client: Any = None, threads: int | None = None, **options: Any) -> Any:
@@ -28,7 +28,7 @@ def last(
 ) -> Any:
     """Return the last report of arrays."""
     asked = Asked(**options)
-    inputs, question = api.prepare(y_true, y_pred, asked, along)
-    call = api.repeatable(y_true, y_pred, asked, along)
+    inputs, question = prepare(y_true, y_pred, asked, along)
+    call = repeatable(y_true, y_pred, asked, along)
     *_, report = running(inputs, question, client, threads, journal=journal, call=call)
     return report

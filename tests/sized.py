@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from daskxent import api
 from daskxent.losses import evaluating
+from daskxent.run import prepared
 
 
 def give(patch, **sizes):
@@ -16,5 +16,5 @@ def give(patch, **sizes):
 
         return call
 
-    for module in (api, evaluating):
+    for module in (prepared, evaluating):
         patch.setattr(module, "align", aligned(module.align))

@@ -327,7 +327,9 @@ def test_corrupt_metadata(tmp_path, change):
     write_metadata(tmp_path / "labels", json.dumps(GOOD | change))
     refused(
         ValueError,
-        f"y_true: the zarr metadata at {tmp_path}/labels cannot be understood: ",
+        f"y_true: zarr does not know the dtype of {tmp_path}/labels"
+        if "data_type" in change
+        else f"y_true: the zarr metadata at {tmp_path}/labels cannot be understood: ",
         tmp_path / "labels",
         PREDICTIONS,
     )

@@ -19,8 +19,9 @@ from daskxent.kernels import slabs
 from daskxent.kernels.crossentropy import excess_of, log1p, unit_loss
 from daskxent.kernels.llvm import compiling
 from daskxent.numbers import records as rows
+from daskxent.numbers import tables
 from daskxent.numbers.audit import Scored
-from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.exact import UNIT_BITS, ExactSum
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import Scores
 
@@ -187,8 +188,8 @@ def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
 CACHED = """
 from daskxent.kernels import sums
 import numpy as np
-sums.sums_by_group(np.ones(1), np.zeros(1, np.int64), 1)
-print(sum(sums._add_grouped._call.stats.cache_hits.values()))
+sums.add_placed(np.zeros((1, 6), np.int64), np.zeros(1, np.int64), np.ones(1))
+print(sum(sums._add_placed._call.stats.cache_hits.values()))
 """
 
 
@@ -225,11 +226,25 @@ def exact_sum(terms: Any) -> ExactSum:
 @draws(200)
 @given(st.lists(st.floats(), max_size=300), st.randoms(use_true_random=False))
 def test_exact_sum(terms: list[float], random: Any) -> None:
-    groups = np.array([random.randrange(3) for _ in terms], np.int64)
+    places = np.array([random.randrange(3) for _ in terms], np.int64)
     numbers = np.array(terms, np.float64)
     assert exact_sum(numbers) == ExactSum.of(numbers)
-    by_group = [ExactSum.of(numbers[groups == group]) for group in range(3)]
-    assert kernels.sums_by_group(numbers, groups, 3) == by_group
+    found = []
+    for add in (kernels.add_placed, tables.add_terms):
+        digits = np.zeros((3, len(tables.GRID_BITS)), np.int64)
+        rare = add(digits, places, numbers)
+        found.append((digits.tolist(), rare.tolist()))
+        for place in range(3):
+            units = sum(int(k) << (UNIT_BITS - bits) for k, bits in zip(digits[place], tables.GRID_BITS, strict=True))
+            apart = ExactSum.of(numbers[rare & (places == place)])
+            assert ExactSum(units) + apart == ExactSum.of(numbers[places == place])
+    assert found[0] == found[1]
+
+
+def test_a_place_without_a_sum_is_refused() -> None:
+    for places in ([0, 3], [-1, 0], [0]):
+        with pytest.raises(ValueError, match="places: expected"):
+            kernels.add_placed(np.zeros((3, 6), np.int64), np.array(places), np.ones(2))
 
 
 @pytest.mark.parametrize("exponent", range(-1074, 1024, 61))

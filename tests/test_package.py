@@ -22,16 +22,17 @@ ORDER = re.findall(
     """
 numbers numbers.elementary numbers.reading numbers.exact numbers.records numbers.scores numbers.statistics numbers.keys
 numbers.question numbers.audit numbers.sums numbers.errors numbers.estimates
-numbers.state
+numbers.tables numbers.state
 sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.cuts sources.source sources.paths
 sources.meaning sources.memory sources.npy sources.sliceable sources.stored sources.zipped sources.joined sources.sliced
 sources.viewed sources.opening sources.columns sources.align sources sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.slabs kernels.blocks
 kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows
 kernels.lanes kernels.columns kernels.scan kernels.sums kernels
-sources.boxes show show.tables report options show.progress
-run run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.threads
-run.cluster run.engines api demo losses.evaluating losses metrics.variable metrics cli __init__ __main__
+sources.boxes show show.tables show.slices report run run.slicing options show.progress
+run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph
+run.prepared run.threads run.cluster run.engines
+api demo losses.evaluating losses metrics.variable metrics cli __init__ __main__
 """,
 )
 

@@ -33,12 +33,12 @@ def changed(*path, value=None, remove=False):
     return data
 
 
-TOTALS = ("state", "sums", 0, 1, "totals")
+TOTALS = ("state", "total", "totals")
 BAD = {
     "no total": (changed(*TOTALS, "crossentropy", remove=True), "totals of all rows: 'crossentropy' is missing"),
     "a total too many": (changed(*TOTALS, "x", value=["0x1", 0, 0, 0, 0]), "totals of all rows: 'x' is unknown"),
-    "no sums": (changed("state", "sums", value=[]), "sums: those of all rows are missing"),
-    "no weight": (changed("state", "sums", 0, 1, "weight", remove=True), "sums: 'weight' is missing"),
+    "no sums": (changed("state", "total", value=[]), "sums: expected a mapping"),
+    "no weight": (changed("state", "total", "weight", remove=True), "sums: 'weight' is missing"),
     "huge": (
         changed(*TOTALS, "crossentropy", value=["0x1", 10**10, 0, 0, 0]),
         "totals crossentropy: expected an integer",
@@ -49,9 +49,9 @@ BAD = {
     ),
     "no digits": (changed(*TOTALS, "crossentropy", value=[1, 0, 0, 0, 0]), "expected a hexadecimal integer, got 1"),
     "NaN of -1": (changed(*TOTALS, "crossentropy", value=["0x1", 0, -1, 0, 0]), "expected an integer from 0"),
-    "counted": (changed("state", "sums", 0, 1, "counted", value=-5), "counted: expected an integer from 0"),
+    "counted": (changed("state", "total", "counted", value=-5), "counted: expected an integer from 0"),
     "too many counted": (
-        changed("state", "sums", 0, 1, "counted", value=21),
+        changed("state", "total", "counted", value=21),
         "counted: expected an integer from 0 to 20",
     ),
     "twice": (changed("state", "covered", value=[[0, 10], [5, 20]]), "covered: expected an integer from 11"),
@@ -70,7 +70,8 @@ BAD = {
     "question": (changed("question", "classes", value=0), "classes: expected an integer from 1"),
     "metric": (changed("question", "metrics", value=["magic"]), "'magic'"),
     "question field": (changed("question", "x", value=0), "question: 'x' is unknown"),
-    "by": (changed("question", "by", value=[["Nothing"]]), r"by: \['Nothing'\] is no grouping"),
+    "by": (changed("question", "by", value=[[["Nothing"]]]), r"by: \['Nothing'\] is no grouping"),
+    "no by": (changed("question", "by", value=[[]]), "by: a slicing has at least one grouping"),
     "state": (changed("state", value=None), "state: expected a mapping, got None"),
     "format": (changed("format", value=1), "not a daskxent report of format 4"),
     "missing": (changed("available", remove=True), "report: 'available' is missing"),
@@ -149,7 +150,7 @@ def test_a_journal_without_a_total_is_refused(tmp_path):
     path = tmp_path / "run.journal"
     dx.evaluate(Y, X, from_logits=True, journal=path)
     header, part = (json.loads(line[9:]) for line in path.read_text().splitlines())
-    del part["state"]["sums"][0][1]["totals"]["accuracy"]
+    del part["state"]["total"]["totals"]["accuracy"]
     texts = [json.dumps(record).encode() for record in (header, part)]
     path.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(text), text) for text in texts))
     with pytest.raises(dx.JournalError, match=r"a record is none of this journal: .* 'accuracy' is missing$"):

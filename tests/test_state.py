@@ -15,7 +15,6 @@ import daskxent as dx
 from daskxent.numbers import statistics
 from daskxent.numbers.audit import AUDIT, FIRST, Finding, Scored, complain
 from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.question import Question
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
@@ -115,7 +114,7 @@ def test_coverage_is_the_union(data):
 
 def test_counts_are_whole_beyond_what_floats_hold():
     for count in (2**24 + 1, 2**31 + 1, 2**53 + 1):
-        part = State({TOTAL: Sums({"accuracy": ExactSum.whole(count)}, ExactSum.whole(count), count)})
+        part = State(Sums({"accuracy": ExactSum.whole(count)}, ExactSum.whole(count), count))
         both = part.merge(part)
         assert both.total.counted == 2 * count
         assert both.total.weight == both.total.totals["accuracy"] == ExactSum.whole(2 * count)

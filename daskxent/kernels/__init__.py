@@ -7,6 +7,6 @@ using only earlier ones: `blocks` and `llvm`, which makes the vector loops; `ari
 """
 
 from daskxent.kernels.scan import SLAB_ROWS, Scorer, scan
-from daskxent.kernels.sums import Totals, sums_by_group
+from daskxent.kernels.sums import Totals, add_placed
 
-__all__ = ["SLAB_ROWS", "Scorer", "Totals", "scan", "sums_by_group"]
+__all__ = ["SLAB_ROWS", "Scorer", "Totals", "add_placed", "scan"]

@@ -12,10 +12,13 @@ import numpy as np
 
 from daskxent.kernels.blocks import LANES
 from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner
-from daskxent.kernels.slabs import plain
+from daskxent.kernels.slabs import along, plain
+from daskxent.numbers import tables
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
+from daskxent.numbers.state import State, tables_of
 from daskxent.numbers.sums import Moments, Sums
+from daskxent.numbers.tables import BELOW, Groups
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +33,7 @@ LIMBS = DIGITS + 3
 # grid rounds to the grid, and the bits then count in units: sums of those are vectorised.
 GRID_BITS = 12, 44, 76, 108
 _ON_GRID = tuple(1.5 * 2.0 ** (52 - bits) for bits in GRID_BITS)
-_BELOW = 2.0**20
+_ON_GRIDS = tuple(1.5 * 2.0 ** (52 - bits) for bits in tables.GRID_BITS)
 
 
 @inner
@@ -64,7 +67,7 @@ def add_block(limbs, terms, rest):
     unusual = below = 0
     for i in range(terms.size):
         x = terms[i]
-        unusual += not abs(x) < _BELOW
+        unusual += not abs(x) < BELOW
         t = x + _ON_GRID[0]
         k0 += bits_of(t) - bits_of(_ON_GRID[0])
         x -= t - _ON_GRID[0]
@@ -129,25 +132,54 @@ def _add_values(limbs, values, status, bit, weights, everywhere):
 
 
 @compiled
-def _add_grouped(limbs, terms, groups):
-    """Add fewer than 2**31 terms to the sums ``limbs[groups[i]]``."""
+def _add_placed(digits, places, terms, rare):
+    """Add terms to the digits at their places, as `tables.add_terms` does; say which are rare."""
+    digits, places, terms, rare = borrowed(digits), borrowed(places), borrowed(terms), borrowed(rare)
     for i in range(terms.size):
-        _add_term(limbs[groups[i]], terms[i])
-    for group in range(limbs.shape[0]):
-        carry(limbs[group])
+        x = terms[i]
+        fits = abs(x) < BELOW
+        t0 = x + _ON_GRIDS[0]
+        x -= t0 - _ON_GRIDS[0]
+        t1 = x + _ON_GRIDS[1]
+        x -= t1 - _ON_GRIDS[1]
+        t2 = x + _ON_GRIDS[2]
+        x -= t2 - _ON_GRIDS[2]
+        t3 = x + _ON_GRIDS[3]
+        x -= t3 - _ON_GRIDS[3]
+        t4 = x + _ON_GRIDS[4]
+        x -= t4 - _ON_GRIDS[4]
+        t5 = x + _ON_GRIDS[5]
+        rare[i] = not (fits and x == t5 - _ON_GRIDS[5])
+        if not rare[i]:
+            at = digits[places[i]]
+            at[0] += bits_of(t0) - bits_of(_ON_GRIDS[0])
+            at[1] += bits_of(t1) - bits_of(_ON_GRIDS[1])
+            at[2] += bits_of(t2) - bits_of(_ON_GRIDS[2])
+            at[3] += bits_of(t3) - bits_of(_ON_GRIDS[3])
+            at[4] += bits_of(t4) - bits_of(_ON_GRIDS[4])
+            at[5] += bits_of(t5) - bits_of(_ON_GRIDS[5])
 
 
-def sums_by_group(terms: NDArray[np.float64], groups: NDArray[np.int64], count: int) -> list[ExactSum]:
-    """Sum float64 terms by group, ``0 <= groups < count``, each sum as `ExactSum.of` does.
+def add_placed(digits: NDArray[np.int64], places: NDArray[np.int64], terms: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Add terms to sums, each at its place, as `tables.add_terms` does.
+
+    Raises
+    ------
+    ValueError
+        There is not one place for each term, or no sum at a place: compiled code would write elsewhere.
 
     Examples
     --------
-    >>> [float(total) for total in sums_by_group(np.array([1e16, 2.0, 1.0, -1e16]), np.array([0, 1, 0, 0]), 2)]
-    [1.0, 2.0]
+    >>> digits = np.zeros((2, 6), np.int64)
+    >>> add_placed(digits, np.array([0, 1]), np.array([0.5, np.nan])).tolist(), digits[0].tolist()
+    ([False, True], [2048, 0, 0, 0, 0, 0])
     """
-    limbs = np.zeros((count, LIMBS), np.int64)
-    _add_grouped(limbs, plain(np.ascontiguousarray(terms, np.float64)), plain(np.ascontiguousarray(groups, np.int64)))
-    return [exact(each) for each in limbs]
+    places, terms = along(places, len(terms), np.int64, "places"), along(terms, len(terms), np.float64, "terms")
+    if terms.size and not 0 <= int(places.min()) <= int(places.max()) < len(digits):
+        raise ValueError(f"places: expected those of {len(digits)} sums")
+    rare = np.empty(terms.size, np.bool_)
+    _add_placed(digits, places, terms, rare)
+    return rare
 
 
 def exact(limbs: NDArray[np.int64]) -> ExactSum:
@@ -186,6 +218,7 @@ class Totals:
         self._totals = np.zeros((len(question.statistics), 3, LIMBS), np.int64)
         self._hits = [0] * len(question.statistics)
         self._weighted = False
+        self.groups = [Groups(question, slicing, add_placed) for slicing in question.by]
 
     def add(self, rows: Scored) -> None:
         """Add rows; either all of them have weights or none has."""
@@ -207,6 +240,8 @@ class Totals:
         if clipped.size and scores.loss is not None:
             some = weights[clipped] if self._weighted else _NO_WEIGHTS
             _add_values(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)
+        for groups in self.groups:
+            groups.add(rows)
 
     def sums(self) -> Sums:
         """Return the sums so far."""
@@ -221,3 +256,7 @@ class Totals:
         weight, own = map(exact, self._weight) if self._weighted else [ExactSum.whole(self._counted)] * 2
         moments = Moments(self._counted, squares, products if self._weighted else totals, own)
         return Sums(totals, weight, self._counted, exact(self._clipped[0]), moments)
+
+    def state(self) -> State:
+        """Return the sums so far, those by key included."""
+        return State(self.sums(), tables_of(self.groups))

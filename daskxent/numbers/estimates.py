@@ -50,7 +50,7 @@ def interval(name: str, sums: Sums, level: float) -> tuple[float, float]:
     average = mean(metric, sums)
     if not math.isfinite(average):
         return math.nan, math.nan
-    if statistics.statistic(metric.statistic).share and 0 <= average <= 1:
+    if is_share(name) and 0 <= average <= 1:
         return errors.wilson(average, _count(metric, sums, average), level)
     low, high = errors.symmetric(average, _error(metric, sums), sums.moments.count - 1, level)
     return (math.nan, math.nan) if math.isnan(low) else (metric.finish(low), metric.finish(high))
@@ -59,6 +59,11 @@ def interval(name: str, sums: Sums, level: float) -> tuple[float, float]:
 def effective_rows(sums: Sums) -> float:
     """Return Kish's effective number of rows, which is that of the rows if all weights are equal."""
     return errors.effective_count(sums.weight, sums.moments.weights)
+
+
+def is_share(name: str) -> bool:
+    """Tell whether a metric is a share of the rows: the larger, the better."""
+    return statistics.statistic(statistics.metric(name).statistic).share
 
 
 def _error(metric: Metric, sums: Sums) -> float:

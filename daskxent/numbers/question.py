@@ -13,7 +13,7 @@ from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SUMMED
 
 if TYPE_CHECKING:
-    from daskxent.numbers.keys import By
+    from daskxent.numbers.keys import Slicing
     from daskxent.numbers.statistics import Statistic
 
 
@@ -51,8 +51,8 @@ class Question:
         Negative weights are an error otherwise.
     on_missing : {"raise", "fill"} or None
         What to do with chunks that are not stored; None raises for predictions and fills labels and weights.
-    by : tuple of By
-        Groupings by which sums are kept as well, each of another name.
+    by : tuple of Slicing
+        By which sums are kept as well, each of another name.
     columns : tuple of str
         Columns of `Scores` that are wanted besides those that metrics and groupings need.
     """
@@ -66,7 +66,7 @@ class Question:
     on_invalid: str = "raise"
     allow_negative_weights: bool = False
     on_missing: str | None = None
-    by: tuple[By, ...] = ()
+    by: tuple[Slicing, ...] = ()
     columns: tuple[str, ...] = ()
     log_probabilities: bool = False
 
@@ -75,7 +75,7 @@ class Question:
             raise ValueError(f"columns: {unknown[0]!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
         if self.log_probabilities:
             self._check_log_probabilities()
-        names = [by.name for by in self.by]
+        names = list(map(keys.name_of, self.by))
         if len(set(names)) < len(names):  # their sums would be under the same keys
             raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
         if self.summed and self.classes > MOST_CLASSES:
@@ -99,7 +99,8 @@ class Question:
     def needs(self) -> frozenset[str]:
         """The columns that statistics and groupings need, and `target`, which the audit shows of probabilities."""
         needs = frozenset(self.columns)
-        needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in self.by))
+        groupings = [by for slicing in self.by for by in slicing]
+        needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
 
     @property

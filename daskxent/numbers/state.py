@@ -7,7 +7,6 @@ row refuse to merge, so no row can be counted twice.
 
 from __future__ import annotations
 
-import itertools
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
@@ -18,19 +17,14 @@ import numpy as np
 from daskxent.numbers import audit, reading
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED, Finding, Scored, findings
 from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.keys import TOTAL, Key
-from daskxent.numbers.sums import Moments, Sums
+from daskxent.numbers.keys import name_of
+from daskxent.numbers.sums import Sums, terms_of, weighted
+from daskxent.numbers.tables import Groups, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterable, Mapping
 
     from daskxent.numbers.question import Question
-
-    Values = NDArray[Any]
-    # From terms and the group of each, 0 <= group < count, to the exact sums of all groups.
-    SumBy = Callable[[NDArray[np.float64], NDArray[np.int64], int], Sequence[ExactSum]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +33,10 @@ class State:
 
     Parameters
     ----------
-    sums : mapping of Key to Sums
-        By key; `TOTAL` is everything. A key is there only if a row that counts has it.
+    total : Sums
+        Over all rows that count.
+    tables : mapping of str to Table
+        By slicing, for each key that a row has that counts; a slicing without any is left out.
     audit : mapping of str to Finding
         By the keys of `AUDIT`; kinds that were not found are left out.
     covered : tuple of (start, stop)
@@ -52,8 +48,8 @@ class State:
 
     Examples
     --------
-    >>> half = State({(): Sums(weight=ExactSum.whole(5), counted=5)}, covered=((0, 5),))
-    >>> half.merge(State({(): Sums(counted=2), ("lang", "de"): Sums(counted=2)}, covered=((5, 8),))).covered
+    >>> half = State(Sums(weight=ExactSum.whole(5), counted=5), covered=((0, 5),))
+    >>> half.merge(State(Sums(counted=2), covered=((5, 8),))).covered
     ((0, 8),)
     >>> half.merge(half)
     Traceback (most recent call last):
@@ -61,7 +57,8 @@ class State:
     ValueError: rows 0 to 4 are covered twice
     """
 
-    sums: Mapping[Key, Sums] = field(default_factory=dict)
+    total: Sums = field(default_factory=Sums)
+    tables: Mapping[str, Table] = field(default_factory=dict)
     audit: Mapping[str, Finding] = field(default_factory=dict)
     covered: tuple[tuple[int, int], ...] = ()
     like_probabilities: bool = True
@@ -71,11 +68,6 @@ class State:
     def zero(cls) -> State:
         """Return the state of no rows."""
         return cls()
-
-    @property
-    def total(self) -> Sums:
-        """The sums over all rows."""
-        return self.sums.get(TOTAL, Sums())
 
     @property
     def rows(self) -> int:
@@ -107,7 +99,8 @@ class State:
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain lists, numbers and strings, losslessly."""
         return {
-            "sums": [[list(key), sums.to_json()] for key, sums in sorted(self.sums.items(), key=_order)],
+            "total": self.total.to_json(),
+            "tables": {name: table.to_json() for name, table in sorted(self.tables.items())},
             "audit": {
                 kind: {"count": found.count, "first": [list(place) for place in found.first]}
                 for kind, found in sorted(self.audit.items())
@@ -126,10 +119,12 @@ class State:
         ValueError
             It is something else: the message names the field.
         """
-        read = reading.mapping(data, "state", "sums", "audit", "covered", "like_probabilities", "equal")
-        pairs = [reading.several(pair, "sums", 2) for pair in reading.several(read["sums"], "sums")]
+        names = "total", "tables", "audit", "covered", "like_probabilities", "equal"
+        read = reading.mapping(data, "state", *names)
+        tables = reading.mapping(read["tables"], "tables")
         return cls(
-            sums={_key(key): Sums.from_json(sums) for key, sums in pairs},
+            total=Sums.from_json(read["total"]),
+            tables={name: Table.from_json(table) for name, table in tables.items()},
             audit=audit.from_json(read["audit"]),
             covered=_ranges(read["covered"], "covered"),
             like_probabilities=reading.one_of(read["like_probabilities"], "like_probabilities", bool),
@@ -144,13 +139,12 @@ class State:
         ValueError
             Sums are missing or there are others; more rows are counted or found than are covered.
         """
-        names, groups = [each.name for each in question.statistics], [by.name for by in question.by]
-        if self.covered and TOTAL not in self.sums:
-            raise ValueError("sums: those of all rows are missing")
-        for key, sums in self.sums.items():
-            sums.check(names, self.rows, str(key or "all rows"))
-            if key != TOTAL and key[0] not in groups:
-                raise ValueError(f"sums: nothing was grouped by {key[0]!r}")
+        if self.covered:
+            self.total.check([each.name for each in question.statistics], self.rows, "all rows")
+        slicings = {name_of(slicing): slicing for slicing in question.by}
+        reading.mapping(dict(self.tables), "tables", *(slicings if self.total.counted else ()))
+        for name, table in self.tables.items():
+            table.check(question, slicings[name], self.total.counted)
         for kind, found in self.audit.items():
             reading.whole(found.count, kind, 1, self.rows)
             for row, _ in found.first:
@@ -170,24 +164,27 @@ def merge_all(states: Iterable[State]) -> State:
     ValueError
         Some rows are covered by two of them.
     """
-    sums: dict[Key, list[Sums]] = {}
+    totals: list[Sums] = []
+    tables: dict[str, list[Table]] = {}
     found: dict[str, Finding] = {}
     covered: list[tuple[int, int]] = []
     like_probabilities, equal = True, list[tuple[int, int]]()
     many = False
     for state in states:
-        for key, more in state.sums.items():
-            sums.setdefault(key, []).append(more)
+        totals += [state.total] if state.total.totals or state.total.counted else []
+        for name, table in state.tables.items():
+            tables.setdefault(name, []).append(table)
         found = audit.joined(found, state.audit) if state.audit else found
         covered += state.covered
         like_probabilities &= state.like_probabilities
         equal += state.equal or ()
         many |= state.equal is None
-    merged = {key: several[0] if len(several) == 1 else Sums.all(several) for key, several in sums.items()}
+    total = totals[0] if len(totals) == 1 else Sums.all(totals) if totals else Sums()
+    merged = {name: Table.merged(several) for name, several in tables.items()}
     ranges, runs = _union(covered), None if many else _union(equal)
     if runs and ranges and len(runs) > most_runs(len(ranges)):
         runs = None
-    return State(merged, found, ranges, like_probabilities, runs)
+    return State(total, merged, found, ranges, like_probabilities, runs)
 
 
 def most_runs(pieces: int) -> int:
@@ -255,64 +252,24 @@ def accumulate(question: Question, rows: Scored) -> State:
         Its rows are numbered from 0 in the audit, and its coverage is left empty: see `State.placed`. Nothing is
         raised here; findings that are errors are raised by `complain`, which knows the row numbers.
     """
-    counted = np.flatnonzero(rows.status & COUNTED)
-    [total] = _sums(question, rows, counted, np.zeros(len(counted), np.int64), 1, _sum_by)
-    return State({TOTAL: total, **sums_by_key(question, rows)}, findings(question, rows))
-
-
-def sums_by_key(question: Question, rows: Scored, add: SumBy | None = None) -> dict[Key, Sums]:
-    """Return the sums of rows by the keys of the question's groupings.
-
-    Only rows that count have keys. `add` sums terms by group; by default in NumPy.
-    """
-    found: dict[Key, Sums] = {}
-    counted = np.flatnonzero(rows.status & COUNTED) if question.by else np.empty(0, np.int64)
-    for by in question.by if counted.size else ():
-        keys = by.keys(rows.scores, {**rows.along, "labels": rows.labels})[counted]
-        values, groups = np.unique(keys, return_inverse=True)
-        sums = _sums(question, rows, counted, groups, len(values), add or _sum_by)
-        found |= {(by.name, value): each for value, each in zip(values.tolist(), sums, strict=True)}
-    return found
-
-
-def _sums(question: Question, rows: Scored, at: Values, groups: Values, count: int, add: SumBy) -> list[Sums]:
-    """Return the sums of the rows `at`, all of which count, by the group of each."""
-    scores = rows.scores
-    weights = np.ones(len(at)) if rows.weights is None else rows.weights[at]
-
-    def weighted(values: Values, weight: Values) -> Values:
-        with np.errstate(over="ignore", invalid="ignore"):  # a product beyond float64 is infinite
-            return np.where(values != 0, values * weight, 0.0)  # 0 adds nothing, whatever the weight
-
-    totals, squares, products = {}, {}, {}
-    for each in question.statistics:
-        terms = weighted(each.value(scores, rows.labels)[at], weights)
-        totals[each.name] = add(terms, groups, count)
-        squares[each.name] = add(weighted(terms, terms), groups, count)
-        products[each.name] = (
-            totals[each.name] if rows.weights is None else add(weighted(terms, weights), groups, count)
-        )
-    clipped, lost = np.flatnonzero(rows.status[at] & IS_CLIPPED), [ExactSum()] * count
+    at, clipped = np.flatnonzero(rows.status & COUNTED), np.flatnonzero(rows.status & IS_CLIPPED)
+    found = {
+        name: ExactSum.whole(int(np.count_nonzero(terms))) if terms.dtype == bool else ExactSum.of(terms)
+        for name, terms in terms_of(question, rows, at)
+    }
+    lost = ExactSum()
     if clipped.size and question.needs_loss:
-        lost = list(add(weighted(scores.loss[at][clipped], weights[clipped]), groups[clipped], count))
-    counts = np.bincount(groups, minlength=count).tolist()
-    weight, own = (add(terms, groups, count) for terms in (weights, weighted(weights, weights)))
-
-    def of(sums: Mapping[str, Sequence[ExactSum]], k: int) -> dict[str, ExactSum]:
-        return {name: each[k] for name, each in sums.items()}
-
-    return [
-        Sums(of(totals, k), weight[k], counts[k], lost[k], Moments(counts[k], of(squares, k), of(products, k), own[k]))
-        for k in range(count)
-    ]
+        lost = ExactSum.of(weighted(rows.scores.loss[clipped], 1.0 if rows.weights is None else rows.weights[clipped]))
+    groups = [Groups(question, slicing) for slicing in question.by]
+    for each in groups:
+        each.add(rows)
+    return State(Sums.of(found, at.size, lost), tables_of(groups), findings(question, rows))
 
 
-def _sum_by(terms: NDArray[np.float64], groups: NDArray[np.int64], count: int) -> list[ExactSum]:
-    if count == 1:
-        return [ExactSum.of(terms)]
-    order = np.argsort(groups, kind="stable")
-    edges = np.searchsorted(groups[order], np.arange(count + 1))
-    return [ExactSum.of(terms[order[start:stop]]) for start, stop in itertools.pairwise(edges)]
+def tables_of(groups: Iterable[Groups]) -> dict[str, Table]:
+    """Return the tables of groups by the names of their slicings; of those that have any key."""
+    found = {name_of(each.slicing): each.table() for each in groups}
+    return {name: table for name, table in found.items() if table is not None}
 
 
 def _ranges(data: Any, name: str) -> tuple[tuple[int, int], ...]:
@@ -321,21 +278,6 @@ def _ranges(data: Any, name: str) -> tuple[tuple[int, int], ...]:
     for start, stop in spans:
         end = reading.whole(stop, name, reading.whole(start, name, end + 1) + 1)
     return tuple((start, stop) for start, stop in spans)
-
-
-def _key(data: Any) -> Key:
-    """Read a key."""
-    key = reading.several(data, "key")
-    if key:
-        name, value = reading.several(key, "key", 2)
-        reading.one_of(name, "key", str)
-        reading.one_of(value, "key", str, int, float, bool)
-    return tuple(key)
-
-
-def _order(item: tuple[Key, Sums]) -> list[tuple[str, Any]]:
-    """Sort keys of values of different types: numbers as such, among their kind."""
-    return [(type(value).__name__, value) for value in item[0]]
 
 
 def _union(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

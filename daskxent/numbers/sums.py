@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from daskxent.numbers import reading
 from daskxent.numbers.exact import ExactSum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.audit import Scored
+    from daskxent.numbers.question import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,16 @@ class Sums:
     clipped_loss: ExactSum = field(default_factory=ExactSum)
     moments: Moments = field(default_factory=Moments)
 
+    @classmethod
+    def of(cls, found: Mapping[str, ExactSum], counted: int, clipped_loss: ExactSum | None = None) -> Sums:
+        """Return the sums of the terms that `terms_of` yields, by their names."""
+        names = [name.removesuffix(TOTAL_OF) for name in found if name.endswith(TOTAL_OF)]
+        totals = {name: found[name + TOTAL_OF] for name in names}
+        squares = {name: found.get(name + SQUARES_OF, totals[name]) for name in names}
+        products = {name: found.get(name + PRODUCTS_OF, totals[name]) for name in names}
+        weight, own = (found.get(name, ExactSum.whole(counted)) for name in (WEIGHT, WEIGHT_SQUARES))
+        return cls(totals, weight, counted, clipped_loss or ExactSum(), Moments(counted, squares, products, own))
+
     def __add__(self, other: Sums) -> Sums:
         """Return the sums over both sets of rows."""
         return Sums.all((self, other))
@@ -134,6 +151,44 @@ class Sums:
             reading.mapping(dict(named), f"{what} of {where}", *names)
         reading.whole(self.counted, "counted", 0, rows)
         reading.whole(self.moments.count, "moments count", 0, rows)
+
+
+# Names of sums, and what the name of a statistic is followed by in them.
+WEIGHT, WEIGHT_SQUARES = "weight", "squares"
+TOTAL_OF, SQUARES_OF, PRODUCTS_OF = " total", " squares", " products"
+
+
+def terms_of(question: Question, rows: Scored, at: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield all terms that are added up of some rows, all of which count, by name; bool where each is 0 or 1.
+
+    Where there are no weights, what would be equal to another sum is left out: see `Sums.of`.
+    """
+    weights = None if rows.weights is None else rows.weights[at]
+    for each in question.statistics:
+        values = each.value(rows.scores, rows.labels)[at]
+        if each.share and weights is None:
+            yield each.name + TOTAL_OF, values.astype(bool, copy=False)
+            continue
+        terms = values.astype(np.float64, copy=False) if weights is None else weighted(values, weights)
+        yield each.name + TOTAL_OF, terms
+        yield each.name + SQUARES_OF, squared(terms)
+        if weights is not None:
+            yield each.name + PRODUCTS_OF, weighted(terms, weights)
+    if weights is not None:
+        yield WEIGHT, weights
+        yield WEIGHT_SQUARES, squared(weights)
+
+
+def weighted(values: NDArray[Any], weights: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return values times weights; 0 stays 0, whatever the weight."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a product beyond float64 is infinite
+        return np.where(values != 0, values * weights, 0.0)
+
+
+def squared(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the squares of terms, infinite where they are beyond float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return terms * terms
 
 
 def _by_name(several: Iterable[Mapping[str, ExactSum]]) -> dict[str, ExactSum]:

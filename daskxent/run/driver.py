@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from daskxent.numbers.audit import first_error
 from daskxent.numbers.state import Running, State, merge_all
+from daskxent.numbers.sums import Sums
 from daskxent.report import IncompleteResult, Report
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _complain(report: Report, done: State, bad: State, found: Iterator[Done], in
     It may be in a part that is still under way. Parts are handed out in order: those before are awaited, and then every
     run names the same row.
     """
-    begin, seen = plan.start * plan.rows_per_step, [State(covered=done.covered), replace(bad, sums={})]
+    begin, seen = plan.start * plan.rows_per_step, [State(covered=done.covered), replace(bad, total=Sums(), tables={})]
     while True:
         state = merge_all(seen)
         reached = next((stop for start, stop in state.covered if start <= begin < stop), begin)
@@ -94,7 +95,7 @@ def _complain(report: Report, done: State, bad: State, found: Iterator[Done], in
             more = next(found, None)
         if more is None:
             raise first[1]
-        seen = [state, replace(more.state, sums={})]
+        seen = [state, replace(more.state, total=Sums(), tables={})]
 
 
 def reports(

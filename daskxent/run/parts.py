@@ -14,7 +14,6 @@ from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from daskxent.numbers import records
-from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.state import State, merge_all
 from daskxent.report import Unreadable
 from daskxent.run import scoring
@@ -152,14 +151,14 @@ def evaluate_part(
     for block in read_blocks(inputs, question, start, stop):
         state = block.state(scorer, totals, pages, probable)
         probable = state.like_probabilities
-        states += [state] if state.sums or state.audit else []
+        states += [state] if state.total.counted or state.audit else []
         ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
         if time.monotonic() > ends and block.aligned.ends_run and (pages is None or pages.ends(step)):
             reached = step
             break
     if pages is not None:
         pages.flush()
-    states += [State({} if totals is None else {TOTAL: totals.sums()}, like_probabilities=probable)]
+    states.append(replace(State.zero() if totals is None else totals.state(), like_probabilities=probable))
     return replace(merge_all(states), covered=((start * per, reached * per),)), reached
 
 

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
 from daskxent.numbers.audit import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, findings
-from daskxent.numbers.keys import TOTAL
 from daskxent.numbers.scores import SUM_TOLERANCE, dense_losses, finish, like_probabilities
-from daskxent.numbers.state import State, accumulate, most_runs, sums_by_key
+from daskxent.numbers.state import State, accumulate, most_runs
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class Block:
             found = self._added(rows, totals)
             if "equal" in found.audit:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
-            if found.sums or found.audit:
+            if found.total.counted or found.audit:
                 state = state.merge(found.placed(partial(add, some.start), ()))
         state = replace(state, like_probabilities=probable, equal=self._runs(np.concatenate(equal)) if equal else ())
         for kind, where in self.missing.items():
@@ -152,16 +151,13 @@ class Block:
         """Add up the rows of a block that is a part of its own."""
         scorer, totals = compiled_for(self.question, self.rows, self.sizes)
         state = self.state(scorer, totals)
-        return state if totals is None else state.merge(State({TOTAL: totals.sums()}))
+        return state if totals is None else state.merge(totals.state())
 
     def _added(self, rows: Scored, totals: Totals | None) -> State:
         if totals is None:
             return accumulate(self.question, rows)
-        from daskxent.kernels import sums_by_group
-
         totals.add(rows)
-        by_key = sums_by_key(self.question, rows, sums_by_group) if self.question.by else {}
-        return State(by_key, findings(self.question, rows))
+        return State(audit=findings(self.question, rows))
 
     def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored]]:
         """Yield which rows these are, and what is known of them until the next are asked for."""
@@ -188,7 +184,7 @@ class Block:
     def _along(self, some: slice) -> dict[str, NDArray[Any]]:
         """Return the arrays that groupings may read, and labels that do not fit int64, of some rows."""
         columns = self.aligned.columns
-        wanted = {by.name for by in self.question.by} & columns.keys() - {"labels"}
+        wanted = {by.array for slicing in self.question.by for by in slicing} & columns.keys() - {"labels"}
         found = {name: columns[name].values[some] for name in wanted}
         if "labels" in columns and (beyond := columns["labels"].beyond) is not None:
             found["labels"] = beyond[some]

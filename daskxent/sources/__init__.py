@@ -1,6 +1,6 @@
 """Predictions and what lies along them, wherever they are stored: opened, aligned, and read by boxes."""
 
-from daskxent.sources.align import Along, Further, Inputs, align, check_ignored, whole
+from daskxent.sources.align import Along, Further, Inputs, align, check_ignored, positions_of, whole
 from daskxent.sources.columns import Column
 from daskxent.sources.meaning import aligned_by_name
 from daskxent.sources.opening import LazyArray, again, call_of, concat, is_dask, open_array, open_lazy
@@ -28,5 +28,6 @@ __all__ = [
     "open_array",
     "open_lazy",
     "place",
+    "positions_of",
     "whole",
 ]

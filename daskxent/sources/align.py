@@ -251,6 +251,11 @@ def align(
     return Inputs(predictions, axis, along, labels if single is None else None)
 
 
+def positions_of(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """Return the shape of the positions of predictions; any axis that is out of range is refused by `align`."""
+    return _without(shape, axis % len(shape)) if shape else ()
+
+
 def check_ignored(ignored: tuple[int, ...], inputs: Inputs) -> None:
     """Refuse classes to be ignored that no label can be.
 

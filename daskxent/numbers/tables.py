@@ -1,0 +1,378 @@
+"""Exact sums by key, as columns: a table has a row for each key.
+
+A sum is held as whole numbers on six grids, which add up in any order to the same numbers, 48 bytes in all. Terms that
+do not fit the grids, as few do, are added up apart. Sums of whole numbers are one integer.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.numbers import reading
+from daskxent.numbers.audit import COUNTED
+from daskxent.numbers.exact import UNIT_BITS, ExactSum
+from daskxent.numbers.sums import PRODUCTS_OF, SQUARES_OF, TOTAL_OF, WEIGHT, WEIGHT_SQUARES, Sums, terms_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.audit import Scored
+    from daskxent.numbers.keys import Key, Slicing
+    from daskxent.numbers.question import Question
+
+    # From (keys, 6) digits, the place of each term among the keys, and the terms, to which of them are rare.
+    Add = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]], NDArray[np.bool_]]
+
+# A term below `BELOW` in magnitude without bits below 2**-172: squares of losses down to 1e-18 are.
+GRID_BITS = 12, 44, 76, 108, 140, 172
+BELOW = 2.0**20
+COUNTED_ROWS = "counted"  # the column of numbers of rows
+STRING = np.dtypes.StringDType()
+MOST_KEYS = 1 << 20  # some 400 bytes each
+MOST_SPAN = 1 << 22  # integers that are looked up in an array: 16 MB
+Rare = dict[tuple[str, "Key"], ExactSum]
+
+
+def add_terms(digits: NDArray[np.int64], places: NDArray[np.int64], terms: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Add terms to sums, each at its place; return which are rare, and were not added.
+
+    Examples
+    --------
+    >>> digits = np.zeros((2, 6), np.int64)
+    >>> add_terms(digits, np.array([0, 1, 1]), np.array([0.5, 1e300, 2.0])).tolist(), digits[:, 0].tolist()
+    ([False, True, False], [2048, 8192])
+    """
+    rest, found = np.where(np.abs(terms) < BELOW, terms, np.nan), []
+    with np.errstate(invalid="ignore"):
+        for bits in GRID_BITS:
+            found.append(np.rint(rest * 2.0**bits))
+            rest = rest - found[-1] * 2.0**-bits
+    usual = rest == 0
+    for at, whole in enumerate(found):
+        np.add.at(digits[:, at], places[usual], whole[usual].astype(np.int64))
+    return np.asarray(~usual)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The sums of each key of a slicing.
+
+    Parameters
+    ----------
+    keys : tuple of (n,) arrays
+        The values of each grouping, of integers, bool or strings; rows are sorted by them, and no two are the same.
+    columns : mapping of str to (n,) or (n, 6) int64
+        Whole numbers, or the digits of sums.
+    rare : mapping of (str, Key) to ExactSum
+        The sums of terms that are not in the digits, by column and key.
+    """
+
+    keys: tuple[NDArray[Any], ...]
+    columns: Mapping[str, NDArray[np.int64]]
+    rare: Mapping[tuple[str, Key], ExactSum] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys[0])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Table) or len(self.keys) != len(other.keys) or self.rare != other.rare:
+            return False
+        pairs: list[Any] = [*zip(self.keys, other.keys, strict=True)]
+        pairs += [(column, other.columns.get(name)) for name, column in self.columns.items()]
+        return self.columns.keys() == other.columns.keys() and all(np.array_equal(a, b) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys as plain values."""
+        return zip(*(column.tolist() for column in self.keys), strict=True)
+
+    @cached_property
+    def _places(self) -> dict[Key, int]:
+        return {key: at for at, key in enumerate(self)}
+
+    def sums(self, key: Key) -> Sums:
+        """Return the sums of a key.
+
+        Raises
+        ------
+        KeyError
+            No row that counts has it.
+        """
+        at = self._places[key]
+
+        def found(name: str) -> ExactSum:
+            column = self.columns[name]
+            if column.ndim == 1:
+                return ExactSum.whole(int(column[at]))
+            units = sum(int(k) << (UNIT_BITS - bits) for k, bits in zip(column[at], GRID_BITS, strict=True))
+            return ExactSum(units) + self.rare.get((name, key), ExactSum())
+
+        return Sums.of({name: found(name) for name in self.columns if name != COUNTED_ROWS}, int(self.counted[at]))
+
+    @property
+    def counted(self) -> NDArray[np.int64]:
+        """The number of rows of each key, (n,)."""
+        return self.columns[COUNTED_ROWS]
+
+    @classmethod
+    def merged(cls, tables: Sequence[Table]) -> Table:
+        """Return the sums of all keys of several tables of one slicing."""
+        if len(tables) == 1:
+            return tables[0]
+        keys = [_one_after_the_other(several) for several in zip(*(table.keys for table in tables), strict=True)]
+        order, first = _sorted(keys)
+        columns = {
+            name: np.add.reduceat(np.concatenate([table.columns[name] for table in tables])[order], first)
+            for name in tables[0].columns
+        }
+        rare: Rare = {}
+        for table in tables:
+            for where, total in table.rare.items():
+                rare[where] = rare[where] + total if where in rare else total
+        check_count(len(first))
+        return cls(tuple(each[order[first]] for each in keys), columns, rare)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table as plain lists and strings, losslessly; columns are compressed."""
+        return {
+            "keys": [column.tolist() for column in self.keys],
+            "columns": {name: _packed(column) for name, column in sorted(self.columns.items())},
+            "rare": [[name, list(key), total.to_json()] for (name, key), total in sorted(self.rare.items())],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Table:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            It is something else: the message names the field.
+        """
+        read = reading.mapping(data, "table", "keys", "columns", "rare")
+        keys = tuple(_key_column(values) for values in reading.several(read["keys"], "keys"))
+        if not keys or len({len(column) for column in keys}) > 1 or not len(keys[0]):
+            raise ValueError("keys: expected as many values of each grouping")
+        order, first = _sorted(list(keys))
+        if len(first) < len(order) or (order != np.arange(len(order))).any():
+            raise ValueError("keys: expected different ones in order")
+        rare = {}
+        for entry in reading.several(read["rare"], "rare"):
+            name, key, total = reading.several(entry, "rare", 3)
+            known = tuple(reading.several(key, "rare", len(keys)))
+            if any(isinstance(value, (list, dict)) for value in known):
+                raise ValueError("rare: expected plain values as keys")
+            rare[reading.one_of(name, "rare", str), known] = ExactSum.from_json(total, "rare")
+        columns = {
+            name: _unpacked(column, len(keys[0]), name)
+            for name, column in reading.mapping(read["columns"], "columns").items()
+        }
+        if any(name not in columns or columns[name].ndim < 2 for name, _ in rare):
+            raise ValueError("rare: expected names of columns of sums")
+        return cls(keys, columns, rare)
+
+    def check(self, question: Question, slicing: Slicing, counted: int) -> None:
+        """Raise if the table is not one of a slicing of so many counted rows."""
+        weighted = WEIGHT in self.columns
+        expected = {COUNTED_ROWS: 1} | ({WEIGHT: 2, WEIGHT_SQUARES: 2} if weighted else {})
+        for each in question.statistics:
+            sums = 2 if weighted or not each.share else 1
+            expected[each.name + TOTAL_OF] = sums
+            expected |= {each.name + SQUARES_OF: 2} if sums == 2 else {}
+            expected |= {each.name + PRODUCTS_OF: 2} if weighted else {}
+        if {name: column.ndim for name, column in self.columns.items()} != expected:
+            raise ValueError(f"columns: expected {', '.join(sorted(expected))}")
+        if len(self.keys) != len(slicing):
+            raise ValueError(f"keys: expected values of {len(slicing)} groupings")
+        if self.counted.min() < 1 or self.counted.sum() != counted:
+            raise ValueError(f"counted: expected {counted} rows in all")
+
+
+def check_count(count: int) -> None:
+    """Raise if there are too many keys."""
+    if count > MOST_KEYS:
+        raise ValueError(f"by: expected at most {MOST_KEYS:,} groups; put what many rows differ in into bins")
+
+
+def _one_after_the_other(several: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate values of a grouping; with int64, uint64 would become float64."""
+    if any(each.dtype == np.uint64 for each in several):
+        several = [each.astype(np.uint64) for each in several]
+    return np.concatenate(several)
+
+
+def _sorted(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return in which order rows are sorted by their keys, and where in it another key begins."""
+    codes = [np.unique(column, return_inverse=True)[1] for column in keys]
+    order = np.lexsort(codes[::-1])
+    other = np.ones(len(order), bool)
+    other[1:] = np.any([np.diff(column[order]) != 0 for column in codes], axis=0)
+    return order, np.flatnonzero(other)
+
+
+def _key_column(values: Any) -> NDArray[Any]:
+    several = reading.several(values, "keys")
+    kinds = {type(value) for value in several}
+    if len(kinds) != 1 or not kinds <= {int, bool, str}:
+        raise ValueError("keys: expected integers, booleans or strings, of one kind")
+    try:
+        return np.array(several, STRING if kinds == {str} else None)
+    except OverflowError:
+        raise ValueError("keys: expected integers of 64 bits") from None
+
+
+def _packed(column: NDArray[np.int64]) -> list[Any]:
+    return [column.ndim, base64.b85encode(zlib.compress(column.astype("<i8").tobytes(), 1)).decode()]
+
+
+def _unpacked(data: Any, rows: int, name: str) -> NDArray[np.int64]:
+    ndim, text = reading.several(data, name, 2)
+    shape = (rows,) if reading.whole(ndim, name, 1, 2) == 1 else (rows, len(GRID_BITS))
+    size = 8 * rows * (1 if ndim == 1 else len(GRID_BITS))
+    try:
+        decoder = zlib.decompressobj()
+        found = decoder.decompress(base64.b85decode(reading.one_of(text, name, str)), size + 1)
+    except (ValueError, zlib.error) as error:
+        raise ValueError(f"{name}: the column is damaged: {error}") from error
+    if len(found) != size or not decoder.eof:
+        raise ValueError(f"{name}: expected {size} bytes")
+    return np.frombuffer(found, "<i8").astype(np.int64).reshape(shape)
+
+
+class Places:
+    """Numbers the keys that rows have, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._dtypes: list[np.dtype[Any]] = []
+        self._numbers: dict[Key, int] = {}  # of keys that are no integers near to one another
+        self._lookup, self._lowest = np.full(0, -1, np.int32), 0
+
+    def of(self, columns: list[NDArray[Any]]) -> NDArray[np.int64]:
+        """Return the number of the key of each of n > 0 rows."""
+        self._dtypes = self._dtypes or [column.dtype for column in columns]
+        if len(columns) == 1 and columns[0].dtype.kind in "iu" and not self._numbers:
+            low, high = int(columns[0].min()), int(columns[0].max())
+            if self._lookup.size:
+                low, high = min(low, self._lowest), max(high, self._lowest + self._lookup.size - 1)
+            if high - low < MOST_SPAN and high < 2**63:
+                return self._looked_up(columns[0].astype(np.int64), low, high)
+        return self._numbered(columns)
+
+    def keys(self) -> tuple[NDArray[Any], ...]:
+        """Return the keys in the order of their numbers."""
+        if self._numbers:
+            several = zip(*self._numbers, strict=True)
+            return tuple(
+                np.array(values, STRING if dtype.kind in "UT" else np.uint64 if dtype == np.uint64 else None)
+                for values, dtype in zip(several, self._dtypes, strict=True)
+            )
+        at = np.flatnonzero(self._lookup >= 0)
+        found = np.empty(self.count, np.int64)
+        found[self._lookup[at]] = at + self._lowest
+        return (found,)
+
+    def _looked_up(self, values: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
+        if high - low >= self._lookup.size:
+            room = min(MOST_SPAN, 2 * (high - low + 1))
+            wider = np.full(room, -1, np.int32)
+            if self._lookup.size:
+                wider[self._lowest - low : self._lowest - low + self._lookup.size] = self._lookup
+            self._lookup, self._lowest = wider, low
+        at = values - self._lowest
+        found = self._lookup[at]
+        if (found < 0).any():
+            new = np.unique(at[found < 0])
+            self._lookup[new] = np.arange(self.count, self.count + new.size)
+            self.count += new.size
+            found = self._lookup[at]
+        return found.astype(np.int64)
+
+    def _numbered(self, columns: list[NDArray[Any]]) -> NDArray[np.int64]:
+        if not self._numbers and self.count:
+            self._numbers = {(key,): number for number, key in enumerate(self.keys()[0].tolist())}
+        values, codes = zip(*(np.unique(column, return_inverse=True) for column in columns), strict=True)
+        code = codes[0]
+        for each, more in zip(values[1:], codes[1:], strict=True):
+            code = code * len(each) + more
+        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+        keys = zip(*(each[more[first]].tolist() for each, more in zip(values, codes, strict=True)), strict=True)
+        numbers = [self._numbers.setdefault(key, len(self._numbers)) for key in keys]
+        self.count = len(self._numbers)
+        return np.array(numbers, np.int64)[inverse]
+
+
+class Groups:
+    """The running sums of the keys of a slicing; one thread's own.
+
+    Parameters
+    ----------
+    question : Question
+    slicing : Slicing
+    add : callable
+        Adds terms as `add_terms` does.
+    """
+
+    def __init__(self, question: Question, slicing: Slicing, add: Add = add_terms) -> None:
+        self.question, self.slicing, self._add = question, slicing, add
+        self._places = Places()
+        self._columns: dict[str, NDArray[np.int64]] = {}
+        self._rare: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = []
+
+    def add(self, rows: Scored) -> None:
+        """Add rows; either all of them have weights or none has."""
+        at: Any = slice(None)
+        if rows.exceptional.size:
+            at = np.flatnonzero(rows.status & COUNTED)
+        along = {**rows.along, "labels": rows.labels}
+        keys = [by.keys(rows.scores, along)[at] for by in self.slicing]
+        if not keys[0].size:
+            return
+        places = self._places.of(keys)
+        check_count(self._places.count)
+        self._whole(COUNTED_ROWS, places)
+        for name, terms in terms_of(self.question, rows, at):
+            if terms.dtype == bool:
+                self._whole(name, places, terms)
+            else:
+                rare = self._add(self._column(name, 2), places, terms)
+                if rare.any():
+                    self._rare.append((name, places[rare], terms[rare]))
+
+    def _whole(self, name: str, places: NDArray[np.int64], terms: NDArray[np.bool_] | None = None) -> None:
+        column = self._column(name, 1)
+        counts = np.bincount(places, terms)  # as float64, which hold them: quicker than to choose places first
+        column[: counts.size] += counts.astype(np.int64)
+
+    def _column(self, name: str, ndim: int) -> NDArray[np.int64]:
+        column, count = self._columns.get(name), self._places.count
+        if column is None or len(column) < count:
+            wider = np.zeros((2 * count, len(GRID_BITS)) if ndim == 2 else 2 * count, np.int64)
+            if column is not None:
+                wider[: len(column)] = column
+            column = self._columns[name] = wider
+        return column
+
+    def table(self) -> Table | None:
+        """Return the sums so far; None without any row that counts."""
+        count = self._places.count
+        if not count:
+            return None
+        keys = self._places.keys()
+        plain, rare = list(zip(*(column.tolist() for column in keys), strict=True)), dict[Any, ExactSum]()
+        for name, places, terms in self._rare:
+            for place in np.unique(places).tolist():
+                where = name, plain[place]
+                rare[where] = rare.get(where, ExactSum()) + ExactSum.of(terms[places == place])
+        order, _ = _sorted(list(keys))
+        columns = {name: column[:count][order] for name, column in self._columns.items()}
+        return Table(tuple(each[order] for each in keys), columns, rare)

@@ -1,0 +1,173 @@
+"""The metrics of slices, as tables."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from daskxent.numbers import estimates
+from daskxent.numbers.keys import Bins, name_of
+from daskxent.show.tables import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import pandas
+    import xarray
+
+    from daskxent.numbers.keys import Key, Slicing
+    from daskxent.numbers.sums import Sums
+    from daskxent.numbers.tables import Table
+
+LEVEL = 0.95
+SHOWN = 20  # groups in a table for people
+
+
+class Slices(Mapping["Key", "dict[str, Any]"]):
+    """The metrics of each group of rows, with their standard errors and 95 % intervals.
+
+    A mapping from the key of a group, a tuple with a value for each grouping, to its row: the names of the groupings
+    with their values, "rows", "weight", and for each metric its value, "NAME_se", "NAME_low" and "NAME_high".
+
+    Parameters
+    ----------
+    slicing : tuple of By
+    metrics : sequence of str
+    table : Table or None
+        None if no row counts.
+
+    Examples
+    --------
+    >>> import daskxent as dx
+    >>> report = dx.evaluate([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]], by={"label": "label"})
+    >>> slices = report.by("label")
+    >>> slices[(1,)]["accuracy"], slices[(1,)]["rows"]
+    (0.5, 2)
+    >>> slices.worst("accuracy", count=1).rows[0]["label"]
+    1
+    """
+
+    def __init__(
+        self, slicing: Slicing, metrics: Sequence[str], table: Table | None, keys: Sequence[Key] | None = None
+    ) -> None:
+        self.slicing, self.metrics, self._table = slicing, tuple(metrics), table
+        self._keys = tuple(table or () if keys is None else keys)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the groupings."""
+        return tuple(by.name for by in self.slicing)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Return the row of a group."""
+        if key not in self._known:
+            raise KeyError(f"there is no group {key!r} by {name_of(self.slicing)}")
+        assert self._table is not None
+        return self._row(key, self._table.sums(key))
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @cached_property
+    def _known(self) -> frozenset[Key]:
+        return frozenset(self._keys)
+
+    def sums(self, key: Key) -> Sums:
+        """Return the exact sums of a group."""
+        assert self._table is not None
+        return self._table.sums(key)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of all groups, in order of their keys."""
+        return [self[key] for key in self]
+
+    def _row(self, key: Key, sums: Sums) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            by.name: by.label(value) if isinstance(by, Bins) else value
+            for by, value in zip(self.slicing, key, strict=True)
+        }
+        row |= {"rows": sums.counted, "weight": float(sums.weight)}
+        for name in self.metrics:
+            low, high = estimates.interval(name, sums, LEVEL)
+            row |= {name: estimates.value(name, sums), f"{name}_se": estimates.standard_error(name, sums)}
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        return row
+
+    def worst(self, metric: str, min_rows: int = 1, count: int = 10) -> Slices:
+        """Return the groups in which a metric is worst: the largest, or of a share the smallest values come first.
+
+        Parameters
+        ----------
+        metric : str
+            A metric that was asked for.
+        min_rows : int
+            Groups of fewer rows are left out.
+        count : int
+            How many groups at most.
+
+        Raises
+        ------
+        KeyError
+            The metric was not asked for.
+        """
+        if metric not in self.metrics:
+            raise KeyError(f"{metric!r} was not asked for; there are {', '.join(self.metrics)}")
+        sign = 1 if estimates.is_share(metric) else -1
+        sums = {key: self.sums(key) for key in self}
+        values = {key: sign * estimates.value(metric, each) for key, each in sums.items() if each.counted >= min_rows}
+        order = sorted((key for key in values if not math.isnan(values[key])), key=values.__getitem__)
+        return Slices(self.slicing, self.metrics, self._table, order[:count])
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a DataFrame with a row for each group, indexed by the groupings."""
+        import pandas
+
+        columns = ["rows", "weight", *(f"{name}{end}" for name in self.metrics for end in ("", "_se", "_low", "_high"))]
+        return pandas.DataFrame(self.rows, columns=[*self.names, *columns]).set_index(list(self.names))
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return a Dataset with a dimension for each grouping; combinations that no row has are NaN."""
+        found: xarray.Dataset = self.to_pandas().to_xarray()
+        return found
+
+    def to_csv(self) -> str:
+        """Return the table as comma-separated values, with a line of names."""
+        into = io.StringIO()
+        writer = csv.DictWriter(into, list(self.to_pandas().reset_index().columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return into.getvalue()
+
+    def _cells(self) -> Iterator[list[str]]:
+        """Yield the lines of a table for people: the names, then some groups."""
+        yield [*self.names, "rows", *self.metrics]
+        for key in self._keys[:SHOWN]:
+            row = self[key]
+            values = [f"{row[name]:.5g} ± {row[f'{name}_se']:.2g}" for name in self.metrics]
+            yield [*(printable(str(row[name])) for name in self.names), f"{row['rows']:,}", *values]
+
+    def __repr__(self) -> str:
+        cells = list(self._cells())
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
+        lines = ["  ".join(line).rstrip() for line in padded]
+        more = [f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
+        return "\n".join([f"By {printable(name_of(self.slicing))}", *(f"  {line}" for line in [*lines, *more])])
+
+    def _repr_html_(self) -> str:
+        def line(cells: Iterable[str], tag: str) -> str:
+            return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+        first, *rest = self._cells()
+        body = line(first, "th") + "".join(line(cells, "td") for cells in rest)
+        more = f"<caption>... and {len(self) - SHOWN:,} more</caption>" if len(self) > SHOWN else ""
+        return f"<table>{more}{body}</table>"
