@@ -309,8 +309,9 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
         )
     arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
     along = {name: again(call) for name, call in arrays["along"].items()}
-    by = slicing.from_call(asked.pop("by") or ()) or None
-    given = Asked(**asked, by=by, sample_weight=again(arrays.get("sample_weight")))
+    by, clusters = slicing.from_call(asked.pop("by")) or None, asked.pop("clusters")
+    clusters = None if clusters is None else slicing.one_from_call(clusters)
+    given = Asked(**asked, by=by, clusters=clusters, sample_weight=again(arrays.get("sample_weight")))
     inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given, along)
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)

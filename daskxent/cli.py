@@ -110,8 +110,27 @@ class Steps(click.ParamType):  # type: ignore[type-arg]
         return start, stop
 
 
-class By(click.ParamType):  # type: ignore[type-arg]
-    """What to group rows by: a name, and an array, a word, an axis or bins."""
+class What(click.ParamType):  # type: ignore[type-arg]
+    """What to group rows by: an array, a word, an axis or bins."""
+
+    name = "what"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path or a word as it is, an axis, or bins."""
+        word, bracket, inner = value.partition("(")
+        if not bracket or word not in ("axis", "bins") or not inner.endswith(")"):
+            return value
+        from daskxent.run import slicing
+
+        of, *edges = inner[:-1].split(",")
+        try:
+            return slicing.bins(of.strip(), map(float, edges)) if word == "bins" else slicing.axis(int(of))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class By(What):
+    """What to group rows by, with a name."""
 
     name = "by"
 
@@ -121,22 +140,15 @@ class By(click.ParamType):  # type: ignore[type-arg]
         if not equals or not name or not given:
             forms = "NAME=PATH, NAME=label, NAME=axis(1) or NAME=bins(PATH, 0, 512, inf)"
             self.fail(f"{value!r} is not {forms}", param, ctx)
-        word, bracket, inner = given.partition("(")
-        if not bracket or word not in ("axis", "bins") or not inner.endswith(")"):
-            return {name: given}
-        from daskxent.run import slicing
-
-        of, *edges = inner[:-1].split(",")
-        try:
-            return {name: slicing.bins(of.strip(), map(float, edges)) if word == "bins" else slicing.axis(int(of))}
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
+        return {name: super().convert(given, param, ctx)}
 
 
 # What is special about an option in a shell; its default and its meaning are those of `options`.
 SHELL: dict[str, dict[str, Any]] = {
     "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
+    "clusters": {"type": What(), "metavar": "WHAT"},
+    "average": {"type": click.Choice(["row", "cluster"]), "show_default": True},
     "from_logits": {"is_flag": True},
     "predictions": {"type": click.Choice(["logits", "probabilities", "log_probabilities"])},
     "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},

@@ -187,6 +187,19 @@ class Asked:
             slices,
         ),
     )
+    clusters: Any = field(
+        default=None,
+        metadata=_option("""
+            What rows depend on one another by, for the errors: `axis(0)` (a sequence, an image), or ids along the rows
+            like `sample_weight`, integers or strings. By default rows are taken as independent."""),
+    )
+    average: str = field(
+        default="row",
+        metadata=_option(
+            'Whether metrics are means over rows, or with "cluster" over the means of clusters.',
+            one_of("row", "cluster"),
+        ),
+    )
     from_logits: bool = field(
         default=False, metadata=_option("Whether predictions are logits; otherwise they are probabilities.", flag)
     )

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import estimates, reading, statistics
+from daskxent.numbers import reading, statistics
 from daskxent.numbers.audit import AUDIT
+from daskxent.numbers.estimates import Estimates
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import Question
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.state import State, merge_all
+from daskxent.numbers.sums import Moments, Sums
 from daskxent.show.slices import Slices
 from daskxent.show.tables import amount, as_html, as_text
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FORMAT = 4
+FEW_CLUSTERS = 50  # below which cluster-robust errors are known to be too small (Cameron and Miller 2015)
 _FURTHER: dict[str, tuple[type, ...]] = {
     "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, NoneType),
     "available": (int, NoneType), "inputs": (dict, NoneType),
@@ -144,7 +147,7 @@ class Report(Mapping[str, float]):
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
         if name not in self.question.metrics:
             raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
-        return estimates.value(name, self.state.total)
+        return self._estimates.value(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.question.metrics)
@@ -159,11 +162,33 @@ class Report(Mapping[str, float]):
 
     @property
     def se(self) -> dict[str, float]:
-        """The standard error of each metric; rows are taken as independent.
+        """The standard error of each metric; rows are taken as independent, or the clusters that were named.
 
-        NaN over fewer than two rows, and where the metric is not finite. It does not change when weights are scaled.
+        NaN over fewer than two of them, and where the metric is not finite. It does not change when weights are scaled.
         """
-        return {name: estimates.standard_error(name, self.state.total) for name in self}
+        found = self._estimates
+        return {name: found.standard_error(name) for name in self}
+
+    @property
+    def design_effect(self) -> dict[str, float]:
+        """By how much the variance of each metric is larger than if rows were independent; 1 without clusters."""
+        found = Estimates(self.state.total, self._clusters)
+        return {name: found.design_effect(name) for name in self}
+
+    @property
+    def _clusters(self) -> Moments | None:
+        if self.question.clusters is None:
+            return None
+        table = self.state.tables.get(self.question.clusters.name)
+        return Moments() if table is None else table.moments()
+
+    @property
+    def _estimates(self) -> Estimates:
+        if self.question.average == "row" or self.question.clusters is None:
+            return Estimates(self.state.total, self._clusters)
+        table = self.state.tables.get(self.question.clusters.name)
+        sums = Sums() if table is None else table.averages()
+        return Estimates(sums, sums.moments)
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return a confidence interval of a metric.
@@ -200,12 +225,12 @@ class Report(Mapping[str, float]):
         if not 0 < level < 1:
             raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
         self[name]
-        return estimates.interval(name, self.state.total, level)
+        return self._estimates.interval(name, level)
 
     @property
     def effective_rows(self) -> float:
         """Kish's effective number of rows, (sum w)**2 / sum w**2: how many of equal weight say as much."""
-        return estimates.effective_rows(self.state.total)
+        return Estimates(self.state.total).effective_rows
 
     def by(self, *names: str) -> Slices:
         """Return the metrics of the groups of a slicing.
@@ -225,7 +250,7 @@ class Report(Mapping[str, float]):
             known = "; ".join(map(name_of, self.question.by))
             raise KeyError(f"nothing was grouped by {', '.join(names)}; there are slices by {known or 'nothing'}")
         slicing = slicings[names]
-        return Slices(slicing, self.question.metrics, self.state.tables.get(name_of(slicing)))
+        return Slices(self.question, slicing, self.state.tables)
 
     @property
     def slices(self) -> tuple[Slices, ...]:
@@ -304,6 +329,7 @@ class Report(Mapping[str, float]):
             "complete": self.complete,
             "audit": self.audit,
             "clipped_share": self.clipped_share,
+            "independent": "rows" if self.question.clusters is None else "clusters",
             "by": {name_of(each.slicing): each.rows for each in self.slices},
             "elapsed": self.elapsed,
             "nbytes": self.nbytes,
@@ -401,7 +427,7 @@ class Report(Mapping[str, float]):
         errors = self.se
         shown = [(name, _shown(value, errors[name], statistics.metric(name).unit)) for name, value in self.items()]
         if any(map(math.isfinite, errors.values())):
-            shown.append(("±", "standard error, rows taken as independent"))
+            shown.append(("±", f"standard error, {self._independent()}"))
         done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
         blocks = (self.inputs or {}).get("class_blocks", 1)
         classes = f"{self.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "")
@@ -419,6 +445,15 @@ class Report(Mapping[str, float]):
         if self.state.total.clipped_loss.units:
             shown.append(("clipped share", f"{self.clipped_share:.2%} of the summed loss"))
         return shown + [("note", note) for note in self.notes]
+
+    def _independent(self) -> str:
+        """Say what is taken as independent."""
+        clusters = self._clusters
+        if clusters is None:
+            return "rows taken as independent"
+        few = "" if clusters.count >= FEW_CLUSTERS else ", which are few: it may be too small"
+        over = "means of " if self.question.average == "cluster" else ""
+        return f"{over}{clusters.count:,} clusters{few}"
 
     def __repr__(self) -> str:
         return "\n".join([as_text("Report", self.lines()), *map(repr, self.slices)])

@@ -25,6 +25,7 @@ def directory(tmp_path_factory):
     group.create_array("labels", data=rng.integers(10, size=500))
     group.create_array("logits", data=rng.normal(size=(500, 10)).astype("float32"), chunks=(200, 10))
     group.create_array("weights", data=rng.random(500))
+    group.create_array("documents", data=rng.integers(40, size=500))
     return path
 
 

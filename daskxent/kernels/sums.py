@@ -218,7 +218,7 @@ class Totals:
         self._totals = np.zeros((len(question.statistics), 3, LIMBS), np.int64)
         self._hits = [0] * len(question.statistics)
         self._weighted = False
-        self.groups = [Groups(question, slicing, add_placed) for slicing in question.by]
+        self.groups = [Groups(question, slicing, add_placed) for slicing in question.slicings]
 
     def add(self, rows: Scored) -> None:
         """Add rows; either all of them have weights or none has."""

@@ -3,78 +3,95 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from daskxent.numbers import errors, statistics
 from daskxent.numbers.exact import ratio
 
 if TYPE_CHECKING:
     from daskxent.numbers.statistics import Metric
-    from daskxent.numbers.sums import Sums
+    from daskxent.numbers.sums import Moments, Sums
 
 
-def mean(metric: Metric, sums: Sums) -> float:
-    """Return the mean that a metric is a function of; NaN over no rows or no weight."""
-    total = sums.totals.get(metric.statistic)
-    return math.nan if total is None else ratio(total, sums.weight)
+class Estimates(NamedTuple):
+    """What the metrics over some rows are estimated from.
 
-
-def value(name: str, sums: Sums) -> float:
-    """Return a metric; NaN over no rows or no weight.
+    Attributes
+    ----------
+    sums : Sums
+    clusters : Moments or None
+        Of the clusters that rows are in; None where each is one of its own.
 
     Examples
     --------
     >>> from daskxent.numbers.exact import ExactSum
     >>> from daskxent.numbers.sums import Sums
-    >>> value("accuracy", Sums({"accuracy": ExactSum.whole(1)}, ExactSum.whole(4)))
+    >>> Estimates(Sums({"accuracy": ExactSum.whole(1)}, ExactSum.whole(4))).value("accuracy")
     0.25
     """
-    metric = statistics.metric(name)
-    average = mean(metric, sums)
-    return average if math.isnan(average) else metric.finish(average)
 
+    sums: Sums
+    clusters: Moments | None = None
 
-def standard_error(name: str, sums: Sums) -> float:
-    """Return the standard error of a metric, by the delta method where it is no mean; NaN where there is none."""
-    metric = statistics.metric(name)
-    error, average = _error(metric, sums), mean(metric, sums)
-    return error * metric.slope(average) if math.isfinite(average) else math.nan
+    @property
+    def moments(self) -> Moments:
+        """The moments of what is taken as independent."""
+        return self.clusters or self.sums.moments
 
+    @property
+    def effective_rows(self) -> float:
+        """Kish's effective number of rows, which is that of the rows if all weights are equal."""
+        return errors.effective_count(self.sums.weight, self.sums.moments.weights)
 
-def interval(name: str, sums: Sums, level: float) -> tuple[float, float]:
-    """Return a confidence interval of a metric; NaN where there is none.
+    def value(self, name: str) -> float:
+        """Return a metric; NaN over no rows or no weight."""
+        metric = statistics.metric(name)
+        mean = self._mean(metric)
+        return mean if math.isnan(mean) else metric.finish(mean)
 
-    Wilson's of shares, else that of the mean by Student's t, of which the metric is taken at both ends.
-    """
-    metric = statistics.metric(name)
-    average = mean(metric, sums)
-    if not math.isfinite(average):
-        return math.nan, math.nan
-    if is_share(name) and 0 <= average <= 1:
-        return errors.wilson(average, _count(metric, sums, average), level)
-    low, high = errors.symmetric(average, _error(metric, sums), sums.moments.count - 1, level)
-    return (math.nan, math.nan) if math.isnan(low) else (metric.finish(low), metric.finish(high))
+    def standard_error(self, name: str) -> float:
+        """Return the standard error of a metric, by the delta method where it is no mean; NaN where there is none."""
+        metric = statistics.metric(name)
+        mean = self._mean(metric)
+        return self._error(metric, self.moments) * metric.slope(mean) if math.isfinite(mean) else math.nan
 
+    def design_effect(self, name: str) -> float:
+        """Return how many times the variance of a metric is what it would be if rows were independent."""
+        metric = statistics.metric(name)
+        alone = self._error(metric, self.sums.moments)
+        return (self._error(metric, self.moments) / alone) ** 2 if alone > 0 else math.nan
 
-def effective_rows(sums: Sums) -> float:
-    """Return Kish's effective number of rows, which is that of the rows if all weights are equal."""
-    return errors.effective_count(sums.weight, sums.moments.weights)
+    def interval(self, name: str, level: float) -> tuple[float, float]:
+        """Return a confidence interval of a metric; NaN where there is none.
+
+        Wilson's of shares, else that of the mean by Student's t, of which the metric is taken at both ends.
+        """
+        metric = statistics.metric(name)
+        mean = self._mean(metric)
+        if not math.isfinite(mean):
+            return math.nan, math.nan
+        if is_share(name) and 0 <= mean <= 1:
+            return errors.wilson(mean, self._count(metric, mean), level)
+        low, high = errors.symmetric(mean, self._error(metric, self.moments), self.moments.count - 1, level)
+        return (math.nan, math.nan) if math.isnan(low) else (metric.finish(low), metric.finish(high))
+
+    def _mean(self, metric: Metric) -> float:
+        total = self.sums.totals.get(metric.statistic)
+        return math.nan if total is None else ratio(total, self.sums.weight)
+
+    def _error(self, metric: Metric, moments: Moments) -> float:
+        total = self.sums.totals.get(metric.statistic)
+        return math.nan if total is None else errors.standard_error(total, self.sums.weight, moments, metric.statistic)
+
+    def _count(self, metric: Metric, share: float) -> float:
+        """Return of how many rows of equal weight a share would have the same error (Korn and Graubard 1998)."""
+        effective = self.effective_rows if self.clusters is None else float(self.clusters.count)
+        if self.clusters is None and effective == self.sums.counted:  # all weights are equal
+            return effective
+        error = self._error(metric, self.moments)
+        return share * (1 - share) / (error * error) if error > 0 else math.nan if math.isnan(error) else effective
 
 
 def is_share(name: str) -> bool:
     """Tell whether a metric is a share of the rows: the larger, the better."""
     return statistics.statistic(statistics.metric(name).statistic).share
-
-
-def _error(metric: Metric, sums: Sums) -> float:
-    total = sums.totals.get(metric.statistic)
-    return math.nan if total is None else errors.standard_error(total, sums.weight, sums.moments, metric.statistic)
-
-
-def _count(metric: Metric, sums: Sums, share: float) -> float:
-    """Return the number of rows of equal weight of which a share would have the same error (Korn and Graubard 1998)."""
-    effective = effective_rows(sums)
-    if effective == sums.counted:  # all weights are equal
-        return effective
-    error = _error(metric, sums)
-    return share * (1 - share) / (error * error) if error > 0 else effective

@@ -13,14 +13,14 @@ from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SUMMED
 
 if TYPE_CHECKING:
-    from daskxent.numbers.keys import Slicing
+    from daskxent.numbers.keys import By, Slicing
     from daskxent.numbers.statistics import Statistic
 
 
 _LISTS = ("metrics", "columns", "ignore_class")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
-    "log_probabilities": (bool,), "on_invalid": (str,), "allow_negative_weights": (bool,),
+    "log_probabilities": (bool,), "average": (str,), "on_invalid": (str,), "allow_negative_weights": (bool,),
     "on_missing": (str, NoneType),
 }  # fmt: skip
 
@@ -53,6 +53,10 @@ class Question:
         What to do with chunks that are not stored; None raises for predictions and fills labels and weights.
     by : tuple of Slicing
         By which sums are kept as well, each of another name.
+    clusters : By, optional
+        What rows of one key are taken to depend on one another by; by default no rows do.
+    average : {"row", "cluster"}
+        Whether means are over rows or over the means of clusters.
     columns : tuple of str
         Columns of `Scores` that are wanted besides those that metrics and groupings need.
     """
@@ -69,13 +73,19 @@ class Question:
     by: tuple[Slicing, ...] = ()
     columns: tuple[str, ...] = ()
     log_probabilities: bool = False
+    clusters: By | None = None
+    average: str = "row"
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - COLUMNS):
             raise ValueError(f"columns: {unknown[0]!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
         if self.log_probabilities:
             self._check_log_probabilities()
-        names = list(map(keys.name_of, self.by))
+        if self.average not in ("row", "cluster"):
+            raise ValueError(f"average: expected row or cluster, got {self.average!r}")
+        if self.average == "cluster" and self.clusters is None:
+            raise ValueError("average: that of clusters needs clusters")
+        names = list(map(keys.name_of, self.slicings))
         if len(set(names)) < len(names):  # their sums would be under the same keys
             raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
         if self.summed and self.classes > MOST_CLASSES:
@@ -90,6 +100,13 @@ class Question:
             raise ValueError(f"predictions: log_probabilities are taken as they are; {name!r} would need logits")
 
     @cached_property
+    def slicings(self) -> tuple[Slicing, ...]:
+        """All slicings that sums are kept by: those asked for, that by clusters, and each of them by clusters too."""
+        if self.clusters is None:
+            return self.by
+        return (*self.by, (self.clusters,), *((*slicing, self.clusters) for slicing in self.by))
+
+    @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
         """The statistics that the metrics need, each once."""
         names = dict.fromkeys(statistics.metric(name).statistic for name in self.metrics)
@@ -99,7 +116,7 @@ class Question:
     def needs(self) -> frozenset[str]:
         """The columns that statistics and groupings need, and `target`, which the audit shows of probabilities."""
         needs = frozenset(self.columns)
-        groupings = [by for slicing in self.by for by in slicing]
+        groupings = [by for slicing in self.slicings for by in slicing]
         needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
 
@@ -127,7 +144,8 @@ class Question:
         """Return the question as plain lists, numbers and strings."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         lists = {name: list(getattr(self, name)) for name in _LISTS}
-        return found | lists | {"by": list(map(keys.to_json, self.by))}
+        clusters = None if self.clusters is None else keys.to_json((self.clusters,))
+        return found | lists | {"by": list(map(keys.to_json, self.by)), "clusters": clusters}
 
     @classmethod
     def from_json(cls, data: Any) -> Question:
@@ -150,7 +168,9 @@ class Question:
         for label in read["ignore_class"]:
             reading.whole(label, "ignore_class", -MOST, MOST)
         tuples = {name: tuple(read[name]) for name in _LISTS}
-        return cls(**{**read, **tuples, "by": tuple(map(keys.from_json, reading.several(read["by"], "by")))})
+        by = tuple(map(keys.from_json, reading.several(read["by"], "by")))
+        clusters = None if read["clusters"] is None else keys.from_json(read["clusters"])[0]
+        return cls(**{**read, **tuples, "by": by, "clusters": clusters})
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: what is made of them holds functions that do not pickle."""

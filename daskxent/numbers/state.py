@@ -141,7 +141,7 @@ class State:
         """
         if self.covered:
             self.total.check([each.name for each in question.statistics], self.rows, "all rows")
-        slicings = {name_of(slicing): slicing for slicing in question.by}
+        slicings = {name_of(slicing): slicing for slicing in question.slicings}
         reading.mapping(dict(self.tables), "tables", *(slicings if self.total.counted else ()))
         for name, table in self.tables.items():
             table.check(question, slicings[name], self.total.counted)
@@ -260,7 +260,7 @@ def accumulate(question: Question, rows: Scored) -> State:
     lost = ExactSum()
     if clipped.size and question.needs_loss:
         lost = ExactSum.of(weighted(rows.scores.loss[clipped], 1.0 if rows.weights is None else rows.weights[clipped]))
-    groups = [Groups(question, slicing) for slicing in question.by]
+    groups = [Groups(question, slicing) for slicing in question.slicings]
     for each in groups:
         each.add(rows)
     return State(Sums.of(found, at.size, lost), tables_of(groups), findings(question, rows))

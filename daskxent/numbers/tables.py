@@ -7,6 +7,7 @@ do not fit the grids, as few do, are added up apart. Sums of whole numbers are o
 from __future__ import annotations
 
 import base64
+import itertools
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,18 @@ import numpy as np
 from daskxent.numbers import reading
 from daskxent.numbers.audit import COUNTED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
-from daskxent.numbers.sums import PRODUCTS_OF, SQUARES_OF, TOTAL_OF, WEIGHT, WEIGHT_SQUARES, Sums, terms_of
+from daskxent.numbers.sums import (
+    PRODUCTS_OF,
+    SQUARES_OF,
+    TOTAL_OF,
+    WEIGHT,
+    WEIGHT_SQUARES,
+    Moments,
+    Sums,
+    squared,
+    terms_of,
+    weighted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +48,7 @@ GRID_BITS = 12, 44, 76, 108, 140, 172
 BELOW = 2.0**20
 COUNTED_ROWS = "counted"  # the column of numbers of rows
 STRING = np.dtypes.StringDType()
-MOST_KEYS = 1 << 20  # some 400 bytes each
+MOST_KEYS = 1 << 22  # some 100 to 400 bytes each
 MOST_SPAN = 1 << 22  # integers that are looked up in an array: 16 MB
 Rare = dict[tuple[str, "Key"], ExactSum]
 
@@ -122,6 +134,47 @@ class Table:
     def counted(self) -> NDArray[np.int64]:
         """The number of rows of each key, (n,)."""
         return self.columns[COUNTED_ROWS]
+
+    def values(self, name: str) -> NDArray[np.float64]:
+        """Return a column of sums as numbers, (n,) float64."""
+        column = self.columns[name]
+        if column.ndim == 1:
+            return column.astype(np.float64)
+        found = np.zeros(len(self))
+        for at in reversed(range(len(GRID_BITS))):  # the smallest first
+            found += column[:, at] * 2.0 ** -GRID_BITS[at]
+        for (of, key), total in self.rare.items():
+            if of == name:
+                found[self._places[key]] += float(total)
+        return found
+
+    def moments(self, some: slice = slice(None)) -> Moments:
+        """Return the moments of the clusters that the keys are, or of some of them."""
+        return self._as_rows(lambda total, weight: (total, weight), some).moments
+
+    def averages(self, some: slice = slice(None)) -> Sums:
+        """Return the sums over the means of the clusters that the keys are, or of some, each counted once."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._as_rows(lambda total, weight: (total / weight, np.ones(len(weight))), some)
+
+    def _as_rows(self, of: Callable[[Any, Any], tuple[Any, Any]], some: slice) -> Sums:
+        """Take clusters for rows: `of` gives weight times value and weight of each from its totals."""
+        weight = self.values(WEIGHT if WEIGHT in self.columns else COUNTED_ROWS)[some]
+        totals, squares, products = {}, {}, {}
+        for name in [name for name in self.columns if name.endswith(TOTAL_OF)]:
+            a, b = of(self.values(name)[some], weight)
+            statistic = name.removesuffix(TOTAL_OF)
+            totals[statistic], squares[statistic] = ExactSum.of(a), ExactSum.of(squared(a))
+            products[statistic] = ExactSum.of(weighted(a, b))
+        own = of(weight, weight)[1]
+        moments = Moments(len(weight), squares, products, ExactSum.of(squared(own)))
+        return Sums(totals, ExactSum.of(own), len(weight), moments=moments)
+
+    def runs(self) -> dict[Key, slice]:
+        """Return where the keys are that differ in their last value only, by all others."""
+        order = list(self)
+        begins = [at for at, key in enumerate(order) if not at or key[:-1] != order[at - 1][:-1]]
+        return {order[a][:-1]: slice(a, b) for a, b in itertools.pairwise([*begins, len(order)])}
 
     @classmethod
     def merged(cls, tables: Sequence[Table]) -> Table:

@@ -98,7 +98,7 @@ class Cluster:
         window = Window(self.client, submit, lambda found: found, self.worker_timeout)
         per = work.inputs.rows_per_step
         # Where there are keys, a worker's states are merged there, and only what they add up to travels.
-        some = joined(parts, plan.step * KEYED) if work.question.by else parts
+        some = joined(parts, plan.step * KEYED) if work.question.slicings else parts
         return _all(window, some, plan.cuts, lambda part: (part[0] * per, part[1] * per))
 
 
@@ -134,7 +134,7 @@ class ClusterGraph(Graph):
         starts = [rows * inputs.rows_per_step for rows in itertools.accumulate(sizes, initial=0)]
         window = Window(self.client, submit, done, self.worker_timeout)
         # A graph for each part takes longer than its tasks.
-        step = max(1, (KEYED if question.by else IN_FLIGHT) * len(sizes) // every.npartitions)
+        step = max(1, (KEYED if question.slicings else IN_FLIGHT) * len(sizes) // every.npartitions)
         edges = [*range(0, len(sizes), step), len(sizes)]
         return _all(
             window, itertools.pairwise(edges), Even(len(sizes), 1), lambda part: (starts[part[0]], starts[part[1]])

@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 # What the options and the question share, by the same names.
 SHARED = (
-    "metrics", "from_logits", "ignore_class", "label_smoothing", "on_invalid", "allow_negative_weights", "on_missing",
+    "metrics", "average", "from_logits", "ignore_class", "label_smoothing", "on_invalid", "allow_negative_weights",
+    "on_missing",
 )  # fmt: skip
+
+
+APART = "sample_weight", "by", "clusters"  # what may hold arrays
 
 
 def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
     """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
     along, weights = along or {}, asked.sample_weight
-    sliced = {name: (array, floats) for name, array, floats in slicing.arrays_of(asked.slicings)}
+    sliced = {name: (array, floats) for name, array, floats in slicing.arrays_of(asked.slicings, asked.clusters)}
     arrays = {name: array for name, (array, _) in sliced.items()}
     named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along, **arrays}
     given = aligned_by_name(named, asked.axis)
@@ -51,7 +55,8 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     shared["ignore_class"] = asked.ignore_class or ()
     check_ignored(shared["ignore_class"], inputs)
     by = slicing.slicings_of(asked.slicings)
-    return inputs, Question(classes=inputs.classes, dense=inputs.dense, by=by, **shared)
+    clusters = slicing.clusters_of(asked.clusters)
+    return inputs, Question(classes=inputs.classes, dense=inputs.dense, by=by, clusters=clusters, **shared)
 
 
 def kind_of(asked: Asked) -> dict[str, bool]:
@@ -72,9 +77,10 @@ def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] 
     arrays = {name: call_of(given) for name, given in {"y_true": y_true, "y_pred": y_pred, **weights}.items()}
     further = {name: call_of(given) for name, given in (along or {}).items()}
     by = slicing.to_call(asked.slicings)
-    if by is None or None in (*arrays.values(), *further.values()):
+    clusters = None if asked.clusters is None else slicing.one_to_call(asked.clusters)
+    if by is None or (clusters is None) != (asked.clusters is None) or None in (*arrays.values(), *further.values()):
         return None
-    given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name not in ("sample_weight", "by")}
-    call = {"arrays": {**arrays, "along": further}, "asked": given | {"by": by}}
+    given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name not in APART}
+    call = {"arrays": {**arrays, "along": further}, "asked": given | {"by": by, "clusters": clusters}}
     made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
     return made

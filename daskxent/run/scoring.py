@@ -184,7 +184,7 @@ class Block:
     def _along(self, some: slice) -> dict[str, NDArray[Any]]:
         """Return the arrays that groupings may read, and labels that do not fit int64, of some rows."""
         columns = self.aligned.columns
-        wanted = {by.array for slicing in self.question.by for by in slicing} & columns.keys() - {"labels"}
+        wanted = {by.array for slicing in self.question.slicings for by in slicing} & columns.keys() - {"labels"}
         found = {name: columns[name].values[some] for name in wanted}
         if "labels" in columns and (beyond := columns["labels"].beyond) is not None:
             found["labels"] = beyond[some]

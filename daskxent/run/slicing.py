@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.keys import By, Slicing
 
 LABEL, PREDICTION = "label", "prediction"  # words that stand for no path
+CLUSTERS = "clusters"
 BINNED = COLUMNS - {"flags", "hit", "prediction"}
 
 
@@ -134,12 +135,17 @@ def _is_column(of: Any) -> bool:
     return isinstance(of, str) and of in BINNED
 
 
+def clusters_of(given: Any) -> By | None:
+    """Return the grouping that clusters are."""
+    return None if given is None else Group(CLUSTERS, CLUSTERS)
+
+
 def title(name: str) -> str:
     """Return what messages and inputs call the array that a grouping is read from."""
     return f"by[{name!r}]"
 
 
-def arrays_of(by: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any, bool]]:
+def arrays_of(by: Iterable[Mapping[str, Any]], clusters: Any = None) -> Iterator[tuple[str, Any, bool]]:
     """Yield the arrays along the rows that are to be read: their titles, what they are, and whether floats will do."""
     for name, given in {name: given for each in by for name, given in each.items()}.items():
         if isinstance(given, Binned):
@@ -147,6 +153,8 @@ def arrays_of(by: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Any, bool]
                 yield title(name), given.of, True
         elif not (isinstance(given, str) and given in (LABEL, PREDICTION)):
             yield title(name), given, False
+    if clusters is not None:
+        yield CLUSTERS, clusters, False
 
 
 def opened(given: Any, name: str, floats: bool, positions: tuple[int, ...]) -> Further:
@@ -163,11 +171,12 @@ def opened(given: Any, name: str, floats: bool, positions: tuple[int, ...]) -> F
 
 def to_call(by: Iterable[Mapping[str, Any]]) -> list[Any] | None:
     """Return how to group by the same again, as JSON has it; None if that takes arrays that are not stored."""
-    found = [[[name, _to_call(given)] for name, given in each.items()] for each in by]
+    found = [[[name, one_to_call(given)] for name, given in each.items()] for each in by]
     return None if any(call is None for each in found for _, call in each) else found
 
 
-def _to_call(given: Any) -> Any:
+def one_to_call(given: Any) -> Any:
+    """Return how to group by one thing again, as JSON has it; None if it takes an array that is not stored."""
     if isinstance(given, Axis):
         return {"axis": given.number}
     if isinstance(given, Binned):
@@ -179,10 +188,11 @@ def _to_call(given: Any) -> Any:
 
 def from_call(call: Iterable[Iterable[tuple[str, Any]]]) -> list[dict[str, Any]]:
     """Return what `to_call` describes."""
-    return [{name: _from_call(given) for name, given in each} for each in call]
+    return [{name: one_from_call(given) for name, given in each} for each in call]
 
 
-def _from_call(call: Any) -> Any:
+def one_from_call(call: Any) -> Any:
+    """Return what `one_to_call` describes."""
     if "axis" in call:
         return Axis(call["axis"])
     if "bins" in call:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import estimates
+from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.show.tables import printable
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import xarray
 
     from daskxent.numbers.keys import Key, Slicing
+    from daskxent.numbers.question import Question
     from daskxent.numbers.sums import Sums
     from daskxent.numbers.tables import Table
 
@@ -36,10 +37,12 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
 
     Parameters
     ----------
+    question : Question
     slicing : tuple of By
-    metrics : sequence of str
-    table : Table or None
-        None if no row counts.
+    tables : mapping of str to Table
+        By slicing, among them that one, unless no row counts.
+    keys : sequence of Key, optional
+        Some of the groups, in this order; by default all, in theirs.
 
     Examples
     --------
@@ -53,10 +56,11 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
     """
 
     def __init__(
-        self, slicing: Slicing, metrics: Sequence[str], table: Table | None, keys: Sequence[Key] | None = None
+        self, question: Question, slicing: Slicing, tables: Mapping[str, Table], keys: Sequence[Key] | None = None
     ) -> None:
-        self.slicing, self.metrics, self._table = slicing, tuple(metrics), table
-        self._keys = tuple(table or () if keys is None else keys)
+        self.question, self.slicing, self.metrics, self._tables = question, slicing, question.metrics, tables
+        self._table = tables.get(name_of(slicing))
+        self._keys = tuple(self._table or () if keys is None else keys)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +71,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         """Return the row of a group."""
         if key not in self._known:
             raise KeyError(f"there is no group {key!r} by {name_of(self.slicing)}")
-        assert self._table is not None
-        return self._row(key, self._table.sums(key))
+        return self._row(key, self.sums(key), self.estimates(key))
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys)
@@ -85,20 +88,38 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         assert self._table is not None
         return self._table.sums(key)
 
+    def estimates(self, key: Key) -> Estimates:
+        """Return what the metrics of a group are estimated from."""
+        if self._by_cluster is None:
+            return Estimates(self.sums(key))
+        table, some = self._by_cluster[0], self._by_cluster[1][key]
+        if self.question.average == "row":
+            return Estimates(self.sums(key), table.moments(some))
+        sums = table.averages(some)
+        return Estimates(sums, sums.moments)
+
+    @cached_property
+    def _by_cluster(self) -> tuple[Table, dict[Key, slice]] | None:
+        """The sums of each group by cluster, and where those of a group are."""
+        if self.question.clusters is None or self._table is None:
+            return None
+        table = self._tables[name_of((*self.slicing, self.question.clusters))]
+        return table, table.runs()
+
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of all groups, in order of their keys."""
         return [self[key] for key in self]
 
-    def _row(self, key: Key, sums: Sums) -> dict[str, Any]:
+    def _row(self, key: Key, sums: Sums, found: Estimates) -> dict[str, Any]:
         row: dict[str, Any] = {
             by.name: by.label(value) if isinstance(by, Bins) else value
             for by, value in zip(self.slicing, key, strict=True)
         }
         row |= {"rows": sums.counted, "weight": float(sums.weight)}
         for name in self.metrics:
-            low, high = estimates.interval(name, sums, LEVEL)
-            row |= {name: estimates.value(name, sums), f"{name}_se": estimates.standard_error(name, sums)}
+            low, high = found.interval(name, LEVEL)
+            row |= {name: found.value(name), f"{name}_se": found.standard_error(name)}
             row |= {f"{name}_low": low, f"{name}_high": high}
         return row
 
@@ -121,11 +142,10 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         """
         if metric not in self.metrics:
             raise KeyError(f"{metric!r} was not asked for; there are {', '.join(self.metrics)}")
-        sign = 1 if estimates.is_share(metric) else -1
-        sums = {key: self.sums(key) for key in self}
-        values = {key: sign * estimates.value(metric, each) for key, each in sums.items() if each.counted >= min_rows}
+        sign = 1 if is_share(metric) else -1
+        values = {key: sign * self.estimates(key).value(metric) for key in self if self.sums(key).counted >= min_rows}
         order = sorted((key for key in values if not math.isnan(values[key])), key=values.__getitem__)
-        return Slices(self.slicing, self.metrics, self._table, order[:count])
+        return Slices(self.question, self.slicing, self._tables, order[:count])
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row for each group, indexed by the groupings."""
