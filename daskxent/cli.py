@@ -147,6 +147,8 @@ class By(What):
 SHELL: dict[str, dict[str, Any]] = {
     "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
+    "per_class": {"is_flag": True},
+    "confusions": {"is_flag": True},
     "clusters": {"type": What(), "metavar": "WHAT"},
     "average": {"type": click.Choice(["row", "cluster"]), "show_default": True},
     "from_logits": {"is_flag": True},

@@ -167,7 +167,9 @@ class Asked:
     metrics: Iterable[str] = field(
         default=("crossentropy", "accuracy"),
         metadata=_option(
-            '"crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits".', metric_names
+            '"crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits"; of classes '
+            '"macro_f1", "balanced_accuracy", "matthews", "cohen_kappa", "mean_iou", "mean_dice" and their like.',
+            metric_names,
         ),
     )
     sample_weight: ArrayLike | None = field(
@@ -185,6 +187,20 @@ class Asked:
             edges)`; "label" or "prediction". Several names are grouped by their observed combinations; a list of
             mappings groups by each of them.""",
             slices,
+        ),
+    )
+    per_class: bool = field(
+        default=False,
+        metadata=_option(
+            "Whether to keep the sums of each class, true and predicted: `Report.per_class`. Needs integer labels.",
+            flag,
+        ),
+    )
+    confusions: bool = field(
+        default=False,
+        metadata=_option(
+            "Whether to count how often each class was taken for another: `Report.top_confusions`, `confusion_matrix`.",
+            flag,
         ),
     )
     clusters: Any = field(

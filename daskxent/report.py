@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import reading, statistics
 from daskxent.numbers.audit import AUDIT
+from daskxent.numbers.classes import CLASS_METRICS
 from daskxent.numbers.estimates import Estimates
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.keys import name_of
@@ -20,11 +21,17 @@ from daskxent.numbers.question import Question
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.state import State, merge_all
 from daskxent.numbers.sums import Moments, Sums
+from daskxent.show.classes import Classes, class_metric, confusions, matrix
 from daskxent.show.slices import Slices
 from daskxent.show.tables import amount, as_html, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from daskxent.show.classes import Confusion
 
 FORMAT = 4
 FEW_CLUSTERS = 50  # below which cluster-robust errors are known to be too small (Cameron and Miller 2015)
@@ -147,6 +154,8 @@ class Report(Mapping[str, float]):
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
         if name not in self.question.metrics:
             raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
+        if name in CLASS_METRICS:
+            return class_metric(name, self.question, self.state.tables)
         return self._estimates.value(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -251,6 +260,45 @@ class Report(Mapping[str, float]):
             raise KeyError(f"nothing was grouped by {', '.join(names)}; there are slices by {known or 'nothing'}")
         slicing = slicings[names]
         return Slices(self.question, slicing, self.state.tables)
+
+    def per_class(self) -> Classes:
+        """Return the metrics of the rows of each class, and how it was predicted: precision, recall, F1, IoU.
+
+        Raises
+        ------
+        KeyError
+            It was not asked for.
+        """
+        self._asked("per_class", self.question.per_class)
+        return Classes(self.question, self.state.tables)
+
+    def top_confusions(self, count: int = 20) -> list[Confusion]:
+        """Return how often rows of one class were taken for another: the most frequent, by weight.
+
+        Raises
+        ------
+        KeyError
+            `confusions` was not asked for.
+        """
+        self._asked("confusions", self.question.confusions)
+        return confusions(self.state.tables, count)
+
+    def confusion_matrix(self) -> NDArray[np.float64]:
+        """Return the confusion matrix, (classes, classes) float64: the weight of each true class, down, by prediction.
+
+        Raises
+        ------
+        KeyError
+            `confusions` was not asked for.
+        ValueError
+            There are more than 2,048 classes.
+        """
+        self._asked("confusions", self.question.confusions)
+        return matrix(self.question, self.state.tables)
+
+    def _asked(self, option: str, was: bool) -> None:
+        if not was:
+            raise KeyError(f"evaluate was not asked for {option}=True")
 
     @property
     def slices(self) -> tuple[Slices, ...]:

@@ -8,19 +8,25 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
+from daskxent.numbers.classes import CLASS_METRICS
+from daskxent.numbers.keys import Group, Predicted
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SUMMED
+from daskxent.numbers.statistics import HIT
 
 if TYPE_CHECKING:
     from daskxent.numbers.keys import By, Slicing
     from daskxent.numbers.statistics import Statistic
 
 
+# By these sums of classes are kept.
+TRUE_CLASS, PREDICTED_CLASS = Group("true class", "labels"), Predicted("predicted class")
 _LISTS = ("metrics", "columns", "ignore_class")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
-    "log_probabilities": (bool,), "average": (str,), "on_invalid": (str,), "allow_negative_weights": (bool,),
+    "per_class": (bool,), "confusions": (bool,), "average": (str,), "log_probabilities": (bool,),
+    "on_invalid": (str,), "allow_negative_weights": (bool,),
     "on_missing": (str, NoneType),
 }  # fmt: skip
 
@@ -53,6 +59,8 @@ class Question:
         What to do with chunks that are not stored; None raises for predictions and fills labels and weights.
     by : tuple of Slicing
         By which sums are kept as well, each of another name.
+    per_class, confusions : bool
+        Whether sums are kept for each class that is true, or predicted, and for each pair of them.
     clusters : By, optional
         What rows of one key are taken to depend on one another by; by default no rows do.
     average : {"row", "cluster"}
@@ -73,6 +81,8 @@ class Question:
     by: tuple[Slicing, ...] = ()
     columns: tuple[str, ...] = ()
     log_probabilities: bool = False
+    per_class: bool = False
+    confusions: bool = False
     clusters: By | None = None
     average: str = "row"
 
@@ -102,14 +112,19 @@ class Question:
     @cached_property
     def slicings(self) -> tuple[Slicing, ...]:
         """All slicings that sums are kept by: those asked for, that by clusters, and each of them by clusters too."""
-        if self.clusters is None:
-            return self.by
-        return (*self.by, (self.clusters,), *((*slicing, self.clusters) for slicing in self.by))
+        found = [*self.by]
+        if self.per_class or not CLASS_METRICS.keys().isdisjoint(self.metrics):
+            found += [(TRUE_CLASS,), (PREDICTED_CLASS,)]
+        if self.clusters is not None:
+            by = [*self.by, *([(TRUE_CLASS,)] if self.per_class else [])]
+            found += [(self.clusters,), *((*slicing, self.clusters) for slicing in by)]
+        return (*found, *([(TRUE_CLASS, PREDICTED_CLASS)] if self.confusions else []))
 
     @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
         """The statistics that the metrics need, each once."""
         names = dict.fromkeys(statistics.metric(name).statistic for name in self.metrics)
+        names |= {HIT: None} if self.per_class else {}
         return tuple(map(statistics.statistic, names))
 
     @cached_property

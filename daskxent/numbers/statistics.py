@@ -6,9 +6,12 @@ mean is the metric of the same name. Other metrics are functions of such a mean.
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from daskxent.numbers.classes import CLASS_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +94,7 @@ def statistic(name: str) -> Statistic:
     if top:
         return _in_top(name, int(top[1]))
     if name not in STATISTICS:
-        known = ", ".join(map(repr, [*STATISTICS, *METRICS]))
+        known = ", ".join(map(repr, [*STATISTICS, *METRICS, *CLASS_METRICS]))
         raise ValueError(f"metrics: {name!r} is unknown; known are {known} and 'top_K_accuracy' for any K >= 1")
     return STATISTICS[name]
 
@@ -111,6 +114,8 @@ def metric(name: str) -> Metric:
     """
     if isinstance(name, str) and name in METRICS:
         return METRICS[name]
+    if isinstance(name, str) and name in CLASS_METRICS:
+        return Metric(name, HIT, lambda mean: math.nan, lambda mean: math.nan, "")
     return Metric(name, name, _mean, lambda mean: 1.0, statistic(name).unit)
 
 

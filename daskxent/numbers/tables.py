@@ -148,6 +148,13 @@ class Table:
                 found[self._places[key]] += float(total)
         return found
 
+    def weights(self) -> NDArray[np.float64]:
+        """Return the sum of the weights of each key, (n,) float64."""
+        return self.values(WEIGHT if WEIGHT in self.columns else COUNTED_ROWS)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
     def moments(self, some: slice = slice(None)) -> Moments:
         """Return the moments of the clusters that the keys are, or of some of them."""
         return self._as_rows(lambda total, weight: (total, weight), some).moments
@@ -159,7 +166,7 @@ class Table:
 
     def _as_rows(self, of: Callable[[Any, Any], tuple[Any, Any]], some: slice) -> Sums:
         """Take clusters for rows: `of` gives weight times value and weight of each from its totals."""
-        weight = self.values(WEIGHT if WEIGHT in self.columns else COUNTED_ROWS)[some]
+        weight = self.weights()[some]
         totals, squares, products = {}, {}, {}
         for name in [name for name in self.columns if name.endswith(TOTAL_OF)]:
             a, b = of(self.values(name)[some], weight)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from daskxent.numbers.classes import CLASS_METRICS
 from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.show.tables import printable
@@ -58,7 +59,8 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
     def __init__(
         self, question: Question, slicing: Slicing, tables: Mapping[str, Table], keys: Sequence[Key] | None = None
     ) -> None:
-        self.question, self.slicing, self.metrics, self._tables = question, slicing, question.metrics, tables
+        self.question, self.slicing, self._tables = question, slicing, tables
+        self.metrics = tuple(name for name in question.metrics if name not in CLASS_METRICS)
         self._table = tables.get(name_of(slicing))
         self._keys = tuple(self._table or () if keys is None else keys)
 
@@ -145,14 +147,17 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         sign = 1 if is_share(metric) else -1
         values = {key: sign * self.estimates(key).value(metric) for key in self if self.sums(key).counted >= min_rows}
         order = sorted((key for key in values if not math.isnan(values[key])), key=values.__getitem__)
-        return Slices(self.question, self.slicing, self._tables, order[:count])
+        return self._some(order[:count])
+
+    def _some(self, keys: Sequence[Key]) -> Slices:
+        return Slices(self.question, self.slicing, self._tables, keys)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row for each group, indexed by the groupings."""
         import pandas
 
-        columns = ["rows", "weight", *(f"{name}{end}" for name in self.metrics for end in ("", "_se", "_low", "_high"))]
-        return pandas.DataFrame(self.rows, columns=[*self.names, *columns]).set_index(list(self.names))
+        names = list(self.rows[0]) if self.rows else [*self.names, "rows", "weight", *self.metrics]
+        return pandas.DataFrame(self.rows, columns=names).set_index(names[: len(self.names)])
 
     def to_xarray(self) -> xarray.Dataset:
         """Return a Dataset with a dimension for each grouping; combinations that no row has are NaN."""
@@ -162,7 +167,8 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
     def to_csv(self) -> str:
         """Return the table as comma-separated values, with a line of names."""
         into = io.StringIO()
-        writer = csv.DictWriter(into, list(self.to_pandas().reset_index().columns), lineterminator="\n")
+        names = list(self.rows[0]) if self.rows else [*self.names, "rows", "weight", *self.metrics]
+        writer = csv.DictWriter(into, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         return into.getvalue()
@@ -173,7 +179,11 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         for key in self._keys[:SHOWN]:
             row = self[key]
             values = [f"{row[name]:.5g} ± {row[f'{name}_se']:.2g}" for name in self.metrics]
-            yield [*(printable(str(row[name])) for name in self.names), f"{row['rows']:,}", *values]
+            yield [
+                *(printable(str(value)) for value in list(row.values())[: len(self.names)]),
+                f"{row['rows']:,}",
+                *values,
+            ]
 
     def __repr__(self) -> str:
         cells = list(self._cells())

@@ -1,0 +1,126 @@
+"""Metrics of classes: functions of how much of each is true, how much is predicted, and how much is both.
+
+These three vectors are all that precision, recall, F1, IoU, Dice, Matthews's coefficient and the kappas need. They hold
+whole numbers, so that nothing is lost where products of counts pass 2**53. The conventions are scikit-learn's: classes
+that are neither true nor predicted are left out, and a quotient by 0 counts as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class Counts(NamedTuple):
+    """Rows, or weights in some unit, of the classes that are true or predicted, as whole numbers.
+
+    Attributes
+    ----------
+    classes : list of int
+        Which these are, in order.
+    true, predicted, both : list of int
+        Of each class: where it is the label, where it is predicted, and where it is both.
+    """
+
+    classes: list[int]
+    true: list[int]
+    predicted: list[int]
+    both: list[int]
+
+
+def quotient(part: int, whole: int) -> float:
+    """Return part / whole, rounded once; 0 if the whole is."""
+    return part / whole if whole else 0.0
+
+
+def precision(counts: Counts) -> list[float]:
+    """Return the share of each class's predictions that are right."""
+    return list(map(quotient, counts.both, counts.predicted))
+
+
+def recall(counts: Counts) -> list[float]:
+    """Return the share of each class that is predicted."""
+    return list(map(quotient, counts.both, counts.true))
+
+
+def f1(counts: Counts) -> list[float]:
+    """Return 2 both / (true + predicted) of each class, which is Dice's coefficient too."""
+    return [quotient(2 * b, t + p) for t, p, b in zip(counts.true, counts.predicted, counts.both, strict=True)]
+
+
+def iou(counts: Counts) -> list[float]:
+    """Return both / (true + predicted - both) of each class: Jaccard's index."""
+    return [quotient(b, t + p - b) for t, p, b in zip(counts.true, counts.predicted, counts.both, strict=True)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    several = list(values)
+    return math.fsum(several) / len(several) if several else math.nan
+
+
+def _macro(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
+    return lambda counts: _mean(of(counts))
+
+
+def _weighted(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
+    def metric(counts: Counts) -> float:
+        total = sum(counts.true)
+        return (
+            math.fsum(t / total * value for t, value in zip(counts.true, of(counts), strict=True))
+            if total
+            else math.nan
+        )
+
+    return metric
+
+
+def _micro(counts: Counts) -> float:
+    return sum(counts.both) / sum(counts.true) if sum(counts.true) else math.nan
+
+
+def _balanced(counts: Counts) -> float:
+    return _mean(value for value, t in zip(recall(counts), counts.true, strict=True) if t)
+
+
+def _chance(counts: Counts) -> int:
+    return sum(t * p for t, p in zip(counts.true, counts.predicted, strict=True))
+
+
+def _matthews(counts: Counts) -> float:
+    """Return Matthews's coefficient for several classes (Gorodkin 2004); 0 if labels or predictions are all alike."""
+    total = sum(counts.true)
+    above = sum(counts.both) * total - _chance(counts)
+    below = total**2 - sum(p * p for p in counts.predicted), total**2 - sum(t * t for t in counts.true)
+    if not all(below):
+        return 0.0 if total else math.nan
+    root = math.sqrt(Fraction(above * above, below[0] * below[1]))
+    return -root if above < 0 else root
+
+
+def _kappa(counts: Counts) -> float:
+    """Return Cohen's kappa; NaN where labels and predictions are all of one class."""
+    total = sum(counts.true)
+    below = total**2 - _chance(counts)
+    return (sum(counts.both) * total - _chance(counts)) / below if below else math.nan
+
+
+CLASS_METRICS: dict[str, Callable[[Counts], float]] = {
+    "macro_precision": _macro(precision),
+    "macro_recall": _macro(recall),
+    "macro_f1": _macro(f1),
+    "weighted_precision": _weighted(precision),
+    "weighted_recall": _weighted(recall),
+    "weighted_f1": _weighted(f1),
+    "micro_f1": _micro,
+    "balanced_accuracy": _balanced,
+    "matthews": _matthews,
+    "cohen_kappa": _kappa,
+    "mean_iou": _macro(iou),
+    "mean_dice": _macro(f1),
+    "mean_class_accuracy": _balanced,
+    "frequency_weighted_iou": _weighted(iou),
+}

@@ -1,0 +1,159 @@
+"""Results per class are those of scikit-learn, for any weights, and exact where float64 is not."""
+
+import math
+
+import dask.array as da
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+import daskxent as dx
+from daskxent.numbers.classes import CLASS_METRICS, Counts
+
+CLASSES = 9
+METRICS = ["crossentropy", "accuracy", *CLASS_METRICS]
+
+
+def drawn(rows=400, weighted=False, present=range(CLASSES), seed=0):
+    """Return labels and logits that are often right; of the classes only some are ever true or predicted."""
+    rng = np.random.default_rng(seed)
+    y = rng.choice(list(present), rows)
+    x = rng.normal(0, 1, (rows, CLASSES)) + 2 * np.eye(CLASSES)[y]
+    x[:, [c for c in range(CLASSES) if c not in present]] = -50
+    return y, x, rng.random(rows) * 3 if weighted else None
+
+
+def by_sklearn(y, p, w):
+    def prf(average):
+        return sk.precision_recall_fscore_support(y, p, average=average, sample_weight=w, zero_division=0)[:3]
+
+    def jaccard(average):
+        return sk.jaccard_score(y, p, average=average, sample_weight=w, zero_division=0)
+
+    found = {}
+    for average in ("macro", "weighted"):
+        found |= dict(zip([f"{average}_{name}" for name in ("precision", "recall", "f1")], prf(average), strict=True))
+    balanced = sk.balanced_accuracy_score(y, p, sample_weight=w)
+    return found | {
+        "micro_f1": prf("micro")[2],
+        "balanced_accuracy": balanced,
+        "mean_class_accuracy": balanced,
+        "matthews": sk.matthews_corrcoef(y, p, sample_weight=w),
+        "cohen_kappa": sk.cohen_kappa_score(y, p, sample_weight=w),
+        "mean_iou": jaccard("macro"),
+        "frequency_weighted_iou": jaccard("weighted"),
+        "mean_dice": found["macro_f1"],
+    }
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("rows", [20, 9000])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("present", [range(CLASSES), [1, 4, 5]])
+def test_metrics_of_classes_are_those_of_sklearn(rows, weighted, present):
+    y, x, w = drawn(rows, weighted, present)
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=METRICS, threads=1)
+    for name, value in by_sklearn(y, x.argmax(axis=1), w).items():
+        assert report[name] == pytest.approx(value, rel=1e-12), name
+    split = dx.evaluate(
+        y, da.from_array(x, chunks=(7 if rows < 99 else 900, 4)), sample_weight=w, from_logits=True, metrics=METRICS
+    )
+    assert split == report
+    assert dx.Report.from_json(report.to_json()) == report
+    assert "macro_f1" in repr(report)
+    assert math.isnan(report.se["macro_f1"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_table_of_classes(weighted):
+    y, x, w = drawn(600, weighted)
+    y[y == 3] = 2  # which is still predicted
+    p = x.argmax(axis=1)
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, per_class=True, metrics=["crossentropy"])
+    found = report.per_class()
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(y, p, sample_weight=w, zero_division=0)
+    iou = sk.jaccard_score(y, p, sample_weight=w, average=None, zero_division=0)
+    every = np.ones(len(y)) if w is None else w
+    for (label,), row in found.items():
+        assert [row[name] for name in ("precision", "recall", "f1", "iou")] == pytest.approx(
+            [precision[label], recall[label], f1[label], iou[label]], rel=1e-12
+        )
+        assert row["predicted"] == pytest.approx(every[p == label].sum())
+        assert (row["class"], row["rows"]) == (label, (y == label).sum())
+        if label != 3:
+            alone = dx.evaluate(
+                y[y == label], x[y == label], sample_weight=None if w is None else w[y == label], from_logits=True
+            )
+            assert row["crossentropy"] == alone["crossentropy"]
+            assert row["crossentropy_se"] == alone.se["crossentropy"]
+    assert math.isnan(found[(3,)]["crossentropy"])
+    assert list(found.to_pandas().index) == list(range(CLASSES))
+    worst = min((row["recall"], row["class"]) for row in found.rows)[1]
+    assert found.worst("crossentropy", count=3).rows[0]["class"] in range(CLASSES)
+    assert found[(worst,)]["recall"] == 0
+    assert "class" in repr(found)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_confusions(weighted):
+    y, x, w = drawn(600, weighted)
+    p = x.argmax(axis=1)
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, confusions=True)
+    matrix = sk.confusion_matrix(y, p, sample_weight=w, labels=range(CLASSES))
+    assert report.confusion_matrix() == pytest.approx(matrix)
+    top = report.top_confusions(5)
+    off = matrix * (1 - np.eye(CLASSES))
+    assert [each.weight for each in top] == pytest.approx(sorted(off.ravel(), reverse=True)[:5])
+    for each in top:
+        assert each.rows == ((y == each.true) & (p == each.predicted)).sum()
+        assert each.share == pytest.approx(off[each.true, each.predicted] / matrix[each.true].sum())
+
+
+def test_hidden_rows_are_left_out_of_labels_and_predictions():
+    y, x, _ = drawn(300)
+    y[::3], x[1, :] = 255, np.nan
+    options = {"from_logits": True, "ignore_class": 255, "on_invalid": "skip", "metrics": METRICS}
+    kept = np.setdiff1d(np.arange(300)[y != 255], [1])
+    report = dx.evaluate(y, x, per_class=True, confusions=True, **options)
+    alone = dx.evaluate(y[kept], x[kept], per_class=True, confusions=True, **options)
+    assert report.metrics == alone.metrics
+    assert (report.confusion_matrix() == alone.confusion_matrix()).all()
+
+
+def test_segmentation_maps():
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(0, 4, (3, 16, 16)), rng.normal(size=(3, 4, 16, 16)).astype("float32")
+    y[:, :2] = 255
+    report = dx.evaluate(y, x, axis=1, from_logits=True, ignore_class=255, metrics=["mean_iou"], clusters=dx.axis(0))
+    inside = y != 255
+    assert report["mean_iou"] == pytest.approx(sk.jaccard_score(y[inside], x.argmax(axis=1)[inside], average="macro"))
+
+
+def test_products_of_counts_beyond_float64_are_exact():
+    """Nearly all rows are right: in float64 the numerator of Matthews's coefficient would be lost."""
+    n = 10**10
+    counts = Counts([0, 1], [n, 2], [n + 1, 1], [n, 1])
+    exact = (n + 1) * (n + 2) - (n * (n + 1) + 2)
+    below = ((n + 2) ** 2 - (n + 1) ** 2 - 1) * ((n + 2) ** 2 - n**2 - 4)
+    assert CLASS_METRICS["matthews"](counts) == pytest.approx(exact / math.sqrt(below), rel=1e-15)
+    assert CLASS_METRICS["cohen_kappa"](counts) == exact / ((n + 2) ** 2 - (n * (n + 1) + 2))
+
+
+def test_where_a_metric_is_not_defined():
+    one = dx.evaluate([0, 0], [[2.0, 1.0]] * 2, from_logits=True, metrics=["matthews", "cohen_kappa", "macro_f1"])
+    assert one["matthews"] == 0
+    assert math.isnan(one["cohen_kappa"])
+    assert one["macro_f1"] == 1
+    with pytest.warns(UserWarning, match="no row was counted"):
+        none = dx.evaluate(
+            [0], [[2.0, 1.0]], from_logits=True, sample_weight=[0.0], metrics=list(CLASS_METRICS), per_class=True
+        )
+    assert all(map(math.isnan, none.metrics.values()))
+    assert len(none.per_class()) == 0
+    with pytest.raises(KeyError, match="evaluate was not asked for per_class=True"):
+        one.per_class()
+    with pytest.raises(KeyError, match="evaluate was not asked for confusions=True"):
+        one.top_confusions()
+    wide = dx.evaluate([0], np.ones((1, 2049)), from_logits=True, confusions=True)
+    with pytest.raises(ValueError, match="confusion_matrix: 2049 classes; at most 2048: see top_confusions"):
+        wide.confusion_matrix()
