@@ -6,7 +6,7 @@ from test_bad_input import CLASSES, HOLDERS, LABELS, PREDICTIONS, RUNS, in_zarr,
 
 import daskxent as dx
 
-KNOWN = "known are 'crossentropy', 'accuracy', 'perplexity', 'bits' and 'top_K_accuracy' for any K >= 1"
+KNOWN = "known are 'crossentropy', 'accuracy', 'perplexity', 'bits', 'macro_precision', "
 
 
 @HOLDERS
