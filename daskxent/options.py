@@ -228,6 +228,15 @@ class Asked:
             one_of(None, "logits", "probabilities", "log_probabilities"),
         ),
     )
+    join: str = field(
+        default="exact",
+        metadata=_option(
+            """
+            Of xarray's arrays whose coordinates differ. "exact": that is an error; "inner": what has coordinates that
+            all arrays have along a dimension is evaluated, in one order.""",
+            one_of("exact", "inner"),
+        ),
+    )
     axis: int = field(default=-1, metadata=_option("The class axis of the predictions.", whole))
     view: str | None = field(
         default=None,

@@ -152,3 +152,29 @@ def test_a_class_that_no_label_can_be_is_not_ignored(dtype, ignore):
     for kind in (dx.losses, dx.metrics):
         with pytest.raises(ValueError, match=message):
             kind.SparseCategoricalCrossentropy(from_logits=True, ignore_class=ignore)(labels, X)
+
+
+@pytest.mark.parametrize("chunks", [None, 2])
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1), [3, 0, 5, 1]])
+def test_coordinates_are_joined_if_asked(chunks, order):
+    rng = np.random.default_rng(0)
+    coords = {"lat": [-50, -30, -10, 10, 30, 50]}
+    pred = xr.DataArray(rng.normal(0, 3, (6, 4, 3)), dims=("lat", "lon", "class"), coords=coords)
+    obs = xr.DataArray(rng.integers(0, 3, (6, 4)), dims=("lat", "lon"), coords=coords)
+    w, band = xr.DataArray(np.arange(6.0) + 1, dims="lat", coords=coords), pred.lat > 0
+    given = {"y_true": obs[order], "sample_weight": w[::-1], "by": {"north": band[::-1]}}
+    given["y_pred"] = pred if chunks is None else pred.chunk(lat=chunks)
+    some = obs[order].sortby("lat").lat
+    report = dx.evaluate(**given, join="inner", from_logits=True)
+    picked = {"y_true": obs.sel(lat=some), "y_pred": pred.sel(lat=some), "sample_weight": w.sel(lat=some)}
+    expected = dx.evaluate(**picked, by={"north": band.sel(lat=some)}, from_logits=True)
+    assert report.metrics == expected.metrics
+    assert report.state.tables == expected.state.tables
+    with pytest.raises(ValueError, match="join='inner' keeps what all have"):
+        dx.evaluate(**given, from_logits=True)
+    far = obs.assign_coords(lat=obs.lat + 1000)
+    with pytest.raises(ValueError, match="join: y_true and the others have no coordinate along 'lat' in common"):
+        dx.evaluate(far, pred, join="inner", from_logits=True)
+    twice = obs.assign_coords(lat=[0, 0, 1, 2, 3, 4])
+    with pytest.raises(ValueError, match="join: the coordinates of y_true, y_pred cannot be joined"):
+        dx.evaluate(twice, pred, join="inner", from_logits=True)

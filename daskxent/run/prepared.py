@@ -39,7 +39,7 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     sliced = {name: (array, floats) for name, array, floats in slicing.arrays_of(asked.slicings, asked.clusters)}
     arrays = {name: array for name, (array, _) in sliced.items()}
     named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along, **arrays}
-    given = aligned_by_name(named, asked.axis)
+    given = aligned_by_name(named, asked.axis, asked.join)
     y_true, y_pred, weights = (given.pop(name) for name in ("y_true", "y_pred", "sample_weight"))
     opened = None if weights is None else open_array(weights, "sample_weight")
     labels = open_array(y_true, "y_true")

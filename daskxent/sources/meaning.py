@@ -78,7 +78,7 @@ def _is_nan(value: Any) -> bool:
     return all(math.isnan(float(each)) for each in np.ravel(value))
 
 
-def aligned_by_name(given: dict[str, Any], axis: int) -> dict[str, Any]:
+def aligned_by_name(given: dict[str, Any], axis: int, join: str = "exact") -> dict[str, Any]:
     """Bring labelled arrays into the order of the dimensions of the predictions, and compare their coordinates.
 
     Parameters
@@ -87,14 +87,20 @@ def aligned_by_name(given: dict[str, Any], axis: int) -> dict[str, Any]:
         By names for messages; "y_pred" among them. Arrays that are not xarray's are returned as they are.
     axis : int
         The class axis of the predictions.
+    join : {"exact", "inner"}
+        Whether coordinates must be the same, or those are kept that all arrays have which share the dimension.
 
     Raises
     ------
     ValueError
-        Two arrays have different coordinates along a dimension that they share, or labels without one number per class
-        have the dimension of the classes.
+        Nothing is left of a dimension, or coordinates that are to be joined are not unique. With "exact": two arrays
+        have different coordinates along a dimension that they share. Labels without one number per class have the
+        dimension of the classes.
     """
     named = {name: array for name, array in given.items() if is_labelled(array) and not _is_unnamed(array)}
+    if join == "inner":
+        given = given | _joined(named)
+        named = {name: given[name] for name in named}
     for (one, first), (other, second) in itertools.combinations(named.items(), 2):
         _check_coordinates(one, first, other, second)
     predictions = named.pop("y_pred", None)
@@ -123,6 +129,21 @@ def _ordered(name: str, array: Any, dims: tuple[Any, ...], axis: int) -> Any:
     return array.expand_dims(missing).transpose(*positions[: last + 1])
 
 
+def _joined(named: dict[str, Any]) -> dict[str, Any]:
+    """Keep of labelled arrays what has coordinates that all have which share a dimension."""
+    import xarray
+
+    try:
+        joined = dict(zip(named, xarray.align(*named.values(), join="inner"), strict=True))
+    except Exception as error:  # of pandas, of coordinates that are not unique
+        raise ValueError(f"join: the coordinates of {', '.join(named)} cannot be joined: {error}") from error
+    for name, array in joined.items():
+        for dim, length in array.sizes.items():
+            if not length and named[name].sizes[dim]:
+                raise ValueError(f"join: {name} and the others have no coordinate along {dim!r} in common")
+    return joined
+
+
 def _check_coordinates(one: str, first: Any, other: str, second: Any) -> None:
     for dim in first.dims:
         if dim not in second.dims or dim not in first.indexes or dim not in second.indexes:
@@ -131,11 +152,12 @@ def _check_coordinates(one: str, first: Any, other: str, second: Any) -> None:
         if mine.equals(theirs):
             continue
         if len(mine) != len(theirs):
-            raise ValueError(f"{other}: {len(theirs)} coordinates along {dim!r}, but {len(mine)} in {one}")
+            hint = "join='inner' keeps what all have"
+            raise ValueError(f"{other}: {len(theirs)} coordinates along {dim!r}, but {len(mine)} in {one}; {hint}")
         at = next(i for i, pair in enumerate(zip(mine, theirs, strict=True)) if not _same(*pair))
         raise ValueError(
             f"{other}: its coordinates along {dim!r} differ from those of {one}: {theirs[at]} instead of {mine[at]} at "
-            f"index {at}; xarray.align brings arrays to the same places"
+            f"index {at}; join='inner' keeps what all have"
         )
 
 
