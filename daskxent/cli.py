@@ -129,6 +129,28 @@ class What(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
+class Option(click.ParamType):  # type: ignore[type-arg]
+    """A name and a value, which is JSON or else a string."""
+
+    name = "option"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name and the value."""
+        import json
+
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
+def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: Any) -> Any:
+    return dict(pairs) or None
+
+
 class By(What):
     """What to group rows by, with a name."""
 
@@ -149,6 +171,13 @@ SHELL: dict[str, dict[str, Any]] = {
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
     "per_class": {"is_flag": True},
     "confusions": {"is_flag": True},
+    "storage_options": {
+        "flags": ["--storage-option"],
+        "type": Option(),
+        "metavar": "KEY=VALUE",
+        "multiple": True,
+        "callback": _as_mapping,
+    },
     "clusters": {"type": What(), "metavar": "WHAT"},
     "average": {"type": click.Choice(["row", "cluster"]), "show_default": True},
     "from_logits": {"is_flag": True},

@@ -149,6 +149,13 @@ def slices(given: Any, name: str) -> Any:
     return normalised(given, name)
 
 
+def storage_options(given: Any, name: str) -> Any:
+    """Return what a file system takes, by name."""
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise TypeError(f"{name}: expected a mapping of names to values, got {given!r}")
+    return dict(given)
+
+
 def progress(given: Any, name: str) -> Any:
     """Return True, False or a callable."""
     if not isinstance(given, bool) and not callable(given):
@@ -226,6 +233,14 @@ class Asked:
             What predictions are: "logits", as `from_logits` says, "probabilities", or "log_probabilities", whose loss
             is taken as it is and not normalised again, as where only the top k were kept and the rest is -inf.""",
             one_of(None, "logits", "probabilities", "log_probabilities"),
+        ),
+    )
+    storage_options: Mapping[str, Any] | None = field(
+        default=None,
+        metadata=_option(
+            """
+            What the file systems of URLs take, such as ``{"anon": True}``; it may be secret and is in no journal.""",
+            storage_options,
         ),
     )
     join: str = field(

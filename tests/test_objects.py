@@ -2,16 +2,21 @@
 
 import functools
 import http.server
+import json
+import sys
 import threading
 
 import fsspec
 import numpy as np
 import pytest
 import zarr
+from click.testing import CliRunner
+from distributed import Client, LocalCluster
 from moto.server import ThreadedMotoServer
 from zarr.storage import FsspecStore
 
 import daskxent as dx
+from daskxent import cli
 from daskxent.sources.encoded import open_bytes
 
 ROWS, CLASSES = 90, 5
@@ -25,7 +30,7 @@ def s3():
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
+    options = {"key": "someone", "secret": "tell nobody", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
     fsspec.filesystem("s3", **options).mkdir("dumps")
     yield options
     server.stop()
@@ -111,3 +116,46 @@ def test_a_web_server_gives_the_same_bits_and_knows_no_versions(served, tmp_path
     options = {"from_logits": True, "threads": 1, "journal": tmp_path / "run.journal"}
     assert dx.evaluate(*paths, **options).state == dx.evaluate(Y, X, from_logits=True).state
     assert dx.evaluate(*paths, **options).notes == ("90 rows were in the journal already",)
+
+
+def test_storage_options_reach_the_server(s3, tmp_path):
+    store = FsspecStore.from_url("s3://dumps/options", storage_options=s3)
+    written(store)
+    urls = ["s3://dumps/options/labels", "s3://dumps/options/logits"]
+    wanted = dx.evaluate(Y, X, from_logits=True, by={"id": Y}).state
+    options = {"from_logits": True, "storage_options": s3}
+    assert dx.evaluate(*urls, by={"id": urls[0]}, **options).state == wanted
+    assert dx.evaluate(Y, dx.open(urls[1], storage_options=s3), from_logits=True, by={"id": Y}).state == wanted
+    assert dx.evaluate([f"{urls[0]}[:40]", f"{urls[0]}[40:]"], urls[1], by={"id": Y}, **options).state == wanted
+    dx.evaluate(*urls, journal=tmp_path / "j", **options)
+    assert not {"someone", "tell nobody"} & set((tmp_path / "j").read_text().split('"'))
+    line = ["evaluate", *urls, "--from-logits", "--json", "--by", f"id={urls[0]}"]
+    for name, value in s3.items():
+        line += ["--storage-option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    done = CliRunner().invoke(cli.main, line)
+    assert dx.Report.from_json(done.stdout).state == wanted
+    refused = CliRunner().invoke(cli.main, [*line[:4], "--storage-option", "anon"])
+    assert "'anon' is not KEY=VALUE" in refused.stderr
+
+
+@pytest.mark.slow
+def test_workers_read_with_storage_options(s3):
+    written(FsspecStore.from_url("s3://dumps/workers", storage_options=s3))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        urls = ["s3://dumps/workers/labels", "s3://dumps/workers/logits"]
+        report = dx.evaluate(*urls, from_logits=True, storage_options=s3, client=client)
+    assert report.state == dx.evaluate(Y, X, from_logits=True).state
+
+
+def test_a_package_that_is_missing_is_said_with_the_array(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ImportError, match=r"^y_pred: gs://nowhere/dump.zarr/logits needs another package: .*gcsfs"):
+        dx.evaluate(Y, "gs://nowhere/dump.zarr/logits")
+
+
+def test_storage_options_are_a_mapping():
+    with pytest.raises(TypeError, match=r"storage_options: expected a mapping of names to values, got \['anon'\]"):
+        dx.evaluate(Y, X, storage_options=["anon"])

@@ -18,6 +18,7 @@ from daskxent.sources import (
     check_ignored,
     open_array,
     positions_of,
+    with_storage,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ SHARED = (
 )  # fmt: skip
 
 
-APART = "sample_weight", "by", "clusters"  # what may hold arrays
+APART = "sample_weight", "by", "clusters", "storage_options"  # what may hold arrays, or secrets
 
 
 def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
@@ -39,6 +40,8 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     sliced = {name: (array, floats) for name, array, floats in slicing.arrays_of(asked.slicings, asked.clusters)}
     arrays = {name: array for name, (array, _) in sliced.items()}
     named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along, **arrays}
+    if asked.storage_options:
+        named = {name: with_storage(each, asked.storage_options) for name, each in named.items()}
     given = aligned_by_name(named, asked.axis, asked.join)
     y_true, y_pred, weights = (given.pop(name) for name in ("y_true", "y_pred", "sample_weight"))
     opened = None if weights is None else open_array(weights, "sample_weight")
@@ -76,6 +79,8 @@ def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] 
     weights = {} if asked.sample_weight is None else {"sample_weight": asked.sample_weight}
     arrays = {name: call_of(given) for name, given in {"y_true": y_true, "y_pred": y_pred, **weights}.items()}
     further = {name: call_of(given) for name, given in (along or {}).items()}
+    if asked.storage_options:
+        return None
     by = slicing.to_call(asked.slicings)
     clusters = None if asked.clusters is None else slicing.one_to_call(asked.clusters)
     if by is None or (clusters is None) != (asked.clusters is None) or None in (*arrays.values(), *further.values()):

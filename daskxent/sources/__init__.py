@@ -3,7 +3,7 @@
 from daskxent.sources.align import Along, Further, Inputs, align, check_ignored, positions_of, whole
 from daskxent.sources.columns import Column
 from daskxent.sources.meaning import aligned_by_name
-from daskxent.sources.opening import LazyArray, again, call_of, concat, is_dask, open_array, open_lazy
+from daskxent.sources.opening import LazyArray, again, call_of, concat, is_dask, open_array, open_lazy, with_storage
 from daskxent.sources.paths import place
 from daskxent.sources.sizes import Sizes
 from daskxent.sources.source import Source
@@ -30,4 +30,5 @@ __all__ = [
     "place",
     "positions_of",
     "whole",
+    "with_storage",
 ]

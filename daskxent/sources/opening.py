@@ -21,7 +21,7 @@ from daskxent.sources.sliced import Sliced, parsed, resolved, written
 from daskxent.sources.stored import checked, members, open_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -117,17 +117,18 @@ class _Given:
     """Something that can be opened."""
 
     given: Any
+    storage: Mapping[str, Any] | None = None
 
     @property
     def title(self) -> str:
         return os.fspath(self.given) if isinstance(self.given, (str, os.PathLike)) else "array"
 
     def opened(self, name: str) -> Source:
-        source: Source = open_array(self.given, name)
+        source: Source = open_array(self.given, name, self.storage)
         return source
 
     def call(self) -> Any:
-        return call_of(self.given)
+        return None if self.storage else call_of(self.given)  # which may be secret
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def _recipe(call: Any) -> _Recipe:
     return _Part(inner, resolved(index, inner.opened("array").shape, "array"))
 
 
-def open_lazy(given: Any) -> LazyArray:
+def open_lazy(given: Any, *, storage_options: Mapping[str, Any] | None = None) -> LazyArray:
     """Open an array, wherever it is, to be sliced, joined and evaluated; nothing is read.
 
     Parameters
@@ -203,6 +204,8 @@ def open_lazy(given: Any) -> LazyArray:
     given : path, URL, list of paths, zarr.Array, numpy.ndarray, xarray.DataArray or lists of numbers
         A path may carry an index: ``"dump.zarr/logits[:, :-1, :50257]"``. Several paths, or a path with ``*``, are
         joined along the first axis.
+    storage_options : mapping, optional
+        What the file system of a URL takes, such as ``{"anon": True}``.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def open_lazy(given: Any) -> LazyArray:
     """
     if is_dask(given):
         raise TypeError("open: a dask array is lazy itself: slice it, and join several with dask.array.concatenate")
-    lazy = given if isinstance(given, LazyArray) else LazyArray(_Given(given))
+    lazy = given if isinstance(given, LazyArray) else LazyArray(_Given(given, storage_options))
     lazy.shape  # noqa: B018 - opens it, so that errors come now
     return lazy
 
@@ -296,7 +299,14 @@ def is_dask(given: Any) -> bool:
     return type(given).__module__.startswith("dask.array") and hasattr(given, "dask")
 
 
-def open_array(given: Any, name: str) -> Any:
+def with_storage(given: Any, storage: Mapping[str, Any]) -> Any:
+    """Return a path, or paths, to be opened with what their file system takes; anything else as it is."""
+    several = given if isinstance(given, (list, tuple)) else [given]
+    paths = bool(several) and all(isinstance(each, (str, os.PathLike)) for each in several)
+    return LazyArray(_Given(given, storage)) if paths else given
+
+
+def open_array(given: Any, name: str, storage: Mapping[str, Any] | None = None) -> Any:
     """Open an array wherever it is.
 
     Parameters
@@ -306,6 +316,8 @@ def open_array(given: Any, name: str) -> Any:
         index. Several paths, or a path with ``*``, are joined along the first axis.
     name : str
         What the array is called in messages.
+    storage : mapping, optional
+        What the file systems of URLs take.
 
     Returns
     -------
@@ -334,11 +346,11 @@ def open_array(given: Any, name: str) -> Any:
             raise ValueError(f"{name}: its dask chunks have unknown lengths; call compute_chunk_sizes() on it first")
         return given
     if isinstance(given, (str, Path)):
-        return _open_path(os.fspath(given), name)
-    return _open_held(given, name)
+        return _open_path(os.fspath(given), name, storage)
+    return _open_held(given, name, storage)
 
 
-def _open_held(given: Any, name: str) -> Source:
+def _open_held(given: Any, name: str, storage: Mapping[str, Any] | None = None) -> Source:
     """Open something that holds an array."""
     if isinstance(given, np.ndarray):
         return Memory(plain(given, name), name)
@@ -347,7 +359,7 @@ def _open_held(given: Any, name: str) -> Source:
             raise ValueError(f"{name}: {members(given, str(given.store_path))}")
         return checked(given, name)
     if isinstance(given, (list, tuple)) and given:
-        return _open_several(given, name)
+        return _open_several(given, name, storage)
     if is_sliceable(given):
         return Sliceable(given, name)
     if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):
@@ -357,10 +369,10 @@ def _open_held(given: Any, name: str) -> Source:
     )
 
 
-def _open_several(given: Sequence[Any], name: str) -> Source:
+def _open_several(given: Sequence[Any], name: str, storage: Mapping[str, Any] | None) -> Source:
     """Open a list: of paths, or of numbers."""
     if all(isinstance(each, (str, os.PathLike)) for each in given):
-        return join([_open_path(os.fspath(each), f"{name}[{i}]") for i, each in enumerate(given)], 0, name)
+        return join([_open_path(os.fspath(each), f"{name}[{i}]", storage) for i, each in enumerate(given)], 0, name)
     if any(isinstance(each, (str, os.PathLike)) or getattr(each, "ndim", 0) for each in given):
         raise TypeError(
             f"{name}: a {type(given).__name__} of {len(given)} arrays may mean rows or classes: "
@@ -377,11 +389,13 @@ def _unwrapped(given: Any, name: str) -> Any:
     return given if given.chunks is None and given.nbytes > LOADED else given.data
 
 
-def _open_path(given: str, name: str) -> Source:
+def _open_path(given: str, name: str, storage: Mapping[str, Any] | None = None) -> Source:
     """Open a path; what is there under its whole name comes before an index or a pattern that the name could be."""
     path, index = (given, None) if exists(given) else parsed(given)
     if "*" in path and "://" not in path and not exists(path):
         source = join([_open_path(each, each) for each in matching(path, name)], 0, name)
+    elif storage and "://" in path:
+        source = open_zarr(path, name, storage)
     else:
         source = next(each for each in OPENERS if each.takes(path)).open(path, name)
     return source if index is None else part(source, resolved(index, source.shape, name))

@@ -22,6 +22,8 @@ from daskxent.sources.paths import found
 from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, spread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from daskxent.sources.source import Box
@@ -227,17 +229,19 @@ def _converting(path: str) -> str:
     return f"; {line.format(name)}" if line else ""
 
 
-def open_zarr(path: str, name: str) -> Zarr:
-    """Open the array at a path or URL."""
+def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) -> Zarr:
+    """Open the array at a path or URL, with what its file system takes."""
     import zarr
 
     path, local = found(path, name), "://" not in path
     try:
-        opened = zarr.open(path, mode="r")
+        opened = zarr.open(path, mode="r", storage_options=None if storage is None else dict(storage))
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{path} is no zarr array{_converting(path)}" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
-    except (OSError, ImportError):
+    except ImportError as error:
+        raise ImportError(f"{name}: {path} needs another package: {error}") from error
+    except OSError:
         raise
     except Exception as error:
         if "No Zarr data type" in str(error):
