@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskxent import losses, metrics
     from daskxent.api import aevaluate, astream, delayed, evaluate, plan, rows, stream, verify
-    from daskxent.report import (
+    from daskxent.report import Report
+    from daskxent.run.failures import (
         ClusterLost,
         IncompleteResult,
         Interrupted,
         Poisoned,
-        Report,
         Stalled,
         Unreadable,
         Unwritable,
@@ -52,17 +52,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ClusterLost": "daskxent.report",
-    "DoubtfulResult": "daskxent.report",
-    "IncompleteResult": "daskxent.report",
-    "Interrupted": "daskxent.report",
+    "ClusterLost": "daskxent.run.failures",
+    "DoubtfulResult": "daskxent.run.failures",
+    "IncompleteResult": "daskxent.run.failures",
+    "Interrupted": "daskxent.run.failures",
     "JournalError": "daskxent.run.journal",
     "Plan": "daskxent.run.planning",
-    "Poisoned": "daskxent.report",
+    "Poisoned": "daskxent.run.failures",
     "Report": "daskxent.report",
-    "Stalled": "daskxent.report",
-    "Unreadable": "daskxent.report",
-    "Unwritable": "daskxent.report",
+    "Stalled": "daskxent.run.failures",
+    "Unreadable": "daskxent.run.failures",
+    "Unwritable": "daskxent.run.failures",
     "aevaluate": "daskxent.api",
     "astream": "daskxent.api",
     "axis": "daskxent.run.slicing",

@@ -16,9 +16,10 @@ from daskxent.numbers import scores
 from daskxent.numbers.audit import ROW_COLUMNS, complain
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
-from daskxent.report import Interrupted, Report, warn_caller
+from daskxent.report import Report
 from daskxent.run import graph, slicing
 from daskxent.run.engines import chosen, engine_for, run
+from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
 from daskxent.run.prepared import prepare, repeatable
 from daskxent.run.sink import Arrays, Group, page_steps

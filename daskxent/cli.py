@@ -76,7 +76,7 @@ def _failures() -> tuple[type[Exception], ...]:
     """Return what a run fails of, other than bad input; called when something has failed already."""
     from concurrent.futures import CancelledError
 
-    from daskxent.report import IncompleteResult
+    from daskxent.run.failures import IncompleteResult
 
     failures = (IncompleteResult, OSError, CancelledError)  # Dask's futures are cancelled when the scheduler is lost
     if "distributed" not in sys.modules:
@@ -169,6 +169,10 @@ class By(What):
 SHELL: dict[str, dict[str, Any]] = {
     "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
+    "worst": {"type": int, "metavar": "N"},
+    "worst_by": {"type": click.Choice(["crossentropy", "confidence"]), "show_default": True},
+    "sample": {"type": int, "metavar": "N"},
+    "seed": {"type": int, "metavar": "N"},
     "per_class": {"is_flag": True},
     "confusions": {"is_flag": True},
     "storage_options": {
@@ -246,7 +250,7 @@ def evaluate(scheduler: str | None, as_json: bool, csv: str | None, progress: bo
         report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
     if csv is not None:
         _write_slices(report, csv)
-    text = "\n".join([as_text("Report", _described(report)), *map(repr, report.slices)])
+    text = "\n".join([as_text("Report", _described(report)), *map(repr, report.tables())])
     click.echo(report.to_json() if as_json else text)
 
 

@@ -196,6 +196,21 @@ class Asked:
             slices,
         ),
     )
+    worst: int = field(
+        default=0,
+        metadata=_option("How many rows to keep in which `worst_by` is largest: `Report.worst`.", at_least(0)),
+    )
+    worst_by: str = field(
+        default="crossentropy",
+        metadata=_option(
+            '"crossentropy", or "confidence" of predictions that are wrong.', one_of("crossentropy", "confidence")
+        ),
+    )
+    sample: int = field(
+        default=0,
+        metadata=_option("How many rows to keep at random, the same for any chunks: `Report.sample`.", at_least(0)),
+    )
+    seed: int = field(default=0, metadata=_option("Chooses other random rows.", at_least(0)))
     per_class: bool = field(
         default=False,
         metadata=_option(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
@@ -17,13 +15,17 @@ from daskxent.numbers.classes import CLASS_METRICS
 from daskxent.numbers.estimates import Estimates
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.keys import name_of
+from daskxent.numbers.picked import Picked
 from daskxent.numbers.question import Question
-from daskxent.numbers.reading import MOST
+from daskxent.numbers.reading import MOST, differences
 from daskxent.numbers.state import State, merge_all
 from daskxent.numbers.sums import Moments, Sums
+from daskxent.run.failures import DoubtfulResult, warn_caller
 from daskxent.show.classes import Classes, class_metric, confusions, matrix
+from daskxent.show.rows import RowTable
 from daskxent.show.slices import Slices
-from daskxent.show.tables import amount, as_html, as_text
+from daskxent.show.summary import doubts_of, lines_of
+from daskxent.show.tables import as_html, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,69 +36,10 @@ if TYPE_CHECKING:
     from daskxent.show.classes import Confusion
 
 FORMAT = 4
-FEW_CLUSTERS = 50  # below which cluster-robust errors are known to be too small (Cameron and Miller 2015)
 _FURTHER: dict[str, tuple[type, ...]] = {
     "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, NoneType),
     "available": (int, NoneType), "inputs": (dict, NoneType),
 }  # fmt: skip
-
-
-class IncompleteResult(RuntimeError):
-    """Not every row was evaluated.
-
-    Attributes
-    ----------
-    report : Report or None
-        What the rows that were evaluated gave.
-    journal : str or None
-        The journal from which the same call goes on.
-    """
-
-    def __init__(self, message: str, report: Report | None = None, journal: str | None = None) -> None:
-        super().__init__(message)
-        self.report, self.journal = report, journal
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.report, self.journal)
-
-
-class ClusterLost(IncompleteResult):
-    """The scheduler went away."""
-
-
-class Stalled(IncompleteResult):
-    """There were no workers, or none finished a part, for too long."""
-
-
-class Poisoned(IncompleteResult):
-    """Some rows kill every worker that evaluates them; the message names them."""
-
-
-class Unreadable(IncompleteResult):
-    """Storage kept failing; the message names the rows."""
-
-
-class Unwritable(IncompleteResult):
-    """Columns of rows could not be written; the message says which and where."""
-
-
-class DoubtfulResult(UserWarning):
-    """The numbers may not mean what was asked for: see `Report.doubts`."""
-
-
-def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn whoever called the package, wherever in it this is found out: with the line of the first frame outside."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "daskxent":
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
-
-
-class Interrupted(KeyboardInterrupt):
-    """The evaluation was interrupted; `report` tells about the rows evaluated by then."""
-
-    report: Report | None = None
-    journal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +215,34 @@ class Report(Mapping[str, float]):
         self._asked("per_class", self.question.per_class)
         return Classes(self.question, self.state.tables)
 
+    @property
+    def worst(self) -> RowTable:
+        """The rows in which `worst_by` is largest, the worst first; of equal ones the first.
+
+        Raises
+        ------
+        KeyError
+            `worst` was not asked for.
+        """
+        return self._rows_called("worst", f"Worst rows by {self.question.worst_by}")
+
+    @property
+    def sample(self) -> RowTable:
+        """Some rows at random, without repetition: the same for any chunks, by their numbers and `seed`.
+
+        Raises
+        ------
+        KeyError
+            `sample` was not asked for.
+        """
+        return self._rows_called("sample", "Random rows")
+
+    def _rows_called(self, name: str, title: str) -> RowTable:
+        if name not in self.question.picks:
+            raise KeyError(f"evaluate was not asked for {name}=N")
+        rows = self.state.picked.get(name) or Picked.none(1)
+        return RowTable(title, rows, tuple((self.inputs or {}).get("positions", [self.expected])))
+
     def top_confusions(self, count: int = 20) -> list[Confusion]:
         """Return how often rows of one class were taken for another: the most frequent, by weight.
 
@@ -343,20 +314,7 @@ class Report(Mapping[str, float]):
     @property
     def doubts(self) -> tuple[str, ...]:
         """What makes it doubtful that the numbers mean what was asked for: `evaluate` warns of it."""
-        found, audit = [], self.state.audit
-        if self.question.from_logits and self.state.like_probabilities and self.state.total.counted:
-            found.append("y_pred: all rows look like probabilities that sum to 1, but were taken as logits")
-        if "unnormalised" in audit:
-            rows = amount(audit["unnormalised"].count, "row")
-            what = "probabilities do not sum to 1; logits need from_logits=True"
-            if self.question.log_probabilities:
-                what = "log-probabilities are above 0; logits need predictions='logits'"
-            found.append(f"y_pred: {rows} of {what}")
-        if "equal" in audit and audit["equal"].count * 100 >= self.rows:
-            rows, runs = amount(audit["equal"].count, "row"), self.state.equal
-            where = f"the first at row {audit['equal'].first[0][0]}" if runs is None else _as_ranges(runs)
-            found.append(f"y_pred: {rows} of nothing but equal numbers, {where}; was all of it written?")
-        return tuple(found)
+        return doubts_of(self)
 
     def warn(self) -> None:
         """Warn of `doubts`."""
@@ -378,6 +336,7 @@ class Report(Mapping[str, float]):
             "audit": self.audit,
             "clipped_share": self.clipped_share,
             "independent": "rows" if self.question.clusters is None else "clusters",
+            **{name: list(getattr(self, name)) for name in self.question.picks},
             "by": {name_of(each.slicing): each.rows for each in self.slices},
             "elapsed": self.elapsed,
             "nbytes": self.nbytes,
@@ -472,42 +431,17 @@ class Report(Mapping[str, float]):
 
     def lines(self) -> list[tuple[str, str]]:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
-        errors = self.se
-        shown = [(name, _shown(value, errors[name], statistics.metric(name).unit)) for name, value in self.items()]
-        if any(map(math.isfinite, errors.values())):
-            shown.append(("±", f"standard error, {self._independent()}"))
-        done = f"{self.rows:,}" if self.complete else f"{self.rows:,} of {self.expected:,} (incomplete)"
-        blocks = (self.inputs or {}).get("class_blocks", 1)
-        classes = f"{self.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "")
-        shown += [("rows", done), ("classes", classes), ("weight", f"{self.weight:,.10g}")]
-        if self.elapsed:
-            speed = f", {self.nbytes / self.elapsed / 1e9:.2f} GB/s" if self.nbytes else ""
-            shown.append(("elapsed", f"{self.elapsed:.2f} s{speed}"))
-        if self.retries:
-            shown.append(("retries", f"{self.retries:,} of failed reads"))
-        for found in self.audit.values():
-            places = ", ".join(f"{row:,}" for row in found["rows"][:3])
-            where = f"row {places}{', ...' if found['count'] > 3 else ''}"
-            where = _as_ranges(found["runs"]) if "runs" in found else where
-            shown.append((amount(found["count"], "row"), f"{found['what']}: {where}"))
-        if self.state.total.clipped_loss.units:
-            shown.append(("clipped share", f"{self.clipped_share:.2%} of the summed loss"))
-        return shown + [("note", note) for note in self.notes]
-
-    def _independent(self) -> str:
-        """Say what is taken as independent."""
-        clusters = self._clusters
-        if clusters is None:
-            return "rows taken as independent"
-        few = "" if clusters.count >= FEW_CLUSTERS else ", which are few: it may be too small"
-        over = "means of " if self.question.average == "cluster" else ""
-        return f"{over}{clusters.count:,} clusters{few}"
+        return lines_of(self)
 
     def __repr__(self) -> str:
-        return "\n".join([as_text("Report", self.lines()), *map(repr, self.slices)])
+        return "\n".join([as_text("Report", self.lines()), *map(repr, self.tables())])
 
     def _repr_html_(self) -> str:
-        return as_html("daskxent report", self.lines()) + "".join(each._repr_html_() for each in self.slices)
+        return as_html("daskxent report", self.lines()) + "".join(each._repr_html_() for each in self.tables())
+
+    def tables(self) -> list[Slices | RowTable]:
+        """Return the tables that were asked for: of slices, and of single rows."""
+        return [*self.slices, *(getattr(self, name) for name in self.question.picks)]
 
 
 def _content(inputs: Any) -> Any:
@@ -517,39 +451,8 @@ def _content(inputs: Any) -> Any:
     return [_content(value) for value in inputs] if isinstance(inputs, list) else inputs
 
 
-def _as_ranges(runs: Any) -> str:
-    """Write ranges of rows as people do.
-
-    Examples
-    --------
-    >>> _as_ranges([(7, 8)]), _as_ranges([(7, 8), (1000, 2000)])
-    ('row 7', 'rows 7, 1,000 to 1,999')
-    """
-    few = ", ".join(f"{start:,}" if stop == start + 1 else f"{start:,} to {stop - 1:,}" for start, stop in runs[:3])
-    return f"row{'' if few.isdigit() else 's'} {few}{', ...' if len(runs) > 3 else ''}"
-
-
 def _brief(value: Any) -> str:
     return "given" if isinstance(value, dict) else "not given" if value is None else repr(value)
-
-
-def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Say where two values made of dictionaries differ: the names that lead there, and both values.
-
-    Examples
-    --------
-    >>> list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}))
-    [('a.c', 2, 3)]
-    """
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted(one | other):
-            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
-    elif one != other:
-        yield name, one, other
-
-
-def _shown(value: float, error: float, unit: str) -> str:
-    return f"{value:.10g}{f' ± {error:.2g}' if math.isfinite(error) else ''} {unit}".rstrip()
 
 
 def _strict(value: Any) -> Any:

@@ -195,11 +195,11 @@ def test_a_tree_against_itself_shows_no_difference(data):
     assert all(float(row[3]) > 0 and float(row[5]) > 0 for row in rows)
 
 
-VALUE = "        return estimates.value("  # of a report
+VALUE = "        return self._estimates.value(name)"  # of a report
 
 
 def test_a_metric_that_differs_in_one_bit_is_found(tmp_path):
-    tree = altered(tmp_path, "report.py", VALUE, f"{VALUE[:-16]}(1 + 2.0**-52 * (name == 'bits')) * estimates.value(")
+    tree = altered(tmp_path, "report.py", VALUE, VALUE.replace("return", "return (1 + 2.0**-52 * (name == 'bits')) *"))
     done = against("--bits", "--tree", tree, "--questions", 10, "--shown", 1)
     assert done.returncode == 1, done.stderr
     assert "differs in result.metrics.bits:" in done.stdout

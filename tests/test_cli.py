@@ -17,7 +17,8 @@ from click.testing import CliRunner
 from daskxent import api, cli
 from daskxent.numbers.question import Question
 from daskxent.numbers.state import State
-from daskxent.report import IncompleteResult, Report
+from daskxent.report import Report
+from daskxent.run.failures import IncompleteResult
 
 SCRIPTS = Path(sys.executable).parent
 ENTRY_POINTS = [[str(SCRIPTS / "daskxent")], [sys.executable, "-m", "daskxent"], [str(SCRIPTS / "dask"), "xent"]]

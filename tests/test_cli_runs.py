@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 import daskxent as dx
 from daskxent import api, cli
-from daskxent.report import ClusterLost, Interrupted, Report
+from daskxent.report import Report
+from daskxent.run.failures import ClusterLost, Interrupted
 
 ROWS = 40
 

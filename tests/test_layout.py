@@ -10,7 +10,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from daskxent.report import differences
+from daskxent.numbers.reading import differences
 from daskxent.sources import open_array
 from daskxent.sources.layout import address, layout, layout_digest
 

@@ -21,15 +21,16 @@ ORDER = re.findall(
     r"\S+",
     """
 numbers numbers.elementary numbers.reading numbers.exact numbers.records numbers.scores numbers.classes
-numbers.statistics numbers.keys numbers.question numbers.audit numbers.sums numbers.errors numbers.estimates
-numbers.tables numbers.state
+numbers.statistics numbers.keys numbers.picks numbers.question numbers.audit numbers.picked numbers.sums numbers.errors
+numbers.estimates numbers.tables numbers.state
 sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.cuts sources.source sources.paths
 sources.meaning sources.memory sources.npy sources.sliceable sources.stored sources.zipped sources.joined sources.sliced
 sources.viewed sources.opening sources.columns sources.align sources sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.slabs kernels.blocks
 kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows
 kernels.lanes kernels.columns kernels.scan kernels.sums kernels
-sources.boxes show show.tables show.slices show.classes report run run.slicing options show.progress
+sources.boxes show show.tables show.slices show.classes show.rows show.summary run run.failures
+report run.slicing options show.progress
 run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph
 run.prepared run.threads run.cluster run.engines
 api demo losses.evaluating losses metrics.variable metrics cli __init__ __main__

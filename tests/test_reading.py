@@ -62,6 +62,7 @@ BAD = {
     "kind": (changed("state", "audit", "x\u001b[31m", value={"count": 1, "first": [[0, 0]]}), r"audit: 'x\\x1b"),
     "finding": (changed("state", "audit", "nan", "count", value=0), "nan: expected an integer from 1"),
     "place": (changed("state", "audit", "nan", "first", value=[[99, 0.0]]), "nan: row 99 is not covered"),
+    "picked": (changed("state", "picked", value={"worst": {}}), "picked: 'count' is missing"),
     "runs": (changed("state", "equal", value=[[3, 5]]), "equal: expected runs of 0 rows"),
     "expected": (changed("expected", value="2"), "expected: expected an integer from 20 to 20, got '2'"),
     "elapsed": (changed("elapsed", value="x"), "elapsed: expected float or int, got 'x'"),

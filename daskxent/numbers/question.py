@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent.numbers import keys, reading, statistics
 from daskxent.numbers.classes import CLASS_METRICS
 from daskxent.numbers.keys import Group, Predicted
+from daskxent.numbers.picks import MOST_ROWS, WORST_BY, Pick
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SUMMED
@@ -25,7 +26,9 @@ TRUE_CLASS, PREDICTED_CLASS = Group("true class", "labels"), Predicted("predicte
 _LISTS = ("metrics", "columns", "ignore_class")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
-    "per_class": (bool,), "confusions": (bool,), "average": (str,), "log_probabilities": (bool,),
+    "worst": (int,), "worst_by": (str,), "sample": (int,), "seed": (int,),
+    "per_class": (bool,), "confusions": (bool,), "average": (str,),
+    "log_probabilities": (bool,),
     "on_invalid": (str,), "allow_negative_weights": (bool,),
     "on_missing": (str, NoneType),
 }  # fmt: skip
@@ -59,6 +62,11 @@ class Question:
         What to do with chunks that are not stored; None raises for predictions and fills labels and weights.
     by : tuple of Slicing
         By which sums are kept as well, each of another name.
+    worst, sample : int
+        How many rows to keep in which `worst_by` is largest, and at random; `seed` chooses those.
+    worst_by : {"crossentropy", "confidence"}
+        "confidence" is that of wrong predictions.
+    seed : int
     per_class, confusions : bool
         Whether sums are kept for each class that is true, or predicted, and for each pair of them.
     clusters : By, optional
@@ -81,6 +89,10 @@ class Question:
     by: tuple[Slicing, ...] = ()
     columns: tuple[str, ...] = ()
     log_probabilities: bool = False
+    worst: int = 0
+    worst_by: str = "crossentropy"
+    sample: int = 0
+    seed: int = 0
     per_class: bool = False
     confusions: bool = False
     clusters: By | None = None
@@ -91,6 +103,11 @@ class Question:
             raise ValueError(f"columns: {unknown[0]!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
         if self.log_probabilities:
             self._check_log_probabilities()
+        if self.worst_by not in WORST_BY:
+            raise ValueError(f"worst_by: expected one of {', '.join(WORST_BY)}, got {self.worst_by!r}")
+        for name, count in (("worst", self.worst), ("sample", self.sample)):
+            if not 0 <= count <= MOST_ROWS:
+                raise ValueError(f"{name}: expected at most {MOST_ROWS:,} rows, got {count}")
         if self.average not in ("row", "cluster"):
             raise ValueError(f"average: expected row or cluster, got {self.average!r}")
         if self.average == "cluster" and self.clusters is None:
@@ -108,6 +125,12 @@ class Question:
                 raise ValueError(f"predictions: log_probabilities are taken as they are; {what} would need logits")
         for name in sorted({"total", "confidence"} & self.needs):
             raise ValueError(f"predictions: log_probabilities are taken as they are; {name!r} would need logits")
+
+    @cached_property
+    def picks(self) -> dict[str, Pick]:
+        """Which rows are kept one by one, by what they are called."""
+        found = {"worst": Pick(self.worst, self.worst_by), "sample": Pick(self.sample, "", self.seed)}
+        return {name: pick for name, pick in found.items() if pick.most}
 
     @cached_property
     def slicings(self) -> tuple[Slicing, ...]:
@@ -133,6 +156,7 @@ class Question:
         needs = frozenset(self.columns)
         groupings = [by for slicing in self.slicings for by in slicing]
         needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
+        needs = needs.union(*(pick.needs for pick in self.picks.values()))
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
 
     @property

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MOST = 2**63 - 1
 
@@ -55,3 +58,18 @@ def brief(value: Any) -> str:
     """Return the beginning of what a value looks like."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Say where two values made of dictionaries differ: the names that lead there, and both values.
+
+    Examples
+    --------
+    >>> list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}))
+    [('a.c', 2, 3)]
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one | other):
+            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif one != other:
+        yield name, one, other

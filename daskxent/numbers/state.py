@@ -18,11 +18,14 @@ from daskxent.numbers import audit, reading
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED, Finding, Scored, findings
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import name_of
+from daskxent.numbers.picked import Picked
 from daskxent.numbers.sums import Sums, terms_of, weighted
 from daskxent.numbers.tables import Groups, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from daskxent.numbers.question import Question
 
@@ -37,6 +40,8 @@ class State:
         Over all rows that count.
     tables : mapping of str to Table
         By slicing, for each key that a row has that counts; a slicing without any is left out.
+    picked : mapping of str to Picked
+        Rows that are kept one by one, by what they are called.
     audit : mapping of str to Finding
         By the keys of `AUDIT`; kinds that were not found are left out.
     covered : tuple of (start, stop)
@@ -63,6 +68,7 @@ class State:
     covered: tuple[tuple[int, int], ...] = ()
     like_probabilities: bool = True
     equal: tuple[tuple[int, int], ...] | None = ()
+    picked: Mapping[str, Picked] = field(default_factory=dict)
 
     @classmethod
     def zero(cls) -> State:
@@ -108,6 +114,7 @@ class State:
             "covered": [list(span) for span in self.covered],
             "like_probabilities": self.like_probabilities,
             "equal": None if self.equal is None else [list(run) for run in self.equal],
+            "picked": {name: rows.to_json() for name, rows in sorted(self.picked.items())},
         }
 
     @classmethod
@@ -119,7 +126,7 @@ class State:
         ValueError
             It is something else: the message names the field.
         """
-        names = "total", "tables", "audit", "covered", "like_probabilities", "equal"
+        names = "total", "tables", "audit", "covered", "like_probabilities", "equal", "picked"
         read = reading.mapping(data, "state", *names)
         tables = reading.mapping(read["tables"], "tables")
         return cls(
@@ -129,7 +136,13 @@ class State:
             covered=_ranges(read["covered"], "covered"),
             like_probabilities=reading.one_of(read["like_probabilities"], "like_probabilities", bool),
             equal=None if read["equal"] is None else _ranges(read["equal"], "equal"),
+            picked={name: Picked.from_json(rows) for name, rows in reading.mapping(read["picked"], "picked").items()},
         )
+
+    def _covers(self, rows: NDArray[Any]) -> bool:
+        starts, stops = np.array(self.covered, np.int64).reshape(-1, 2).T
+        at = np.searchsorted(starts, rows, side="right") - 1
+        return not rows.size or bool(starts.size and (at >= 0).all() and (rows < stops[at]).all())
 
     def check(self, question: Question) -> State:
         """Return the state, if it may be what was asked for.
@@ -150,6 +163,11 @@ class State:
             for row, _ in found.first:
                 if not any(start <= row < stop for start, stop in self.covered):
                     raise ValueError(f"{kind}: row {row} is not covered")
+        picks = question.picks
+        reading.mapping(dict(self.picked), "picked", *(picks if self.total.counted else ()))
+        for name, rows in self.picked.items():
+            if rows.count != picks[name].most or not self._covers(rows.columns["row"]):
+                raise ValueError(f"{name}: expected {picks[name].most} rows at most, all of them covered")
         equal = self.audit["equal"].count if "equal" in self.audit else 0
         if self.equal is not None and sum(stop - start for start, stop in self.equal) != equal:
             raise ValueError(f"equal: expected runs of {equal} rows")
@@ -166,6 +184,7 @@ def merge_all(states: Iterable[State]) -> State:
     """
     totals: list[Sums] = []
     tables: dict[str, list[Table]] = {}
+    picked: dict[str, list[Picked]] = {}
     found: dict[str, Finding] = {}
     covered: list[tuple[int, int]] = []
     like_probabilities, equal = True, list[tuple[int, int]]()
@@ -174,6 +193,8 @@ def merge_all(states: Iterable[State]) -> State:
         totals += [state.total] if state.total.totals or state.total.counted else []
         for name, table in state.tables.items():
             tables.setdefault(name, []).append(table)
+        for name, rows in state.picked.items():
+            picked.setdefault(name, []).append(rows)
         found = audit.joined(found, state.audit) if state.audit else found
         covered += state.covered
         like_probabilities &= state.like_probabilities
@@ -184,7 +205,8 @@ def merge_all(states: Iterable[State]) -> State:
     ranges, runs = _union(covered), None if many else _union(equal)
     if runs and ranges and len(runs) > most_runs(len(ranges)):
         runs = None
-    return State(total, merged, found, ranges, like_probabilities, runs)
+    first = {name: Picked.merged(several) for name, several in picked.items()}
+    return State(total, merged, found, ranges, like_probabilities, runs, first)
 
 
 def most_runs(pieces: int) -> int:

@@ -33,9 +33,9 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from daskxent.report import ClusterLost, Poisoned, Stalled
 from daskxent.run import code, graph, planning
 from daskxent.run.driver import drive
+from daskxent.run.failures import ClusterLost, Poisoned, Stalled
 from daskxent.run.parts import Done, Work
 from daskxent.run.threads import IN_FLIGHT, Graph
 from daskxent.show.tables import amount

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from daskxent.report import IncompleteResult
+from daskxent.run.failures import IncompleteResult
 
 
 @cache

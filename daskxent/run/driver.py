@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from daskxent.numbers.audit import first_error
 from daskxent.numbers.state import Running, State, merge_all
 from daskxent.numbers.sums import Sums
-from daskxent.report import IncompleteResult, Report
+from daskxent.run.failures import IncompleteResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from daskxent.report import Report
     from daskxent.run.journal import Journal
     from daskxent.run.parts import Done
     from daskxent.run.planning import Plan
@@ -79,13 +80,18 @@ def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
         pool.close(wait)
 
 
+def _findings_of(state: State) -> State:
+    """Return a state without its sums."""
+    return replace(state, total=Sums(), tables={}, picked={})
+
+
 def _complain(report: Report, done: State, bad: State, found: Iterator[Done], inputs: Inputs, plan: Plan) -> NoReturn:
     """Raise the error of the first bad row of all.
 
     It may be in a part that is still under way. Parts are handed out in order: those before are awaited, and then every
     run names the same row.
     """
-    begin, seen = plan.start * plan.rows_per_step, [State(covered=done.covered), replace(bad, total=Sums(), tables={})]
+    begin, seen = plan.start * plan.rows_per_step, [State(covered=done.covered), _findings_of(bad)]
     while True:
         state = merge_all(seen)
         reached = next((stop for start, stop in state.covered if start <= begin < stop), begin)
@@ -95,7 +101,7 @@ def _complain(report: Report, done: State, bad: State, found: Iterator[Done], in
             more = next(found, None)
         if more is None:
             raise first[1]
-        seen = [state, replace(more.state, total=Sums(), tables={})]
+        seen = [state, _findings_of(more.state)]
 
 
 def reports(

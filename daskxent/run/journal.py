@@ -15,8 +15,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from daskxent.numbers import reading
+from daskxent.numbers.reading import differences
 from daskxent.numbers.state import Running, State, merge_all
-from daskxent.report import differences
 from daskxent.run.journal_file import JournalError, JournalFile, read_records
 
 if TYPE_CHECKING:

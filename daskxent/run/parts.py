@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from daskxent.numbers import records
 from daskxent.numbers.state import State, merge_all
-from daskxent.report import Unreadable
 from daskxent.run import scoring
+from daskxent.run.failures import Unreadable
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
 from daskxent.run.sink import Pages
 from daskxent.sources.align import marked
@@ -151,7 +151,7 @@ def evaluate_part(
     for block in read_blocks(inputs, question, start, stop):
         state = block.state(scorer, totals, pages, probable)
         probable = state.like_probabilities
-        states += [state] if state.total.counted or state.audit else []
+        states += [state] if state.total.counted or state.audit or state.picked else []
         ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
         if time.monotonic() > ends and block.aligned.ends_run and (pages is None or pages.ends(step)):
             reached = step

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # What the options and the question share, by the same names.
 SHARED = (
-    "metrics", "per_class", "confusions", "average", "ignore_class", "label_smoothing", "on_invalid",
-    "allow_negative_weights", "on_missing",
+    "metrics", "worst", "worst_by", "sample", "seed", "per_class", "confusions", "average", "ignore_class",
+    "label_smoothing", "on_invalid", "allow_negative_weights", "on_missing",
 )  # fmt: skip
 
 

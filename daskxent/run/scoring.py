@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
 from daskxent.numbers.audit import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, findings
+from daskxent.numbers.picked import Picked, picked
 from daskxent.numbers.scores import SUM_TOLERANCE, dense_losses, finish, like_probabilities
 from daskxent.numbers.state import State, accumulate, most_runs
 from daskxent.sources.sizes import USUAL, Sizes
@@ -107,6 +108,7 @@ class Block:
         need no look.
         """
         state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
+        picks: dict[str, list[Picked]] = {name: [] for name in self.question.picks}
         asked = self.question
         probable &= asked.from_logits and asked.summed and asked.classes > 1 and not asked.log_probabilities
         for some, rows in self.scored(scorer):
@@ -115,6 +117,8 @@ class Block:
                 if name not in columns:
                     columns[name] = np.empty(self.rows, values.dtype)
                 columns[name][some] = values
+            for name, pick in self.question.picks.items():
+                picks[name].append(picked(pick, rows, self._numbers(np.arange(some.start, some.stop))))
             found = self._added(rows, totals)
             if "equal" in found.audit:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
@@ -125,13 +129,19 @@ class Block:
             state = state.found(audit.missing(kind, where))
         if pages is not None:
             pages.add(self.aligned.box, columns)
-        return state.placed(self.place, ()) if state.audit else state
+        state = state.placed(self.place, ()) if state.audit else state
+        found_rows = {name: Picked.merged(several) for name, several in picks.items()}
+        return replace(state, picked={name: rows for name, rows in found_rows.items() if len(rows)})
+
+    def _numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the numbers that rows of the block have among all rows."""
+        at = np.unravel_index(rows, self.aligned.shape)
+        whole = tuple(i + s.start for i, s in zip(at, self.aligned.box, strict=True))
+        return np.asarray(np.ravel_multi_index(whole, self.positions), np.int64)
 
     def _runs(self, rows: NDArray[Any]) -> tuple[tuple[int, int], ...] | None:
         """Return some rows of the block as ranges of all rows; None if these are many."""
-        at = np.unravel_index(rows, self.aligned.shape)
-        whole = tuple(i + s.start for i, s in zip(at, self.aligned.box, strict=True))
-        number = np.ravel_multi_index(whole, self.positions)
+        number = self._numbers(rows)
         begin = np.flatnonzero(np.diff(number, prepend=-2) != 1)
         if begin.size > most_runs(len(self.covered())):
             return None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from daskxent.numbers.audit import ROW_COLUMNS
-from daskxent.report import Unwritable, differences
+from daskxent.numbers.reading import differences
+from daskxent.run.failures import Unwritable
 from daskxent.sources.cuts import Even
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 from collections.abc import Mapping
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from daskxent.numbers.classes import CLASS_METRICS
 from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
-from daskxent.show.tables import printable
+from daskxent.show.tables import html_table, text_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas
     import xarray
@@ -180,24 +179,13 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
             row = self[key]
             values = [f"{row[name]:.5g} ± {row[f'{name}_se']:.2g}" for name in self.metrics]
             yield [
-                *(printable(str(value)) for value in list(row.values())[: len(self.names)]),
+                *map(str, list(row.values())[: len(self.names)]),
                 f"{row['rows']:,}",
                 *values,
             ]
 
     def __repr__(self) -> str:
-        cells = list(self._cells())
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
-        lines = ["  ".join(line).rstrip() for line in padded]
-        more = [f"... and {len(self) - SHOWN:,} more"] if len(self) > SHOWN else []
-        return "\n".join([f"By {printable(name_of(self.slicing))}", *(f"  {line}" for line in [*lines, *more])])
+        return text_table(f"By {name_of(self.slicing)}", list(self._cells()), len(self) - SHOWN)
 
     def _repr_html_(self) -> str:
-        def line(cells: Iterable[str], tag: str) -> str:
-            return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
-
-        first, *rest = self._cells()
-        body = line(first, "th") + "".join(line(cells, "td") for cells in rest)
-        more = f"<caption>... and {len(self) - SHOWN:,} more</caption>" if len(self) > SHOWN else ""
-        return f"<table>{more}{body}</table>"
+        return html_table(list(self._cells()), len(self) - SHOWN)

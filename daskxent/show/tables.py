@@ -54,6 +54,42 @@ def as_html(title: str, lines: Sequence[tuple[str, str]]) -> str:
     return f"<table><caption>{html.escape(title)}</caption>{cells}</table>"
 
 
+def text_table(title: str, cells: Sequence[Sequence[str]], left_out: int = 0) -> str:
+    """Return a table with a line of names, for terminals.
+
+    Examples
+    --------
+    >>> print(text_table("By id", [["id", "rows"], ["7", "12"]], 3))
+    By id
+      id  rows
+      7   12
+      ... and 3 more
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
+    lines = [printable("  ".join(line).rstrip()) for line in padded]
+    return "\n".join([printable(title), *(f"  {line}" for line in [*lines, *_left(left_out)])])
+
+
+def html_table(cells: Sequence[Sequence[str]], left_out: int = 0) -> str:
+    """Return a table with a line of names, for notebooks.
+
+    Examples
+    --------
+    >>> html_table([["id"], ["<"]])
+    '<table><tr><th>id</th></tr><tr><td>&lt;</td></tr></table>'
+    """
+    lines = [
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+        for line, tag in zip(cells, ["th", *["td"] * (len(cells) - 1)], strict=True)
+    ]
+    return f"<table>{''.join(f'<caption>{left}</caption>' for left in _left(left_out))}{''.join(lines)}</table>"
+
+
+def _left(count: int) -> list[str]:
+    return [f"... and {count:,} more"] if count > 0 else []
+
+
 def amount(count: int, noun: str) -> str:
     """Return a number with its noun, in the plural if need be.
 

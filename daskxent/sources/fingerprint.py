@@ -22,6 +22,7 @@ def fingerprint(inputs: Inputs, steps: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "y_pred": predictions,
         "axis": inputs.axis,
+        "positions": [steps if at == inputs.lead else n for at, n in enumerate(inputs.positions)],
         "class_blocks": _class_blocks(inputs, predictions),
         "sample_weight": None,
     }

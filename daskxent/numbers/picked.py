@@ -1,0 +1,149 @@
+"""Rows that are kept one by one: those in which a value is largest, and some at random.
+
+Which rows these are follows from the rows alone, so that it is the same however they are cut and merged: of equal
+values the first row comes first, and a random row is one whose number has a small hash.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.numbers import reading
+from daskxent.numbers.audit import COUNTED
+from daskxent.numbers.picks import MOST_ROWS
+from daskxent.numbers.reading import MOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from daskxent.numbers.audit import Scored
+    from daskxent.numbers.picks import Pick
+
+_DTYPES = {"row": np.int64, "order": np.float64, "label": np.int64, "prediction": np.int64, "loss": np.float64,
+           "confidence": np.float64}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Rows that were picked, the first one first.
+
+    Parameters
+    ----------
+    columns : mapping of str to (k,) array
+        "row" (its number among all), "order" (they descend by it), "label", "prediction", "loss" (nats), "confidence".
+    count : int
+        How many are kept at most.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    count: int
+
+    @classmethod
+    def none(cls, count: int) -> Picked:
+        """Return no rows."""
+        return cls({name: np.empty(0, dtype) for name, dtype in _DTYPES.items()}, count)
+
+    def __len__(self) -> int:
+        return len(self.columns["row"])
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Picked)
+            and self.count == other.count
+            and all(
+                np.array_equal(column, other.columns[name], equal_nan=True) for name, column in self.columns.items()
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def merged(cls, several: Sequence[Picked]) -> Picked:
+        """Return the first rows of several; none may be in two of them.
+
+        Examples
+        --------
+        >>> a, b = (Picked({n: np.array([k + 2, k], t) for n, t in _DTYPES.items()}, 3) for k in (1, 2))
+        >>> Picked.merged([a, b]).columns["row"].tolist()
+        [4, 3, 2]
+        """
+        found = {name: np.concatenate([each.columns[name] for each in several]) for name in _DTYPES}
+        first = np.lexsort((found["row"], -found["order"]))[: several[0].count]
+        return cls({name: column[first] for name, column in found.items()}, several[0].count)
+
+    def placed(self, place: Callable[[NDArray[Any]], NDArray[Any]]) -> Picked:
+        """Return the rows with other numbers."""
+        return Picked({**self.columns, "row": place(self.columns["row"])}, self.count)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rows as plain lists, losslessly."""
+        return {"count": self.count} | {
+            name: [value if math.isfinite(value) else str(value) for value in column.tolist()]
+            for name, column in self.columns.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Picked:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            It is something else: the message names the field.
+        """
+        read, found = reading.mapping(data, "picked", "count", *_DTYPES), {}
+        count = reading.whole(read["count"], "count", 1, MOST_ROWS)
+        for name, dtype in _DTYPES.items():
+            values = reading.several(read[name], name)
+            if len(values) > count or len(values) != len(reading.several(read["row"], "row")):
+                raise ValueError(f"{name}: expected as many values as rows, at most {count}")
+            for value in values:
+                if dtype is np.int64:
+                    reading.whole(value, name, -MOST, MOST)
+                elif value not in ("inf", "nan"):
+                    reading.one_of(value, name, float, int)
+            found[name] = np.array([float(value) if isinstance(value, str) else value for value in values], dtype)
+        order = found["order"]
+        if np.isnan(order).any() or (np.diff(order) > 0).any():
+            raise ValueError("order: expected numbers that do not increase")
+        return cls(found, count)
+
+
+def order_of(pick: Pick, rows: Scored, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return by what rows are picked, the largest first; -inf for those that are not to be."""
+    if not pick.by:
+        order = -_hashed(numbers, pick.seed)
+    elif pick.by == "crossentropy":
+        order = np.where(np.isnan(rows.scores.loss), -np.inf, rows.scores.loss)
+    else:
+        wrong = ~rows.scores.hit & ~np.isnan(rows.scores.confidence)
+        order = np.where(wrong, rows.scores.confidence, -np.inf)
+    return np.where(rows.status & COUNTED, order, -np.inf)
+
+
+def _hashed(numbers: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """Return a number from 0 to 2**53 for each, by the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        x = numbers.astype(np.uint64) + np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64)
+
+
+def picked(pick: Pick, rows: Scored, numbers: NDArray[np.int64]) -> Picked:
+    """Return the rows to be kept of scored rows, which have these numbers among all, in order."""
+    order = order_of(pick, rows, numbers)
+    at = np.flatnonzero(order > -np.inf)
+    if at.size > pick.most:
+        least = np.partition(order[at], at.size - pick.most)[at.size - pick.most]
+        at = at[order[at] >= least]
+    at = at[np.argsort(-order[at], kind="stable")][: pick.most]  # of equal ones the first
+    taken = {"row": numbers, "order": order, "label": rows.labels, "prediction": rows.scores.prediction}
+    taken |= {"loss": rows.scores.loss, "confidence": rows.scores.confidence}
+    return Picked({name: taken[name][at].astype(dtype) for name, dtype in _DTYPES.items()}, pick.most)

@@ -1,0 +1,94 @@
+"""Single rows, as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from daskxent.show.tables import html_table, text_table
+
+if TYPE_CHECKING:
+    import pandas
+
+    from daskxent.numbers.picked import Picked
+
+SHOWN = 20
+
+
+class RowTable(Sequence["dict[str, Any]"]):
+    """Rows that were picked, the first one first.
+
+    A sequence of dictionaries: "row" (its number among all), "position" (its index along each axis), "label",
+    "prediction", "loss" (nats), "p_label" (exp(-loss)) and "p_prediction".
+
+    Parameters
+    ----------
+    title : str
+    rows : Picked
+    positions : tuple of int
+        Shape of the positions; only the first may be too short.
+
+    Examples
+    --------
+    >>> import daskxent as dx
+    >>> report = dx.evaluate([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]], worst=1)
+    >>> report.worst[0]["row"], report.worst[0]["prediction"], round(report.worst[0]["p_label"], 6)
+    (2, 0, 0.2)
+    """
+
+    def __init__(self, title: str, rows: Picked, positions: tuple[int, ...]) -> None:
+        self.title, self._rows, self._positions = title, rows, positions
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return a row, or some of them."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(len(self))[index]]
+        found = {name: column[index].item() for name, column in self._rows.columns.items()}
+        shape = self._positions[1:]
+        inner = np.unravel_index(found["row"] % math.prod(shape), shape) if shape else ()
+        return {
+            "row": found["row"],
+            "position": (found["row"] // math.prod(shape), *map(int, inner)),
+            "label": found["label"],
+            "prediction": found["prediction"],
+            "loss": found["loss"],
+            "p_label": math.exp(-found["loss"]),
+            "p_prediction": found["confidence"],
+        }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a DataFrame with a line for each row."""
+        import pandas
+
+        names = "row", "position", "label", "prediction", "loss", "p_label", "p_prediction"
+        return pandas.DataFrame(list(self), columns=list(names))
+
+    def _cells(self) -> list[list[str]]:
+        names = ["row", "position", "label", "prediction", "loss", "p(label)", "p(prediction)"]
+        several = self[:SHOWN]
+        return [names] + [
+            [
+                f"{each['row']:,}",
+                str(each["position"]),
+                str(each["label"]),
+                str(each["prediction"]),
+                *(f"{each[name]:.5g}" for name in ("loss", "p_label", "p_prediction")),
+            ]
+            for each in several
+        ]
+
+    def __repr__(self) -> str:
+        return text_table(self.title, self._cells(), len(self) - SHOWN)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells(), len(self) - SHOWN)

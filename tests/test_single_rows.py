@@ -1,0 +1,151 @@
+"""The worst rows and random ones are the same however rows are cut, and those that NumPy finds."""
+
+import json
+import math
+
+import dask.array as da
+import numpy as np
+import pytest
+import sized
+import zarr
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import SOME
+
+import daskxent as dx
+from daskxent import cli
+
+CLASSES = 6
+
+
+def drawn(rows, seed=0):
+    """Return labels and logits, of which some are equal, and weights that hide some rows."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (rows, CLASSES)).astype("float32")
+    return rng.integers(0, CLASSES, rows), x, rng.integers(0, 3, rows).astype(float)
+
+
+def softmax(x):
+    e = np.exp(x.astype(np.longdouble))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("rows", [40, 9000])
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_the_worst_rows_are_those_with_the_largest_loss(rows, count):
+    y, x, w = drawn(rows)
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, worst=count, threads=1)
+    loss = np.where(w > 0, dx.losses.sparse_categorical_crossentropy(y, x.astype(float), from_logits=True), -1)
+    order = np.lexsort((np.arange(rows), -loss))[: min(count, int((w > 0).sum()))]
+    assert [each["row"] for each in report.worst] == order.tolist()
+    p = softmax(x)
+    for each in report.worst:
+        row = each["row"]
+        assert (each["label"], each["prediction"], each["position"]) == (y[row], x[row].argmax(), (row,))
+        assert each["loss"] == pytest.approx(float(-np.log(p[row, y[row]])), rel=1e-5)
+        assert each["p_label"] == pytest.approx(float(p[row, y[row]]), rel=1e-5)
+        assert each["p_prediction"] == pytest.approx(float(p[row].max()), rel=1e-5)
+
+
+def test_the_worst_by_confidence_are_wrong_and_sure():
+    y, x, _ = drawn(500)
+    report = dx.evaluate(y, x, from_logits=True, worst=10, worst_by="confidence")
+    confidence = np.where(x.argmax(axis=1) != y, softmax(x).max(axis=1).astype(float), 0)
+    assert [each["p_prediction"] for each in report.worst] == pytest.approx(sorted(confidence)[:-11:-1], rel=1e-6)
+    assert all(each["prediction"] != each["label"] for each in report.worst)
+
+
+def test_random_rows_are_uniform_and_follow_the_seed():
+    y, x, w = drawn(3000)
+    samples = [
+        {each["row"] for each in dx.evaluate(y, x, sample_weight=w, from_logits=True, sample=300, seed=seed).sample}
+        for seed in range(20)
+    ]
+    assert all(len(sample) == 300 for sample in samples)
+    assert all(w[list(sample)].all() for sample in samples)
+    counts = np.bincount([row for sample in samples for row in sample], minlength=3000)[w > 0]
+    expected = 20 * 300 / (w > 0).sum()
+    assert abs(counts[: counts.size // 2].mean() - expected) < 0.15 * expected
+    assert counts.var() == pytest.approx(expected * (1 - 300 / counts.size), rel=0.15)  # as of a binomial distribution
+
+
+@SOME
+@given(st.data())
+@pytest.mark.filterwarnings("ignore:no row was counted")
+def test_they_are_the_same_for_any_chunks_and_order_of_merging(data):
+    rows = data.draw(st.integers(1, 60))
+    y, x, w = drawn(rows, data.draw(st.integers(0, 9)))
+    options = {"worst": data.draw(st.integers(1, 70)), "sample": data.draw(st.integers(1, 70)), "from_logits": True}
+    options |= {"sample_weight": data.draw(st.sampled_from([None, w])), "seed": data.draw(st.integers(0, 2**70))}
+    wanted = dx.evaluate(y, x, **options)
+    chunks = (data.draw(st.integers(1, rows)), data.draw(st.integers(1, CLASSES)))
+    assert dx.evaluate(y, da.from_array(x, chunks=chunks), **options).state == wanted.state
+    with pytest.MonkeyPatch.context() as patch:
+        sized.give(patch, few=0)
+        assert dx.evaluate(y, x, **options).state == wanted.state
+    cut = data.draw(st.integers(0, rows))
+    parts = [dx.evaluate(y, x, steps=steps, **options) for steps in ((cut, rows), (0, cut)) if steps[0] < steps[1]]
+    merged = dx.Report.from_json(parts[0].merge(*parts[1:]).to_json())
+    assert merged.state == wanted.state
+    assert list(merged.worst) == list(wanted.worst)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_positions_of_maps(axis):
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(0, CLASSES, (5, 7)), rng.normal(size=(5, 7, CLASSES))
+    report = dx.evaluate(y, np.moveaxis(x, 2, axis), axis=axis, from_logits=True, worst=35, threads=1)
+    assert sorted(each["position"] for each in report.worst) == list(np.ndindex(5, 7))
+    for each in report.worst:
+        assert (each["label"], each["prediction"]) == (y[each["position"]], x[each["position"]].argmax())
+
+
+def test_files_journals_and_the_shell_know_them(tmp_path):
+    y, x, w = drawn(200)
+    for name, array in {"y": y, "x": x, "w": w}.items():
+        zarr.create_array(str(tmp_path / "d.zarr"), name=name, data=array, chunks=(30, *array.shape[1:]))
+    path, options = tmp_path / "d.zarr", {"from_logits": True, "worst": 9, "sample": 5, "seed": 3}
+    given = {"y_true": path / "y", "y_pred": path / "x", "sample_weight": path / "w", **options}
+    wanted = dx.evaluate(y, x, sample_weight=w, **options)
+    for _ in range(2):
+        report = dx.evaluate(**given, journal=tmp_path / "j")
+        assert (report.state, list(report.worst)) == (wanted.state, list(wanted.worst))
+    assert dx.verify(report) >= 1
+    line = ["evaluate", f"{path}/y", f"{path}/x", "--from-logits", "--weights", f"{path}/w", "--worst", "9"]
+    line += ["--sample", "5", "--seed", "3"]
+    done = CliRunner().invoke(cli.main, [*line, "--json"])
+    assert dx.Report.from_json(done.stdout).state == wanted.state
+    assert json.loads(done.stdout)["worst"][0]["row"] == wanted.worst[0]["row"]
+    text = CliRunner().invoke(cli.main, line).stdout
+    assert "Worst rows by crossentropy" in text
+    assert "Random rows" in text
+    assert list(wanted.worst.to_pandas()["row"]) == [each["row"] for each in wanted.worst]
+    assert "<th>p(label)</th>" in wanted._repr_html_()
+
+
+def test_infinite_losses_come_first_and_rows_without_one_not_at_all():
+    x = np.array([[0.0, 1.0], [-np.inf, 0.0], [np.nan, 0.0], [0.0, 5.0]])
+    report = dx.evaluate([0, 0, 0, 0], x, from_logits=True, worst=4)
+    assert [each["row"] for each in report.worst] == [1, 3, 0]
+    assert (report.worst[0]["loss"], report.worst[0]["p_label"]) == (math.inf, 0)
+    assert dx.Report.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"worst": 10_001}, "worst: expected at most 10,000 rows, got 10001"),
+        ({"worst": -1}, "worst: expected at least 0, got -1"),
+        ({"worst_by": "entropy"}, "worst_by: expected one of crossentropy, confidence; got 'entropy'"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dx.evaluate([0], [[1.0, 2.0]], **options)
+
+
+def test_rows_that_were_not_asked_for():
+    report = dx.evaluate([0], [[1.0, 2.0]], from_logits=True)
+    with pytest.raises(KeyError, match="evaluate was not asked for worst=N"):
+        report.worst  # noqa: B018
