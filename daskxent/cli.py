@@ -169,6 +169,7 @@ class By(What):
 SHELL: dict[str, dict[str, Any]] = {
     "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
+    "binary": {"is_flag": True},
     "worst": {"type": int, "metavar": "N"},
     "worst_by": {"type": click.Choice(["crossentropy", "confidence"]), "show_default": True},
     "sample": {"type": int, "metavar": "N"},

@@ -149,6 +149,20 @@ def slices(given: Any, name: str) -> Any:
     return normalised(given, name)
 
 
+def class_weights(given: Any, name: str) -> tuple[Any, ...]:
+    """Return weights of classes in order, or pairs of some classes and theirs."""
+    several = list(given.items() if isinstance(given, Mapping) else given)
+    if several and isinstance(several[0], (list, tuple)):
+        return tuple(sorted((whole(each, name), _weight(weight, name)) for each, weight in several))
+    return tuple(_weight(weight, name) for weight in several)
+
+
+def _weight(given: Any, name: str) -> float:
+    if not isinstance(given, Real) or not 0 <= float(given) < float("inf"):
+        raise ValueError(f"{name}: expected finite weights that are not negative, got {given!r}")
+    return float(given)
+
+
 def storage_options(given: Any, name: str) -> Any:
     """Return what a file system takes, by name."""
     if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
@@ -248,6 +262,23 @@ class Asked:
             What predictions are: "logits", as `from_logits` says, "probabilities", or "log_probabilities", whose loss
             is taken as it is and not normalised again, as where only the top k were kept and the rest is -inf.""",
             one_of(None, "logits", "probabilities", "log_probabilities"),
+        ),
+    )
+    binary: bool = field(
+        default=False,
+        metadata=_option(
+            """
+            Predictions are one column of sigmoid probabilities or logits, of class 1; labels are 0 and 1.""",
+            flag,
+        ),
+    )
+    class_weight: Any = field(
+        default=None,
+        metadata=_option(
+            """
+            A weight for each class, or a mapping from some classes to theirs (others have 1): the weight of a row is
+            multiplied by that of its label, so that the mean is that of torch's weighted losses.""",
+            class_weights,
         ),
     )
     storage_options: Mapping[str, Any] | None = field(

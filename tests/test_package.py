@@ -25,7 +25,7 @@ numbers.statistics numbers.keys numbers.picks numbers.question numbers.audit num
 numbers.estimates numbers.tables numbers.state
 sources.sizes sources.encoded sources.chunks sources.layout sources.kept sources.cuts sources.source sources.paths
 sources.meaning sources.memory sources.npy sources.sliceable sources.stored sources.zipped sources.joined sources.sliced
-sources.viewed sources.opening sources.columns sources.align sources sources.fingerprint
+sources.viewed sources.opening sources.columns sources.binary sources.align sources sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.slabs kernels.blocks
 kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows
 kernels.lanes kernels.columns kernels.scan kernels.sums kernels

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 # By these sums of classes are kept.
 TRUE_CLASS, PREDICTED_CLASS = Group("true class", "labels"), Predicted("predicted class")
-_LISTS = ("metrics", "columns", "ignore_class")
+_LISTS = ("metrics", "columns", "ignore_class", "class_weight")
 _TYPES: dict[str, tuple[type, ...]] = {
-    "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "label_smoothing": (float, int),
+    "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "class_weight": (list,),
+    "label_smoothing": (float, int),
     "worst": (int,), "worst_by": (str,), "sample": (int,), "seed": (int,),
     "per_class": (bool,), "confusions": (bool,), "average": (str,),
     "log_probabilities": (bool,),
@@ -62,6 +63,8 @@ class Question:
         What to do with chunks that are not stored; None raises for predictions and fills labels and weights.
     by : tuple of Slicing
         By which sums are kept as well, each of another name.
+    class_weight : tuple of float
+        What the weight of a row is multiplied by, by its label.
     worst, sample : int
         How many rows to keep in which `worst_by` is largest, and at random; `seed` chooses those.
     worst_by : {"crossentropy", "confidence"}
@@ -89,6 +92,7 @@ class Question:
     by: tuple[Slicing, ...] = ()
     columns: tuple[str, ...] = ()
     log_probabilities: bool = False
+    class_weight: tuple[float, ...] = ()
     worst: int = 0
     worst_by: str = "crossentropy"
     sample: int = 0
@@ -103,6 +107,17 @@ class Question:
             raise ValueError(f"columns: {unknown[0]!r} is unknown; known are {', '.join(sorted(COLUMNS))}")
         if self.log_probabilities:
             self._check_log_probabilities()
+        self._check_further()
+        names = list(map(keys.name_of, self.slicings))
+        if len(set(names)) < len(names):  # their sums would be under the same keys
+            raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
+        if self.summed and self.classes > MOST_CLASSES:
+            raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
+
+    def _check_further(self) -> None:
+        """Refuse rows, means and weights that cannot be."""
+        if self.class_weight and self.whole_rows:
+            raise ValueError("class_weight: needs integer labels, without label_smoothing")
         if self.worst_by not in WORST_BY:
             raise ValueError(f"worst_by: expected one of {', '.join(WORST_BY)}, got {self.worst_by!r}")
         for name, count in (("worst", self.worst), ("sample", self.sample)):
@@ -112,11 +127,6 @@ class Question:
             raise ValueError(f"average: expected row or cluster, got {self.average!r}")
         if self.average == "cluster" and self.clusters is None:
             raise ValueError("average: that of clusters needs clusters")
-        names = list(map(keys.name_of, self.slicings))
-        if len(set(names)) < len(names):  # their sums would be under the same keys
-            raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
-        if self.summed and self.classes > MOST_CLASSES:
-            raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
 
     def _check_log_probabilities(self) -> None:
         """Refuse what takes more than the log-probability of the label."""
@@ -204,6 +214,8 @@ class Question:
                 reading.one_of(each, name, str)
         for name in read["metrics"]:
             statistics.metric(name)
+        for weight in read["class_weight"]:
+            reading.one_of(weight, "class_weight", float, int)
         for label in read["ignore_class"]:
             reading.whole(label, "ignore_class", -MOST, MOST)
         tuples = {name: tuple(read[name]) for name in _LISTS}

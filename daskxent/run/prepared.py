@@ -13,6 +13,7 @@ from daskxent.sources import (
     Inputs,
     align,
     aligned_by_name,
+    as_binary,
     as_view,
     call_of,
     check_ignored,
@@ -47,6 +48,10 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     opened = None if weights is None else open_array(weights, "sample_weight")
     labels = open_array(y_true, "y_true")
     predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
+    if asked.binary and asked.predictions == "log_probabilities":
+        raise ValueError("predictions: binary ones are logits or probabilities")
+    if asked.binary:
+        predictions = as_binary(predictions, kind_of(asked)["from_logits"], asked.axis)
     positions = positions_of(predictions.shape, asked.axis)
     further = {
         name: slicing.opened(array, name, name in sliced and sliced[name][1], positions)
@@ -59,7 +64,23 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     check_ignored(shared["ignore_class"], inputs)
     by = slicing.slicings_of(asked.slicings)
     clusters = slicing.clusters_of(asked.clusters)
+    shared["class_weight"] = class_weight_of(asked.class_weight, inputs.classes)
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, by=by, clusters=clusters, **shared)
+
+
+def class_weight_of(given: Any, classes: int) -> tuple[float, ...]:
+    """Return a weight for each class; none at all if none were given."""
+    if given is None:
+        return ()
+    if given and isinstance(given[0], tuple):
+        beyond = [each for each, _ in given if not 0 <= each < classes]
+        if beyond:
+            raise ValueError(f"class_weight: class {beyond[0]} is outside [0, {classes})")
+        known = dict(given)
+        return tuple(known.get(each, 1.0) for each in range(classes))
+    if len(given) != classes:
+        raise ValueError(f"class_weight: expected {classes} weights, one for each class, got {len(given)}")
+    return tuple(given)
 
 
 def kind_of(asked: Asked) -> dict[str, bool]:

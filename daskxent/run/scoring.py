@@ -82,6 +82,16 @@ class Block:
             return labels
         return np.where(np.isin(labels, ignored), ignored[0], labels)
 
+    @cached_property
+    def _weights(self) -> NDArray[np.float64] | None:
+        """The weights, each multiplied by that of the row's class."""
+        given, labels, by_class = self.aligned.weights, self._labels, self.question.class_weight
+        if not by_class or labels is None:
+            return given
+        known = (labels >= 0) & (labels < len(by_class))
+        own = np.where(known, np.array(by_class)[np.where(known, labels, 0)], 1.0)
+        return own if given is None else own * given
+
     def covered(self) -> tuple[tuple[int, int], ...]:
         """Return the rows of the block as ranges."""
         shape = self.aligned.shape
@@ -171,7 +181,7 @@ class Block:
 
     def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored]]:
         """Yield which rows these are, and what is known of them until the next are asked for."""
-        labels, weights = self._labels, self.aligned.weights
+        labels, weights = self._labels, self._weights
         if scorer is not None and self.values is not None and labels is not None and not self.question.whole_rows:
             for some, rows in scorer.slabs(self.values, labels, weights):
                 yield some, rows._replace(along=self._along(some))

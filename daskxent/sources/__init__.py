@@ -1,6 +1,7 @@
 """Predictions and what lies along them, wherever they are stored: opened, aligned, and read by boxes."""
 
 from daskxent.sources.align import Along, Further, Inputs, align, check_ignored, positions_of, whole
+from daskxent.sources.binary import as_binary
 from daskxent.sources.columns import Column
 from daskxent.sources.meaning import aligned_by_name
 from daskxent.sources.opening import LazyArray, again, call_of, concat, is_dask, open_array, open_lazy, with_storage
@@ -20,6 +21,7 @@ __all__ = [
     "again",
     "align",
     "aligned_by_name",
+    "as_binary",
     "as_view",
     "call_of",
     "check_ignored",

@@ -1,0 +1,107 @@
+"""One column of predictions, of the second of two classes, as both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.columns import is_float
+from daskxent.sources.source import Base
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskxent.sources.cuts import Cuts
+    from daskxent.sources.source import Box, Source
+
+
+class Binary(Base):
+    """Predictions of class 1 with those of class 0 before them: logits of 0, or what probabilities lack to 1.
+
+    The crossentropy over [0, x] is that of the sigmoid of x. A last axis of length 1 becomes the class axis; otherwise
+    one is added.
+
+    Parameters
+    ----------
+    source : Source
+    logits : bool
+    """
+
+    def __init__(self, source: Source, logits: bool) -> None:
+        self.source, self.logits, self.name = source, logits, source.name
+        self._column = len(source.shape) > 1 and source.shape[-1] == 1
+        self.shape = (*(source.shape[:-1] if self._column else source.shape), 2)
+        self.dtype = np.dtype(source.dtype if logits else _wide(source.dtype))
+
+    def stored(self, axis: int) -> Cuts | None:
+        """Return the source's cuts; both classes are read at once."""
+        return None if axis == len(self.shape) - 1 else self.source.stored(axis)
+
+    def pieces(self, axis: int) -> Cuts | None:
+        """Return the source's cuts."""
+        return None if axis == len(self.shape) - 1 else self.source.pieces(axis)
+
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box and put the other class before it."""
+        own = (*box[:-1], slice(0, 1)) if self._column else box[:-1]
+        gaps: list[Box] | None = None if missing is None else []
+        values = self.source.read(own, gaps)
+        if missing is not None and gaps:
+            missing += [(*(gap[:-1] if self._column else gap), slice(0, 2)) for gap in gaps]
+        return np.asarray(both(values[..., 0] if self._column else values, self.logits)[..., box[-1]])
+
+    def refresh(self) -> None:
+        """Refresh the source."""
+        self.source.refresh()
+
+    def window(self, axis: int | None, start: int, stop: int) -> Binary:
+        """Return the same of a source that holds no more than that."""
+        return Binary(self.source.window(axis, start, stop), self.logits)
+
+    def shared(self) -> Binary:
+        """Return the same of a shared source."""
+        return Binary(self.source.shared(), self.logits)
+
+    def tiny(self, below: int) -> bool:
+        """Tell whether the source's pieces are."""
+        return self.source.tiny(below)
+
+    def identity(self, lead: int | None, steps: int) -> Any:
+        """Return the identity of the source, which is taken for one of two classes."""
+        return {**self.source.identity(lead, steps), "classes": "binary"}
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return the version of the source."""
+        return self.source.version(axis, start, stop)
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the type of probabilities: what small ones lack to 1 is lost in half precision."""
+    return np.float64 if dtype == np.float64 else np.float32
+
+
+def both(values: Any, logits: bool) -> Any:
+    """Return predictions of class 0 and class 1 along a new last axis."""
+    if not logits:
+        values = values.astype(_wide(values.dtype))
+    return np.stack([np.zeros_like(values) if logits else 1 - values, values], axis=-1)
+
+
+def as_binary(array: Any, logits: bool, axis: int) -> Any:
+    """Return one column of predictions as those of two classes.
+
+    Raises
+    ------
+    ValueError
+        A class axis was named: there is none.
+    TypeError
+        The predictions are no floating point numbers.
+    """
+    if axis != -1:
+        raise ValueError(f"axis: binary predictions are one column, without a class axis; got {axis}")
+    if not is_float(array.dtype):
+        raise TypeError(f"y_pred: expected floating point predictions, got dtype {array.dtype}")
+    if hasattr(array, "dask"):
+        return both(array[..., 0] if array.ndim > 1 and array.shape[-1] == 1 else array, logits)
+    return Binary(array, logits)
