@@ -18,7 +18,7 @@ from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
 from daskxent.numbers.state import State, tables_of
 from daskxent.numbers.sums import Moments, Sums
-from daskxent.numbers.tables import BELOW, Groups
+from daskxent.numbers.tables import BELOW, Groups, add_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -240,8 +240,7 @@ class Totals:
         if clipped.size and scores.loss is not None:
             some = weights[clipped] if self._weighted else _NO_WEIGHTS
             _add_values(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)
-        for groups in self.groups:
-            groups.add(rows)
+        add_rows(self.groups, self.question, rows)
 
     def sums(self) -> Sums:
         """Return the sums so far."""

@@ -20,7 +20,7 @@ from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.picked import Picked
 from daskxent.numbers.sums import Sums, terms_of, weighted
-from daskxent.numbers.tables import Groups, Table
+from daskxent.numbers.tables import Groups, Table, add_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -283,8 +283,7 @@ def accumulate(question: Question, rows: Scored) -> State:
     if clipped.size and question.needs_loss:
         lost = ExactSum.of(weighted(rows.scores.loss[clipped], 1.0 if rows.weights is None else rows.weights[clipped]))
     groups = [Groups(question, slicing) for slicing in question.slicings]
-    for each in groups:
-        each.add(rows)
+    add_rows(groups, question, rows)
     return State(Sums.of(found, at.size, lost), tables_of(groups), findings(question, rows))
 
 

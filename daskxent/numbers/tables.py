@@ -18,6 +18,7 @@ import numpy as np
 from daskxent.numbers import reading
 from daskxent.numbers.audit import COUNTED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
+from daskxent.numbers.question import PREDICTED_CLASS
 from daskxent.numbers.sums import (
     PRODUCTS_OF,
     SQUARES_OF,
@@ -32,7 +33,7 @@ from daskxent.numbers.sums import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -244,7 +245,7 @@ class Table:
         """Raise if the table is not one of a slicing of so many counted rows."""
         weighted = WEIGHT in self.columns
         expected = {COUNTED_ROWS: 1} | ({WEIGHT: 2, WEIGHT_SQUARES: 2} if weighted else {})
-        for each in question.statistics:
+        for each in () if is_counting(slicing) else question.statistics:
             sums = 2 if weighted or not each.share else 1
             expected[each.name + TOTAL_OF] = sums
             expected |= {each.name + SQUARES_OF: 2} if sums == 2 else {}
@@ -388,25 +389,22 @@ class Groups:
         self._columns: dict[str, NDArray[np.int64]] = {}
         self._rare: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = []
 
-    def add(self, rows: Scored) -> None:
-        """Add rows; either all of them have weights or none has."""
-        at: Any = slice(None)
-        if rows.exceptional.size:
-            at = np.flatnonzero(rows.status & COUNTED)
+    def add(self, rows: Scored, at: Any, terms: Iterable[tuple[str, NDArray[Any]]]) -> None:
+        """Add the rows `at`, all of which count, with their terms; either all rows have weights or none has."""
         along = {**rows.along, "labels": rows.labels}
         keys = [by.keys(rows.scores, along)[at] for by in self.slicing]
-        if not keys[0].size:
-            return
         places = self._places.of(keys)
         check_count(self._places.count)
         self._whole(COUNTED_ROWS, places)
-        for name, terms in terms_of(self.question, rows, at):
-            if terms.dtype == bool:
-                self._whole(name, places, terms)
+        for name, values in terms:
+            if is_counting(self.slicing) and name not in (WEIGHT, WEIGHT_SQUARES):
+                continue
+            if values.dtype == bool:
+                self._whole(name, places, values)
             else:
-                rare = self._add(self._column(name, 2), places, terms)
+                rare = self._add(self._column(name, 2), places, values)
                 if rare.any():
-                    self._rare.append((name, places[rare], terms[rare]))
+                    self._rare.append((name, places[rare], values[rare]))
 
     def _whole(self, name: str, places: NDArray[np.int64], terms: NDArray[np.bool_] | None = None) -> None:
         column = self._column(name, 1)
@@ -436,3 +434,18 @@ class Groups:
         order, _ = _sorted(list(keys))
         columns = {name: column[:count][order] for name, column in self._columns.items()}
         return Table(tuple(each[order] for each in keys), columns, rare)
+
+
+def add_rows(groups: Sequence[Groups], question: Question, rows: Scored) -> None:
+    """Add rows to the sums of several slicings; what is added up is made once."""
+    at: Any = np.flatnonzero(rows.status & COUNTED) if rows.exceptional.size else slice(None)
+    if not groups or not len(rows.labels[at]):
+        return
+    terms = list(terms_of(question, rows, at))
+    for each in groups:
+        each.add(rows, at, terms)
+
+
+def is_counting(slicing: Slicing) -> bool:
+    """Tell whether rows are only counted by a slicing, and their weights: by predicted classes."""
+    return any(by == PREDICTED_CLASS for by in slicing)
