@@ -12,6 +12,12 @@ SAYS = {
     "evaluate.sh": ["Plan\n", "top_5_accuracy ", "accuracy from JSON: 0.7"],
     "zarr_dump.py": ["Plan\n", "perplexity ", "600,000 of 600,000 rows"],
     "cluster.py": ["the same bits"],
+    "error_bars.py": [
+        "rows taken as independent",
+        "Worst rows by crossentropy",
+        "12 clusters, which are few",
+        "By position",
+    ],
     "keras_metric.py": ["of two shards", "worst rows"],
 }
 
