@@ -224,5 +224,11 @@ class Question:
         return cls(**{**read, **tuples, "by": by, "clusters": clusters})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the fields alone: what is made of them holds functions that do not pickle."""
-        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
+        """Pickle the fields alone: what is made of them holds functions that do not pickle.
+
+        The last ones are left out if they are as usual: questions go with every task.
+        """
+        values = [(getattr(self, name), each.default) for name, each in self.__dataclass_fields__.items()]
+        while values[-1][0] == values[-1][1]:
+            values.pop()
+        return type(self), tuple(value for value, _ in values)
