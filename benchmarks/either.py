@@ -73,7 +73,7 @@ def _finding(kind: str, report: Any, state: dict[str, Any]) -> dict[str, Any]:
 
 
 # Findings that not every revision has.
-LATER = ("equal", "coarse", "loss_infinite")
+LATER = ("equal", "coarse", "loss_infinite", "weight_extreme")
 
 
 def said(text: str) -> str:
