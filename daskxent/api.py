@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.numbers import scores
-from daskxent.numbers.audit import ROW_COLUMNS, complain
+from daskxent.numbers.audit import ROW_COLUMNS, columns_for, complain
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
 from daskxent.report import Report
@@ -173,7 +172,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
         raise ValueError("journal: needs out as well: columns in memory end with the process")
     if is_dask(inputs.predictions) and options.out is not None:
         raise ValueError("out: give the stored predictions themselves, not a dask array")
-    question = replace(question, columns=tuple(name for name in names if name in scores.COLUMNS))
+    question = replace(question, columns=columns_for(names))
     if is_dask(inputs.predictions):
         dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
         table = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype).compute()
@@ -312,7 +311,8 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     along = {name: again(call) for name, call in arrays["along"].items()}
     by, clusters = slicing.from_call(asked.pop("by")) or None, asked.pop("clusters")
     clusters = None if clusters is None else slicing.one_from_call(clusters)
-    given = Asked(**asked, by=by, clusters=clusters, sample_weight=again(arrays.get("sample_weight")))
+    units: Any = {name: each if isinstance(each, int) else again(each) for name, each in asked.pop("text").items()}
+    given = Asked(**asked, **units, by=by, clusters=clusters, sample_weight=again(arrays.get("sample_weight")))
     inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given, along)
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)

@@ -129,6 +129,16 @@ class What(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
+class Amount(click.ParamType):  # type: ignore[type-arg]
+    """A number, or an array of numbers."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a whole number as one, anything else as it is."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 class Option(click.ParamType):  # type: ignore[type-arg]
     """A name and a value, which is JSON or else a string."""
 
@@ -171,7 +181,8 @@ SHELL: dict[str, dict[str, Any]] = {
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
     "binary": {"is_flag": True},
     "worst": {"type": int, "metavar": "N"},
-    "worst_by": {"type": click.Choice(["crossentropy", "confidence"]), "show_default": True},
+    "worst_by": {"type": click.Choice(["crossentropy", "confidence", "entropy"]), "show_default": True},
+    "worst_per_group": {"is_flag": True},
     "sample": {"type": int, "metavar": "N"},
     "seed": {"type": int, "metavar": "N"},
     "per_class": {"is_flag": True},
@@ -183,6 +194,16 @@ SHELL: dict[str, dict[str, Any]] = {
         "multiple": True,
         "callback": _as_mapping,
     },
+    "histograms": {"flags": ["--histogram"], "metavar": "NAME", "multiple": True},
+    "ranks": {"is_flag": True},
+    "calibration_bins": {"type": int, "metavar": "N", "show_default": True},
+    "temperature": {"type": float, "metavar": "T"},
+    "ids": {"metavar": "PATH"},
+    "shift": {"type": int, "metavar": "N"},
+    "mask": {"metavar": "PATH"},
+    "classes": {"type": int, "metavar": "N"},
+    "bytes": {"type": Amount(), "metavar": "PATH|N"},
+    "words": {"type": Amount(), "metavar": "PATH|N"},
     "clusters": {"type": What(), "metavar": "WHAT"},
     "average": {"type": click.Choice(["row", "cluster"]), "show_default": True},
     "from_logits": {"is_flag": True},

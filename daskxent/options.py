@@ -113,8 +113,37 @@ def metric_names(given: Any, name: str = "metrics") -> tuple[str, ...]:
 
     names = _names(given, name)
     for each in names:
-        statistics.metric(each)
+        statistics.metric("" if str(each).startswith("_") else each)
     return names
+
+
+def statistic_names(given: Any, name: str) -> tuple[str, ...]:
+    """Return the names of statistics, each once, if they are known."""
+    from daskxent.numbers import statistics
+
+    names = _names(given, name) if isinstance(given, str) or len(given) else ()
+    for each in names:
+        if not isinstance(each, str) or each not in statistics.STATISTICS or each in ("accuracy", *UNITS):
+            known = ", ".join(each for each in statistics.STATISTICS if each not in ("accuracy", *UNITS))
+            raise ValueError(f"{name}: {each!r} is no value of rows; known are {known}")
+    return names
+
+
+UNITS = "bytes", "words"
+
+
+def units(given: Any, name: str) -> Any:
+    """Return bytes or words: an array, or a number above 0."""
+    if isinstance(given, (bool, float)):
+        raise TypeError(f"{name}: expected an array or a whole number, got {given!r}")
+    return at_least(1)(given, name) if isinstance(given, int) else given
+
+
+def temperature(given: Any, name: str) -> float:
+    """Return a number above 0."""
+    if isinstance(given, bool) or not isinstance(given, Real) or not 0 < float(given) < float("inf"):
+        raise ValueError(f"{name}: expected a finite number above 0, got {given!r}")
+    return float(given)
 
 
 def column_names(given: Any, name: str) -> tuple[str, ...]:
@@ -188,8 +217,12 @@ class Asked:
     metrics: Iterable[str] = field(
         default=("crossentropy", "accuracy"),
         metadata=_option(
-            '"crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits"; of classes '
-            '"macro_f1", "balanced_accuracy", "matthews", "cohen_kappa", "mean_iou", "mean_dice" and their like.',
+            """
+            "crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits"; "entropy", "brier",
+            "confidence", "margin", "mrr", "rank", "logsumexp", "z_loss", "label_probability"; of calibration "ece",
+            "mce", "rmsce", "ece_debiased", "ece_equal_mass", "overconfidence", "temperature"; of text "bits_per_byte",
+            "byte_perplexity", "word_perplexity"; of classes "macro_f1", "balanced_accuracy", "matthews",
+            "cohen_kappa", "mean_iou", "mean_dice" and their like.""",
             metric_names,
         ),
     )
@@ -217,8 +250,13 @@ class Asked:
     worst_by: str = field(
         default="crossentropy",
         metadata=_option(
-            '"crossentropy", or "confidence" of predictions that are wrong.', one_of("crossentropy", "confidence")
+            '"crossentropy", "entropy", or "confidence" of predictions that are wrong.',
+            one_of("crossentropy", "confidence", "entropy"),
         ),
+    )
+    worst_per_group: bool = field(
+        default=False,
+        metadata=_option("Whether to keep so many of each group of `by` as well: `Report.worst_of`.", flag),
     )
     sample: int = field(
         default=0,
@@ -297,6 +335,66 @@ class Asked:
             all arrays have along a dimension is evaluated, in one order.""",
             one_of("exact", "inner"),
         ),
+    )
+    histograms: Iterable[str] = field(
+        default=(),
+        metadata=_option(
+            """
+            Values of which the rows are counted in fine cells, such as "crossentropy" or "confidence":
+            `Report.quantile`, `Report.histogram`.""",
+            statistic_names,
+        ),
+    )
+    ranks: bool = field(
+        default=False,
+        metadata=_option("Whether to count how many classes are larger than the label's: `Report.top_k_curve`.", flag),
+    )
+    calibration_bins: int = field(
+        default=15, metadata=_option("Bins of equal width of the confidence: `Report.reliability`.", at_least(1))
+    )
+    temperature: float = field(
+        default=1.0, metadata=_option("What logits are divided by, in float64, before anything else.", temperature)
+    )
+    ids: ArrayLike | None = field(
+        default=None,
+        metadata=_option("""
+            Which classes y_pred holds, where it holds only some of each row, as the largest k: integers of its shape,
+            with the classes along the last axis. Needs predictions="log_probabilities"."""),
+    )
+    shift: int = field(
+        default=0,
+        metadata=_option(
+            """
+            By how many places labels, and what lies along them, are ahead of the predictions along the last axis of the
+            positions: with 1, logits of each token are compared with the token after it.""",
+            at_least(0),
+        ),
+    )
+    mask: ArrayLike | None = field(
+        default=None,
+        metadata=_option("Rows that are hidden where this is False or 0: bool or integers along the labels."),
+    )
+    classes: int | None = field(
+        default=None,
+        metadata=_option(
+            """
+            How many of the classes there are; the others, as those of a padded vocabulary, are left out and not
+            read.""",
+            at_least(1),
+        ),
+    )
+    bytes: Any = field(
+        default=None,
+        metadata=_option(
+            """
+            Bytes that labels stand for, for "bits_per_byte" and "byte_perplexity": a table, a number for each class
+            (labels of 0 bytes are left out of these two); an array along the labels; or the number of the whole
+            text.""",
+            units,
+        ),
+    )
+    words: Any = field(
+        default=None, metadata=_option('Words that labels stand for, for "word_perplexity", as `bytes`.', units)
     )
     axis: int = field(default=-1, metadata=_option("The class axis of the predictions.", whole))
     view: str | None = field(
@@ -426,8 +524,9 @@ class Rows(Shown):
         metadata=_option(
             """
             What to keep of every row: "loss" (nats), "hit", "prediction", "confidence", "above" (how many classes are
-            larger than the label's), "peak", "second", "target" (the value at the label), "total", "flags", "label",
-            "weight", "counted" (whether the row counts).""",
+            larger than the label's), "rank", "peak", "second", "target" (the value at the label), "total", "margin",
+            "logsumexp", "entropy", "sum_p2", "brier", "label_probability", "flags", "label", "weight", "counted"
+            (whether the row counts).""",
             column_names,
         ),
     )

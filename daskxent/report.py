@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import reading, statistics
+from daskxent.numbers import derived, reading, statistics
 from daskxent.numbers.audit import AUDIT
-from daskxent.numbers.classes import CLASS_METRICS
+from daskxent.numbers.errors import symmetric
 from daskxent.numbers.estimates import Estimates
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.keys import name_of
-from daskxent.numbers.picked import Picked
 from daskxent.numbers.question import Question
 from daskxent.numbers.reading import MOST, differences
 from daskxent.numbers.state import State, merge_all
+from daskxent.numbers.statistics import DERIVED
 from daskxent.numbers.sums import Moments, Sums
 from daskxent.run.failures import DoubtfulResult, warn_caller
-from daskxent.show.classes import Classes, class_metric, confusions, matrix
-from daskxent.show.rows import RowTable
-from daskxent.show.slices import Slices
+from daskxent.show.answers import Tables
 from daskxent.show.summary import doubts_of, lines_of
 from daskxent.show.tables import as_html, as_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from daskxent.show.rows import RowTable
+    from daskxent.show.slices import Slices
 
-    from daskxent.show.classes import Confusion
 
 FORMAT = 4
 _FURTHER: dict[str, tuple[type, ...]] = {
@@ -43,7 +39,7 @@ _FURTHER: dict[str, tuple[type, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Report(Mapping[str, float]):
+class Report(Tables):
     """Metrics over the rows evaluated so far.
 
     A mapping from the name of a metric to its value. Two reports are equal when they give the same
@@ -97,8 +93,10 @@ class Report(Mapping[str, float]):
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
         if name not in self.question.metrics:
             raise KeyError(f"{name!r} was not asked for; this report has {', '.join(self.question.metrics)}")
-        if name in CLASS_METRICS:
-            return class_metric(name, self.question, self.state.tables)
+        if name == "temperature":
+            return self.temperature().value
+        if name in DERIVED:
+            return derived.value(name, self.question, self.state)
         return self._estimates.value(name)
 
     def __iter__(self) -> Iterator[str]:
@@ -119,12 +117,13 @@ class Report(Mapping[str, float]):
         NaN over fewer than two of them, and where the metric is not finite. It does not change when weights are scaled.
         """
         found = self._estimates
-        return {name: found.standard_error(name) for name in self}
+        errors = {name: found.standard_error(name) for name in self}
+        return errors | ({"temperature": self.temperature().error} if "temperature" in errors else {})
 
     @property
     def design_effect(self) -> dict[str, float]:
         """By how much the variance of each metric is larger than if rows were independent; 1 without clusters."""
-        found = Estimates(self.state.total, self._clusters)
+        found = Estimates(self.state.total, self._clusters, self._given)
         return {name: found.design_effect(name) for name in self}
 
     @property
@@ -137,10 +136,14 @@ class Report(Mapping[str, float]):
     @property
     def _estimates(self) -> Estimates:
         if self.question.average == "row" or self.question.clusters is None:
-            return Estimates(self.state.total, self._clusters)
+            return Estimates(self.state.total, self._clusters, self._given)
         table = self.state.tables.get(self.question.clusters.name)
         sums = Sums() if table is None else table.averages()
         return Estimates(sums, sums.moments)
+
+    @property
+    def _given(self) -> dict[str, int]:
+        return {name: getattr(self.question, name) for name in ("bytes", "words") if getattr(self.question, name)}
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return a confidence interval of a metric.
@@ -177,104 +180,15 @@ class Report(Mapping[str, float]):
         if not 0 < level < 1:
             raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
         self[name]
+        if name == "temperature":
+            found = self.temperature()
+            return symmetric(found.value, found.error, self._estimates.moments.count - 1, level)
         return self._estimates.interval(name, level)
 
     @property
     def effective_rows(self) -> float:
         """Kish's effective number of rows, (sum w)**2 / sum w**2: how many of equal weight say as much."""
         return Estimates(self.state.total).effective_rows
-
-    def by(self, *names: str) -> Slices:
-        """Return the metrics of the groups of a slicing.
-
-        Parameters
-        ----------
-        *names : str
-            The names of its groupings, in the order in which `by` had them.
-
-        Raises
-        ------
-        KeyError
-            It was not asked for.
-        """
-        slicings = {tuple(by.name for by in slicing): slicing for slicing in self.question.by}
-        if names not in slicings:
-            known = "; ".join(map(name_of, self.question.by))
-            raise KeyError(f"nothing was grouped by {', '.join(names)}; there are slices by {known or 'nothing'}")
-        slicing = slicings[names]
-        return Slices(self.question, slicing, self.state.tables)
-
-    def per_class(self) -> Classes:
-        """Return the metrics of the rows of each class, and how it was predicted: precision, recall, F1, IoU.
-
-        Raises
-        ------
-        KeyError
-            It was not asked for.
-        """
-        self._asked("per_class", self.question.per_class)
-        return Classes(self.question, self.state.tables)
-
-    @property
-    def worst(self) -> RowTable:
-        """The rows in which `worst_by` is largest, the worst first; of equal ones the first.
-
-        Raises
-        ------
-        KeyError
-            `worst` was not asked for.
-        """
-        return self._rows_called("worst", f"Worst rows by {self.question.worst_by}")
-
-    @property
-    def sample(self) -> RowTable:
-        """Some rows at random, without repetition: the same for any chunks, by their numbers and `seed`.
-
-        Raises
-        ------
-        KeyError
-            `sample` was not asked for.
-        """
-        return self._rows_called("sample", "Random rows")
-
-    def _rows_called(self, name: str, title: str) -> RowTable:
-        if name not in self.question.picks:
-            raise KeyError(f"evaluate was not asked for {name}=N")
-        rows = self.state.picked.get(name) or Picked.none(1)
-        return RowTable(title, rows, tuple((self.inputs or {}).get("positions", [self.expected])))
-
-    def top_confusions(self, count: int = 20) -> list[Confusion]:
-        """Return how often rows of one class were taken for another: the most frequent, by weight.
-
-        Raises
-        ------
-        KeyError
-            `confusions` was not asked for.
-        """
-        self._asked("confusions", self.question.confusions)
-        return confusions(self.state.tables, count)
-
-    def confusion_matrix(self) -> NDArray[np.float64]:
-        """Return the confusion matrix, (classes, classes) float64: the weight of each true class, down, by prediction.
-
-        Raises
-        ------
-        KeyError
-            `confusions` was not asked for.
-        ValueError
-            There are more than 2,048 classes.
-        """
-        self._asked("confusions", self.question.confusions)
-        return matrix(self.question, self.state.tables)
-
-    def _asked(self, option: str, was: bool) -> None:
-        if not was:
-            raise KeyError(f"evaluate was not asked for {option}=True")
-
-    @property
-    def slices(self) -> tuple[Slices, ...]:
-        """The metrics of the groups of all slicings."""
-        return tuple(self.by(*(by.name for by in slicing)) for slicing in self.question.by)
 
     @property
     def rows(self) -> int:
@@ -336,7 +250,7 @@ class Report(Mapping[str, float]):
             "audit": self.audit,
             "clipped_share": self.clipped_share,
             "independent": "rows" if self.question.clusters is None else "clusters",
-            **{name: list(getattr(self, name)) for name in self.question.picks},
+            **{name: list(getattr(self, name)) for name in ("worst", "sample") if name in self.question.picks},
             "by": {name_of(each.slicing): each.rows for each in self.slices},
             "elapsed": self.elapsed,
             "nbytes": self.nbytes,
@@ -441,7 +355,7 @@ class Report(Mapping[str, float]):
 
     def tables(self) -> list[Slices | RowTable]:
         """Return the tables that were asked for: of slices, and of single rows."""
-        return [*self.slices, *(getattr(self, name) for name in self.question.picks)]
+        return [*self.slices, *(getattr(self, name) for name in ("worst", "sample") if name in self.question.picks)]
 
 
 def _content(inputs: Any) -> Any:

@@ -6,7 +6,7 @@ from test_bad_input import CLASSES, HOLDERS, LABELS, PREDICTIONS, RUNS, in_zarr,
 
 import daskxent as dx
 
-KNOWN = "known are 'crossentropy', 'accuracy', 'perplexity', 'bits', 'macro_precision', "
+KNOWN = "known are 'crossentropy', 'accuracy', 'entropy', 'brier', 'confidence', "
 
 
 @HOLDERS

@@ -124,9 +124,35 @@ def test_weights_of_classes_weigh_rows_by_their_labels(rows, weighted):
         ({3: 1}, {}, r"class_weight: class 3 is outside \[0, 3\)"),
         ([1, -1, 1], {}, "class_weight: expected finite weights that are not negative, got -1"),
         ([1, np.nan, 1], {}, "class_weight: expected finite weights that are not negative, got nan"),
-        ([1, 1, 1], {"label_smoothing": 0.1}, "class_weight: needs integer labels, without label_smoothing"),
     ],
 )
 def test_weights_of_classes_that_cannot_be_are_refused(given, options, message):
     with pytest.raises(ValueError, match=message):
         dx.evaluate([0], np.ones((1, 3)), from_logits=True, class_weight=given, **options)
+
+
+def by_torch(x, y, w, smoothing=0.0, ignored=None):
+    """torch.nn.functional.cross_entropy(x, y, weight=w, label_smoothing=smoothing), reduction "mean", in NumPy."""
+    logs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    if y.ndim == 2:
+        y = y * (1 - smoothing) + smoothing / x.shape[1]
+        return -(w * y * logs).sum() / len(y)
+    kept = y != ignored
+    logs, y = logs[kept], y[kept]
+    each = (1 - smoothing) * -logs[np.arange(len(y)), y] * w[y] - smoothing / x.shape[1] * (w * logs).sum(axis=1)
+    return each.sum() / w[y].sum()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [30, 3000])
+@pytest.mark.parametrize("dense", [False, True])
+def test_weights_of_classes_are_torchs(smoothing, rows, dense):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(0, 2, (rows, 7)), rng.random(7) + 0.1
+    y = rng.dirichlet(np.ones(7), rows) if dense else rng.integers(0, 7, rows)
+    options = {"class_weight": w, "label_smoothing": smoothing, "from_logits": True, "metrics": ["crossentropy"]}
+    if not dense:
+        y[::5] = 6
+        options["ignore_class"] = 6
+    found = dx.evaluate(y, x, **options)["crossentropy"]
+    assert found == pytest.approx(by_torch(x, y, w, smoothing, None if dense else 6), rel=1e-12)

@@ -64,6 +64,32 @@ def test_metrics_of_classes_are_those_of_sklearn(rows, weighted, present):
     assert math.isnan(report.se["macro_f1"])
 
 
+@pytest.mark.parametrize("rows", [20, 9000])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("present", [range(CLASSES), [1, 4, 7]])
+def test_weighted_kappas_are_those_of_sklearn(rows, weighted, present):
+    y, x, w = drawn(rows, weighted, present)
+    names = ["cohen_kappa_linear", "cohen_kappa_quadratic", "class_distance"]
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=names, threads=1)
+    p = x.argmax(axis=1)
+    for weights in ("linear", "quadratic"):
+        wanted = sk.cohen_kappa_score(y, p, weights=weights, sample_weight=w)
+        if np.union1d(y, p).size < CLASSES:  # scikit-learn counts classes that are there, we their numbers
+            matrix = sk.confusion_matrix(y, p, labels=range(CLASSES), sample_weight=w)
+            apart = abs(np.subtract.outer(range(CLASSES), range(CLASSES))) ** (1 + (weights == "quadratic"))
+            chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
+            wanted = 1 - (apart * matrix).sum() / (apart * chance).sum()
+        assert report[f"cohen_kappa_{weights}"] == pytest.approx(wanted, rel=1e-12)
+    assert report["class_distance"] == pytest.approx(np.average(abs(y - p), weights=w))
+    assert dx.evaluate(y, da.from_array(x, chunks=(7, 4)), sample_weight=w, from_logits=True, metrics=names) == report
+    assert all(map(math.isnan, report.interval("cohen_kappa_linear")))
+
+
+def test_a_metric_of_classes_has_no_interval():
+    y, x, _ = drawn(100)
+    assert all(map(math.isnan, dx.evaluate(y, x, from_logits=True, metrics=["macro_f1"]).interval("macro_f1")))
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_table_of_classes(weighted):
     y, x, w = drawn(600, weighted)

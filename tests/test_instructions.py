@@ -138,7 +138,7 @@ def probabilities(seed: int, shape: tuple[int, int], dtype: Any) -> Any:
 def probability_units(values: Any) -> Any:
     wide = records.widen(values)
     grid = records.PROBABILITIES[wide.dtype.name]
-    return records._units(records._clip(wide).astype(np.float64) * 2.0**grid.unit, grid).sum(axis=2)
+    return records._units(records.clip(wide).astype(np.float64) * 2.0**grid.unit, grid).sum(axis=2)
 
 
 @few

@@ -2,6 +2,7 @@
 
 import json
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -97,3 +98,66 @@ def test_a_shell_and_a_journal_know_them(tmp_path):
     assert other.exit_code == 2
     assert "log_probabilities was True, is False" in other.stderr
     assert "log-probabilities, 5 classes" in repr(dx.plan(y, x, **TAKEN))
+
+
+def largest(rows=50, classes=30, k=5, seed=0):
+    """Return labels, log-probabilities, and of these only the k largest with their classes and that of the label."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 2, (rows, classes))
+    logs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    y = rng.integers(0, classes, rows)
+    ids = np.argsort(-logs, axis=1)[:, :k]
+    ids = np.concatenate([ids, y[:, None]], axis=1)  # as vLLM has it: the label is always there
+    values = np.take_along_axis(logs, ids, axis=1)
+    values[(ids[:, :k] == y[:, None]).any(axis=1), -1] = -np.inf
+    return y, logs, values, ids
+
+
+NAMES = ["crossentropy", "accuracy", "perplexity", "top_3_accuracy"]
+
+
+@pytest.mark.parametrize("rows", [50, 5000])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_dumps_of_the_largest_classes(rows, lazily):
+    y, logs, values, ids = largest(rows)
+    y[3] = -100
+    options = {"predictions": "log_probabilities", "metrics": NAMES, "ignore_class": -100}
+    whole = dx.evaluate(y, logs, **options)
+    held = [da.from_array(each, chunks=17) for each in (y, values, ids)] if lazily else [y, values, ids]
+    found = dx.evaluate(held[0], held[1], ids=held[2], **options)
+    assert found.metrics == whole.metrics
+    assert found.se == whole.se
+
+
+def test_dumps_of_the_largest_classes_of_sequences(tmp_path):
+    y, logs, values, ids = (each.reshape(10, 5, *each.shape[1:]) for each in largest())
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    for name, each in (("y", y), ("values", values), ("ids", ids), ("mask", y > 3)):
+        group.create_array(name, data=each, chunks=(3, *each.shape[1:]))
+    at, options = tmp_path / "d.zarr", {"predictions": "log_probabilities", "metrics": NAMES, "shift": 0}
+    found = dx.evaluate(at / "y", at / "values", ids=at / "ids", mask=at / "mask", journal=tmp_path / "j", **options)
+    assert found.metrics == dx.evaluate(y, logs, mask=y > 3, **options).metrics
+    assert dx.verify(found) >= 1
+
+
+def test_a_label_that_was_not_kept_has_an_infinite_loss():
+    found = dx.evaluate([7], [[-0.1, -3.0]], ids=[[2, 1]], predictions="log_probabilities", metrics=["crossentropy"])
+    assert found["crossentropy"] == np.inf
+    assert found.audit["loss_infinite"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"predictions": None, "from_logits": True}, 'ids: needs predictions="log_probabilities"'),
+        ({"metrics": ["top_3_accuracy"]}, "'top_3_accuracy' takes all classes; these are 2 of each row"),
+        ({"metrics": ["macro_f1"]}, "'macro_f1' takes all classes"),
+        ({"per_class": True}, "per_class: takes all classes"),
+        ({"by": {"class": "label"}}, "by: takes all classes"),
+        ({"ids": [[1, 2, 3]]}, r"ids: expected shape \(1, 2\), that of y_pred; got \(1, 3\)"),
+    ],
+)
+def test_what_only_some_classes_cannot_answer(options, message):
+    given = {"predictions": "log_probabilities", "ids": [[1, 2]], "metrics": ["crossentropy"]} | options
+    with pytest.raises(ValueError, match=message):
+        dx.evaluate([1], [[-0.5, -1.0]], **given)

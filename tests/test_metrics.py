@@ -519,3 +519,25 @@ def test_the_metric_is_the_loss_with_weights_in_the_divisor():
     case = Case(np.array(LABELS), np.array(PREDICTIONS), [0.3, 0.7, 0.2], -1, False, None)
     loss = losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight", dtype="float64")
     assert crossentropy(case)(LABELS, PREDICTIONS, case.weights) == loss(LABELS, PREDICTIONS, case.weights)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9])
+def test_classes_that_come_sorted(k):
+    """Keras 3.15: a row counts if its label is among the first k of its classes."""
+    rng = np.random.default_rng(k)
+    x, y = rng.normal(size=(60, 12)), rng.integers(0, 12, 60)
+    ids = np.argsort(-x, axis=1)[:, :4]
+    metric = metrics.SparseTopKCategoricalAccuracy(k=k, from_sorted_ids=True, dtype="float64")
+    metric.update_state(y, ids)
+    assert metric.result() == (ids[:, :k] == y[:, None]).any(axis=1).mean()
+    assert metric.get_config() == {"name": metric.name, "dtype": "float64", "k": k, "from_sorted_ids": True}
+    again = type(metric).from_config(metric.get_config())
+    again.update_state(y[:25, None], ids[:25].tolist(), sample_weight=None)
+    again.update_state(da.from_array(y[25:], chunks=9), da.from_array(ids[25:], chunks=(9, 4)))
+    assert again.result() == metric.result()
+    assert "from_sorted_ids" not in metrics.SparseTopKCategoricalAccuracy().get_config()
+
+
+def test_sorted_classes_are_integers():
+    with pytest.raises(TypeError, match="ids: expected integers, got dtype float64"):
+        metrics.SparseTopKCategoricalAccuracy(from_sorted_ids=True)([1], np.array([[0.5, 0.1]]))

@@ -26,6 +26,11 @@ def directory(tmp_path_factory):
     group.create_array("logits", data=rng.normal(size=(500, 10)).astype("float32"), chunks=(200, 10))
     group.create_array("weights", data=rng.random(500))
     group.create_array("documents", data=rng.integers(40, size=500))
+    text = zarr.create_group(path / "lm.zarr")
+    text.create_array("tokens", data=rng.integers(50, size=(60, 12)))
+    text.create_array("logits", data=rng.normal(size=(60, 12, 64)).astype("float32"), chunks=(20, 12, 64))
+    text.create_array("mask", data=rng.random((60, 12)) < 0.9)
+    text.create_array("bytes", data=rng.integers(1, 5, size=50))
     return path
 
 
@@ -45,12 +50,12 @@ def run(command, directory):
     assert "Traceback" not in done.stderr  # not empty: on a busy machine Dask's log says that it had to wait
 
 
-def test_the_six_uses_are_there():
-    assert (len(SHELL), len(PYTHON)) == (1, 5)
+def test_the_seven_uses_are_there():
+    assert (len(SHELL), len(PYTHON)) == (1, 6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", PYTHON, ids=["notebook", "cluster", "metric", "lazy", "rows"])
+@pytest.mark.parametrize("block", PYTHON, ids=["notebook", "calibration", "cluster", "metric", "lazy", "rows"])
 def test_python(block, directory, scheduler):
     run([sys.executable, "-W", "error", "-c", block.replace("tcp://scheduler:8786", scheduler)], directory)
 

@@ -23,6 +23,7 @@ from daskxent.cli import main
 from daskxent.numbers.audit import ROW_COLUMNS, Scored
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
+from daskxent.numbers.shapes import shape_of
 from daskxent.run import sink
 
 CLASSES, ROWS = 13, 700
@@ -49,8 +50,10 @@ def wanted(data):
     """All columns by way of the definition in NumPy."""
     y, x, w = data
     _, question = prepared(y, x, sample_weight=w, **OPTIONS)
-    records = scan(x, y, 0, probabilities=False, mass=True, top=3)
-    scored = Scored.of(question, finish(records, y, CLASSES, frozenset(ROW_COLUMNS)), y, w)
+    records = scan(x, y, 0, probabilities=False, mass=True, top=CLASSES)
+    scores = finish(records, y, CLASSES, frozenset(ROW_COLUMNS))
+    shape = shape_of(x, scores.peak, probabilities=False)
+    scored = Scored.of(question, scores._replace(entropy=shape.entropy(), sum_p2=shape.sum_p2()), y, w)
     return {name: scored.column(name) for name in ROW_COLUMNS}
 
 
@@ -204,7 +207,7 @@ def test_an_unfinished_group_says_so_and_is_continued_without_a_journal_too(data
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"columns": ["los"]}, ValueError, r"columns: 'los' is unknown; known are above, confidence, counted"),
+        ({"columns": ["los"]}, ValueError, r"columns: 'los' is unknown; known are above, brier, confidence, counted"),
         ({"columns": []}, ValueError, "columns: expected at least one name"),
         ({"columns": 3}, TypeError, "columns: expected names, got 3"),
         ({"column": "loss"}, TypeError, "rows: unknown option 'column'; did you mean 'columns'?"),

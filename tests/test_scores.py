@@ -15,14 +15,14 @@ from daskxent.numbers import records
 from daskxent.numbers.audit import COUNTED, HIDDEN, Scored
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.question import Question
-from daskxent.numbers.scores import Scores, finish
+from daskxent.numbers.scores import COLUMNS, SHAPED, Scores, finish
 from daskxent.numbers.state import accumulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
 
 SHAPES = [(1000, 10, 1), (300, 3, 1), (150, 16, 1), (260, 37, 1), (140, 200, 1), (130, 1000, 1)]
 SHAPES += [(3, 21, 70), (1, 300, 140)]
-EVERYTHING = Scores._fields
+EVERYTHING = tuple(name for name in Scores._fields if name in COLUMNS - SHAPED)
 METRICS = {
     "loss": ("crossentropy", "accuracy"),
     "hits": ("accuracy",),
@@ -34,7 +34,8 @@ def defined(question: Question, values: Any, labels: Any, weights: Any) -> Score
     """Score rows by the definition."""
     flat = np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
     unit = not question.from_logits
-    found = records.scan(flat, labels, probabilities=unit, mass=question.summed, top=question.depth)
+    depth = min(question.depth, flat.shape[1])  # all of them, where any rank is asked for
+    found = records.scan(flat, labels, probabilities=unit, mass=question.summed, top=depth)
     return Scored.of(question, finish(found, labels, question.classes, question.needs), labels, weights)
 
 

@@ -128,7 +128,12 @@ ARGUMENTS = {
     },
     metrics.SparseCategoricalAccuracy: {"name": "sparse_categorical_accuracy", "dtype": None},
     metrics.CategoricalAccuracy: {"name": "categorical_accuracy", "dtype": None},
-    metrics.SparseTopKCategoricalAccuracy: {"k": 5, "name": "sparse_top_k_categorical_accuracy", "dtype": None},
+    metrics.SparseTopKCategoricalAccuracy: {
+        "k": 5,
+        "name": "sparse_top_k_categorical_accuracy",
+        "dtype": None,
+        "from_sorted_ids": False,
+    },
     metrics.TopKCategoricalAccuracy: {"k": 5, "name": "top_k_categorical_accuracy", "dtype": None},
     losses.SparseCategoricalCrossentropy: {
         "from_logits": False,

@@ -137,7 +137,7 @@ def test_infinite_losses_come_first_and_rows_without_one_not_at_all():
     [
         ({"worst": 10_001}, "worst: expected at most 10,000 rows, got 10001"),
         ({"worst": -1}, "worst: expected at least 0, got -1"),
-        ({"worst_by": "entropy"}, "worst_by: expected one of crossentropy, confidence; got 'entropy'"),
+        ({"worst_by": "loss"}, "worst_by: expected one of crossentropy, confidence, entropy; got 'loss'"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
@@ -149,3 +149,40 @@ def test_rows_that_were_not_asked_for():
     report = dx.evaluate([0], [[1.0, 2.0]], from_logits=True)
     with pytest.raises(KeyError, match="evaluate was not asked for worst=N"):
         report.worst  # noqa: B018
+
+
+@pytest.mark.parametrize("rows", [300, 9000])
+@pytest.mark.parametrize("by", ["crossentropy", "entropy", "confidence"])
+def test_the_worst_of_each_group(rows, by, tmp_path):
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(0, 5, rows), rng.normal(size=(rows, 5)).round(1)
+    language, length = rng.choice(["de", "en", "fr"], rows), rng.integers(0, 9, rows)
+    options = {
+        "from_logits": True, "worst": 4, "worst_by": by, "worst_per_group": True, "metrics": ["accuracy"],
+        "by": {"language": language, "length": dx.bins(length, [0, 3, 9])},
+    }  # fmt: skip
+    report = dx.evaluate(y, x, **options)
+    kept = dx.rows(y, x, from_logits=True, columns=["loss", "entropy", "confidence", "hit"])
+    value = {"crossentropy": kept["loss"], "entropy": kept["entropy"]}.get(
+        by, np.where(kept["hit"], -1, kept["confidence"])
+    )
+    found = report.worst_of("language", "length")
+    names = {True: "[0, 3)", False: "[3, 9]"}
+    for one in ("de", "en", "fr"):
+        for short in (True, False):
+            inside = np.flatnonzero((language == one) & ((length < 3) == short) & (value >= 0))
+            wanted = inside[np.lexsort((inside, -value[inside]))][:4].tolist()
+            assert [r["row"] for r in found if (r["language"], r["length"]) == (one, names[short])] == wanted
+    assert found[-1]["row"] in range(rows)
+    assert list(found.to_pandas().columns[:3]) == ["language", "length", "row"]
+    assert "Worst rows by language, length" in repr(found)
+    split = dx.evaluate(y, da.from_array(x, chunks=(70, 5)), **options)
+    assert split == report
+    assert dx.Report.from_json(report.to_json()) == report
+    with pytest.raises(KeyError, match="worst_per_group=True"):
+        report.worst_of("language")
+
+
+def test_groups_need_a_number_of_rows():
+    with pytest.raises(ValueError, match="worst_per_group: needs worst=N, and by"):
+        dx.evaluate([0], [[0.5, 0.5]], worst_per_group=True)

@@ -23,20 +23,20 @@ from daskxent.numbers.statistics import Statistic
 from daskxent.numbers.sums import Sums
 
 CLASSES = 41
-MARGIN = Statistic("margin", frozenset({"peak", "second"}), lambda scores, labels: scores.peak - scores.second, "nats")
+LEAD = Statistic("lead", frozenset({"peak", "second"}), lambda scores, labels: scores.peak - scores.second, "nats")
 EDGES = (0.0, 0.1, 0.3, 0.5, 1.0)
 LANGUAGE, SURE = (Group("language", "language"),), (Bins("sure", "confidence", EDGES),)
 LABEL = (Group("label", "labels"),)
 
 
-def add_margin() -> None:
+def add_lead() -> None:
     """Put the statistic into the table of this process."""
-    statistics.STATISTICS["margin"] = MARGIN
+    statistics.STATISTICS["lead"] = LEAD
 
 
 @pytest.fixture
-def margin(monkeypatch):
-    monkeypatch.setitem(statistics.STATISTICS, "margin", MARGIN)
+def lead(monkeypatch):
+    monkeypatch.setitem(statistics.STATISTICS, "lead", LEAD)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def client():
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.run(add_margin)
+        client.run(add_lead)
         yield client
 
 
@@ -91,29 +91,29 @@ def answered(inputs: Any, question: Question, **where: Any) -> State:
 
 @pytest.mark.parametrize("few", [0, 1 << 30], ids=["compiled", "NumPy"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_statistic_of_one_row_in_the_table_is_right(margin, data, monkeypatch, way, few):
+def test_a_statistic_of_one_row_in_the_table_is_right(lead, data, monkeypatch, way, few):
     sized.give(monkeypatch, few=few)
     _, x, w, _ = data
     top = np.sort(x.astype(float), axis=1)
     each = [Fraction(a - b) for a, b in zip(top[:, -1], top[:, -2], strict=True)]
     total = sum(Fraction(weight) * value for weight, value in zip(w, each, strict=True))
-    state = answered(*asked(way, data, metrics=["margin", "crossentropy"]))
-    assert state.total.totals["margin"] == ExactSum.of([]) + ExactSum(int(total * 2**1074))
-    assert state.total == answered(*asked("NumPy", data, metrics=["margin", "crossentropy"])).total
+    state = answered(*asked(way, data, metrics=["lead", "crossentropy"]))
+    assert state.total.totals["lead"] == ExactSum.of([]) + ExactSum(int(total * 2**1074))
+    assert state.total == answered(*asked("NumPy", data, metrics=["lead", "crossentropy"])).total
 
 
 @pytest.mark.slow
-def test_a_statistic_of_one_row_in_the_table_is_right_on_a_cluster(margin, data, client):
-    wanted = answered(*asked("NumPy", data, metrics=["margin"]), threads=1)
+def test_a_statistic_of_one_row_in_the_table_is_right_on_a_cluster(lead, data, client):
+    wanted = answered(*asked("NumPy", data, metrics=["lead"]), threads=1)
     for way in ("zarr split by classes", "dask", "dask split by classes"):
-        assert answered(*asked(way, data, metrics=["margin"]), client=client) == wanted, way
+        assert answered(*asked(way, data, metrics=["lead"]), client=client) == wanted, way
 
 
-def test_a_metric_is_reported_by_the_name_of_its_statistic(margin, data):
-    report = dx.evaluate(data[0], data[1], metrics=["margin"], from_logits=True)
+def test_a_metric_is_reported_by_the_name_of_its_statistic(lead, data):
+    report = dx.evaluate(data[0], data[1], metrics=["lead"], from_logits=True)
     top = np.sort(data[1].astype(float), axis=1)
-    assert report["margin"] == pytest.approx((top[:, -1] - top[:, -2]).mean(), rel=1e-14)  # a sum of 700 rounds
-    assert "margin" in repr(report)
+    assert report["lead"] == pytest.approx((top[:, -1] - top[:, -2]).mean(), rel=1e-14)  # a sum of 700 rounds
+    assert "lead" in repr(report)
     assert "nats" in repr(report)
 
 

@@ -21,6 +21,12 @@ def log1p(x):
     """Return log(1 + x) like `elementary.log1p`."""
     u = 1.0 + x
     lost = x - (u - 1.0)
+    return log(u) + lost / u
+
+
+@inner
+def log(u):
+    """Return log(u) of a normal number like `elementary.log`."""
     bits = bits_of(u)
     mantissa = from_bits((bits & np.int64(0xFFFFFFFFFFFFF)) | np.int64(0x3FE0000000000000))
     low = mantissa < _SQRT_HALF
@@ -31,7 +37,7 @@ def log1p(x):
     a = _A8
     series = (((((a[10] * t + a[9]) * t + a[8]) * t + a[7]) * t + a[6]) * t + a[5]) * t + a[4]
     tail = t * ((((series * t + a[3]) * t + a[2]) * t + a[1]) * t + a[0])
-    return (n * _L8[0] + (f - (s * f - (2.0 * s * tail + n * _L8[1])))) + lost / u
+    return n * _L8[0] + (f - (s * f - (2.0 * s * tail + n * _L8[1])))
 
 
 def counted(high: Any, low: Any, model: Any) -> Any:

@@ -22,6 +22,7 @@ from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import Threads
 from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array
 from daskxent.sources.columns import are_whole
+from daskxent.sources.largest import as_slots, without_single
 from daskxent.sources.memory import Memory
 from daskxent.sources.viewed import Viewed
 
@@ -54,7 +55,14 @@ class Reduction:
 
 
 def open_inputs(
-    y_true: Any, y_pred: Any, sample_weight: Any = None, *, axis: int, dense: bool, bare: np.dtype[Any]
+    y_true: Any,
+    y_pred: Any,
+    sample_weight: Any = None,
+    *,
+    axis: int,
+    dense: bool,
+    bare: np.dtype[Any],
+    sorted_ids: bool = False,
 ) -> Inputs:
     """Open and align what a Keras loss or metric is given.
 
@@ -70,6 +78,8 @@ def open_inputs(
         Whether labels are one-hot or soft.
     bare : dtype
         Of predictions given as lists.
+    sorted_ids : bool
+        Whether predictions are classes, the largest first.
 
     Returns
     -------
@@ -80,12 +90,19 @@ def open_inputs(
     y_true, y_pred, sample_weight = given.values()
     labels, predictions = open_array(y_true, "y_true"), open_array(y_pred, "y_pred")
     weights = None if sample_weight is None else open_array(sample_weight, "sample_weight")
-    if isinstance(y_pred, (list, tuple)) and isinstance(predictions, Memory) and predictions.dtype.kind in "biuf":
+    if (
+        not sorted_ids
+        and isinstance(y_pred, (list, tuple))
+        and isinstance(predictions, Memory)
+        and predictions.dtype.kind in "biuf"
+    ):
         predictions = Memory(predictions.array.astype(bare), "y_pred")
     if len(predictions.shape) == 1:
         raise ValueError(f"y_pred: expected rows of predictions, got shape {tuple(predictions.shape)}")
     if not dense and (labels.dtype.kind == "f" or labels.dtype.name == "bfloat16"):
         labels = _whole_labels(labels)
+    if sorted_ids:
+        labels, predictions = as_slots(without_single(labels, predictions), predictions)
     if weights is not None and is_dask(weights) and weights.ndim == 0:
         weights = weights.reshape(1)  # a number is read at once, an array when it is needed
     if 0 in predictions.shape and 0 in labels.shape:

@@ -149,7 +149,10 @@ class Metric:
             raise NotImplementedError(f"{type(self).__name__} does not define update_state")
         asks = dict(self._asks)
         bare = np.dtype(np.float64 if self._dtype == np.float64 else np.float32)
-        inputs = open_inputs(y_true, y_pred, sample_weight, axis=asks.pop("axis"), dense=asks.pop("dense"), bare=bare)
+        shape = {name: asks.pop(name) for name in ("axis", "dense")}
+        inputs = open_inputs(y_true, y_pred, sample_weight, **shape, bare=bare, sorted_ids="sorted_ids" in asks)
+        if k := asks.pop("sorted_ids", 0):
+            asks["score"] = _top(min(k, inputs.classes - 1))
         state = total(inputs, ask(inputs, **asks))
         for rows in state.total.totals.values():
             self.total.assign_add(rows)
@@ -394,17 +397,30 @@ class SparseTopKCategoricalAccuracy(Metric):
     name : str
     dtype : dtype, optional
         Of the result; float32 by default.
+    from_sorted_ids : bool
+        Whether predictions are integers, the classes of each row from the largest down, as many as there are: a row
+        counts if its label is among the first k.
 
     Examples
     --------
     >>> print(SparseTopKCategoricalAccuracy(k=2)([2, 1], [[0.1, 0.9, 0.8], [0.5, 0.1, 0.4]]))
     0.5
+    >>> print(SparseTopKCategoricalAccuracy(k=2, from_sorted_ids=True)([2, 1], [[1, 2, 0], [0, 2, 1]]))
+    0.5
     """
 
-    def __init__(self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: Any = None) -> None:
+    def __init__(
+        self,
+        k: int = 5,
+        name: str = "sparse_top_k_categorical_accuracy",
+        dtype: Any = None,
+        from_sorted_ids: bool = False,
+    ) -> None:
         super().__init__(dtype, name)
-        self.k, self._config = k, ("k",)
-        self._average(_top(k), dense=False)
+        self.k, self.from_sorted_ids = k, from_sorted_ids
+        self._config = ("k", "from_sorted_ids") if from_sorted_ids else ("k",)  # Keras's too
+        options: dict[str, Any] = {"sorted_ids": k} if from_sorted_ids else {}
+        self._average(_top(k), dense=False, **options)
 
 
 class TopKCategoricalAccuracy(Metric):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.numbers import reading, scores
+from daskxent.numbers import reading, scores, statistics
 from daskxent.numbers.scores import CLIPPED, COARSE, EQUAL, INFINITE, LOST, NAN, SUM_TOLERANCE, UNNORMALISED
 
 if TYPE_CHECKING:
@@ -163,11 +163,17 @@ class Finding:
         return Finding(self.count + other.count, tuple(sorted(self.first + other.first)[:FIRST]))
 
 
-# What can be kept of every row: the columns of `Scores`, and three more; with their types.
-ROW_COLUMNS = dict.fromkeys(sorted(scores.COLUMNS), "float64") | {
+# What can be kept of every row: the columns of `Scores`, three more, and statistics; with their types.
+ROW_COLUMNS = dict.fromkeys([*sorted(scores.COLUMNS), *statistics.KEPT], "float64") | {
     "flags": "uint8", "hit": "bool", "above": "int32", "prediction": "int64", "label": "int64", "weight": "float64",
     "counted": "bool",
 }  # fmt: skip
+
+
+def columns_for(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of `Scores` that some of `ROW_COLUMNS` are made of."""
+    needs = {name for name in names if name in scores.COLUMNS}
+    return tuple(sorted(needs.union(*(statistics.statistic(name).needs for name in names if name in statistics.KEPT))))
 
 
 class Scored(NamedTuple):
@@ -217,6 +223,8 @@ class Scored(NamedTuple):
             return np.ones(len(self.labels)) if self.weights is None else self.weights
         if name == "counted":
             return np.asarray(self.status & COUNTED, bool)
+        if name in statistics.KEPT:
+            return statistics.statistic(name).value(self.scores, self.labels)
         return np.asarray(getattr(self.scores, name))
 
     def columns(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:

@@ -108,6 +108,55 @@ def _kappa(counts: Counts) -> float:
     return (sum(counts.both) * total - _chance(counts)) / below if below else math.nan
 
 
+# Cohen's kappas that weigh a confusion by how far apart the two classes are, with the statistic of that.
+KAPPAS = {"cohen_kappa_linear": "class_distance", "cohen_kappa_quadratic": "squared_class_distance"}
+
+
+def weighted_kappa(counts: Counts, distance: int, *, squared: bool) -> float:
+    """Return Cohen's weighted kappa: 1 - observed / expected, of sums of distances between label and prediction.
+
+    That which would be expected by chance is made of the counts alone, sum_ij |i - j| t_i p_j / sum_i t_i, so that no
+    confusion matrix is needed.
+
+    Parameters
+    ----------
+    counts : Counts
+    distance : int
+        The sum of the distances, or of their squares, of all rows, in the unit of the counts.
+    squared : bool
+
+    Returns
+    -------
+    float
+        NaN where labels and predictions are all of one class.
+    """
+    total = sum(counts.true)
+    expected = _squared_distances(counts) if squared else _distances(counts)
+    return 1 - Fraction(distance * total, expected) * 1.0 if expected else math.nan
+
+
+def _squared_distances(counts: Counts) -> int:
+    """Return sum_ij (i - j)**2 t_i p_j."""
+    (t0, t1, t2), (p0, p1, p2) = (_powers(counts.classes, each) for each in (counts.true, counts.predicted))
+    return t2 * p0 - 2 * t1 * p1 + t0 * p2
+
+
+def _powers(classes: list[int], counts: list[int]) -> tuple[int, int, int]:
+    """Return sum_c c**k n_c for k = 0, 1 and 2."""
+    first = sum(c * n for c, n in zip(classes, counts, strict=True))
+    return sum(counts), first, sum(c * c * n for c, n in zip(classes, counts, strict=True))
+
+
+def _distances(counts: Counts) -> int:
+    """Return sum_ij |i - j| t_i p_j: between two neighbouring classes, what lies below one and above the other."""
+    found, true, predicted = 0, 0, 0
+    t0, p0 = sum(counts.true), sum(counts.predicted)
+    for at, each in enumerate(counts.classes[:-1]):
+        true, predicted = true + counts.true[at], predicted + counts.predicted[at]
+        found += (counts.classes[at + 1] - each) * (true * (p0 - predicted) + predicted * (t0 - true))
+    return found
+
+
 CLASS_METRICS: dict[str, Callable[[Counts], float]] = {
     "macro_precision": _macro(precision),
     "macro_recall": _macro(recall),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from daskxent.numbers import errors, statistics
-from daskxent.numbers.exact import ratio
+from daskxent.numbers.exact import ExactSum, ratio
+from daskxent.numbers.sums import Moments
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from daskxent.numbers.statistics import Metric
-    from daskxent.numbers.sums import Moments, Sums
+    from daskxent.numbers.sums import Sums
 
 
 class Estimates(NamedTuple):
@@ -21,6 +26,8 @@ class Estimates(NamedTuple):
     sums : Sums
     clusters : Moments or None
         Of the clusters that rows are in; None where each is one of its own.
+    given : mapping of str to int
+        Totals that users gave: "bytes" and "words" of the whole text.
 
     Examples
     --------
@@ -32,6 +39,7 @@ class Estimates(NamedTuple):
 
     sums: Sums
     clusters: Moments | None = None
+    given: Mapping[str, int] = MappingProxyType({})
 
     @property
     def moments(self) -> Moments:
@@ -75,13 +83,31 @@ class Estimates(NamedTuple):
         low, high = errors.symmetric(mean, self._error(metric, self.moments), self.moments.count - 1, level)
         return (math.nan, math.nan) if math.isnan(low) else (metric.finish(low), metric.finish(high))
 
+    def _totals(self, metric: Metric) -> tuple[ExactSum, ExactSum] | None:
+        """Return what a metric is the ratio of, or None if it was not added up."""
+        total, per = self.sums.totals.get(metric.statistic), self.sums.weight
+        if metric.per:
+            per = ExactSum.whole(self.given[metric.per]) if metric.per in self.given else self._total_of(metric.per)
+        return None if total is None else (total, per)
+
+    def _total_of(self, name: str) -> ExactSum:
+        return self.sums.totals.get(name, ExactSum())
+
     def _mean(self, metric: Metric) -> float:
-        total = self.sums.totals.get(metric.statistic)
-        return math.nan if total is None else ratio(total, self.sums.weight)
+        totals = self._totals(metric)
+        return math.nan if totals is None else ratio(*totals)
 
     def _error(self, metric: Metric, moments: Moments) -> float:
+        """Return the standard error of the ratio that a metric is made of."""
         total = self.sums.totals.get(metric.statistic)
-        return math.nan if total is None else errors.standard_error(total, self.sums.weight, moments, metric.statistic)
+        if total is None:
+            return math.nan
+        if not metric.per:
+            return errors.standard_error(total, self.sums.weight, moments, metric.statistic)
+        if metric.per in self.given:  # a number that is known: the error is that of the total
+            error = errors.standard_error(total, self.sums.weight, moments, metric.statistic)
+            return error * ratio(self.sums.weight, ExactSum.whole(self.given[metric.per]))
+        return errors.standard_error(total, self._total_of(metric.per), _ratio_moments(metric, moments), metric.name)
 
     def _count(self, metric: Metric, share: float) -> float:
         """Return of how many rows of equal weight a share would have the same error (Korn and Graubard 1998)."""
@@ -95,3 +121,15 @@ class Estimates(NamedTuple):
 def is_share(name: str) -> bool:
     """Tell whether a metric is a share of the rows: the larger, the better."""
     return statistics.statistic(statistics.metric(name).statistic).share
+
+
+def _ratio_moments(metric: Metric, moments: Moments) -> Moments:
+    """Return moments in which what a total is divided by takes the place of the weights.
+
+    The sum of the products of both follows from the squares: (a + b)**2 = a**2 + 2 a b + b**2.
+    """
+    zero = ExactSum()
+    a, b, both = (moments.squares.get(name, zero) for name in metric.statistics)
+    doubled = both + ExactSum(-a.units - b.units, a.nan + b.nan, a.posinf + b.posinf, a.neginf + b.neginf)
+    products = replace(doubled, units=doubled.units >> 1)
+    return Moments(moments.count, {metric.name: a}, {metric.name: products}, b)

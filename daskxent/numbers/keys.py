@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from daskxent.numbers import reading
-from daskxent.numbers.scores import COLUMNS
+from daskxent.numbers.scores import COLUMNS, UNRANKED
+from daskxent.numbers.statistics import STATISTICS, statistic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,8 @@ class By(Protocol):
 
 
 Slicing = tuple[By, ...]
+STRING = np.dtypes.StringDType()
+NONE: frozenset[str] = frozenset()
 INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 
@@ -127,20 +130,31 @@ class Bins(NamedTuple):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The column, if it is one."""
-        return frozenset({self.of} & COLUMNS)
+        """The column, or those of the statistic, if it is one."""
+        return frozenset({self.of}) if self.of in COLUMNS else STATISTICS[self.of].needs if self._counts else NONE
 
     @property
     def array(self) -> str:
         """The array along the rows, if it is one."""
-        return "" if self.of in COLUMNS else self.of
+        return "" if self.of in COLUMNS or self._counts else self.of
+
+    @property
+    def _counts(self) -> bool:
+        """Whether it is of a statistic."""
+        return self.of in STATISTICS
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the number of the bin of each row."""
-        values = np.asarray(along[self.of] if self.array else getattr(scores, self.of), np.float64)
+        values = np.asarray(self._values(scores, along), np.float64)
         found: NDArray[Any] = np.searchsorted(self.edges, values, side="right") - 1
         found = np.where(values == self.edges[-1], len(self.edges) - 2, found)
         return np.where(np.isnan(values), len(self.edges), found)
+
+    def _values(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        if self.of in COLUMNS:
+            found: NDArray[Any] = getattr(scores, self.of)
+            return found
+        return along[self.of] if self.array else STATISTICS[self.of].value(scores, along["labels"])
 
     def label(self, key: int) -> str:
         """Return how a bin is written.
@@ -154,6 +168,150 @@ class Bins(NamedTuple):
         if key in (-1, last, last + 1):
             return {-1: f"< {edges[0]:g}", last: f"> {edges[-1]:g}"}.get(key, "missing")
         return f"[{edges[key]:g}, {edges[key + 1]:g}{']' if key == last - 1 else ')'}"
+
+
+class Reliability(NamedTuple):
+    """The key is the number of the bin that a confidence falls into, of bins of equal width.
+
+    Bin i holds ``edges[i] < confidence <= edges[i + 1]``, the first one also 0: scikit-learn's rule, by which nothing
+    is left out. NaN is in bin ``bins``.
+
+    Attributes
+    ----------
+    name : str
+    bins : int
+    place : int
+        Of the inverse temperature in `shapes.BETAS`; -1 for the confidence as it is.
+
+    Examples
+    --------
+    >>> from daskxent.numbers.scores import Scores
+    >>> scores = Scores(None, confidence=np.array([0.5, 0.51, 1.0, np.nan]))
+    >>> Reliability("confidence", 2).keys(scores, {}).tolist()
+    [0, 1, 1, 2]
+    """
+
+    name: str
+    bins: int
+    place: int = -1
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The confidence, or the curve."""
+        return frozenset({"confidence" if self.place < 0 else "curve"})
+
+    @property
+    def array(self) -> str:
+        """None."""
+        return ""
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The edges of the bins, (bins + 1,)."""
+        return np.linspace(0.0, 1.0, self.bins + 1)
+
+    def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the number of the bin of each row."""
+        values = scores.confidence if self.place < 0 else scores.curve.confidence[self.place]
+        found: NDArray[Any] = np.searchsorted(self.edges[1:-1], values, side="left")
+        return np.where(np.isnan(values), self.bins, found)
+
+
+class Cells(NamedTuple):
+    """The key is a cell of a value of each row: its sign, its exponent and the first ten bits of its mantissa.
+
+    There are 1,024 cells from each power of 2 to the next, so that a value is known within 2**-11 of it.
+
+    Examples
+    --------
+    >>> from daskxent.numbers.scores import Scores
+    >>> cells = Cells("loss", "crossentropy")
+    >>> scores = Scores(None, loss=np.array([1.0, 1.0005, 1.001, -3.0]))
+    >>> [cells.edges(key) for key in cells.keys(scores, {"labels": None}).tolist()]
+    [(1.0, 1.0009765625), (1.0, 1.0009765625), (1.0009765625, 1.001953125), (-3.001953125, -3.0)]
+    """
+
+    name: str
+    of: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Those of the statistic."""
+        return statistic(self.of).needs
+
+    @property
+    def array(self) -> str:
+        """None."""
+        return ""
+
+    def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the number of the cell of each row, which increases with its value; NaN is the last."""
+        values = np.asarray(statistic(self.of).value(scores, along["labels"]), np.float64) + 0.0  # no -0.0
+        cells = np.ascontiguousarray(values).view(np.int64) >> CELL_BITS
+        cells = np.where(values < 0, -1 - (cells & CELL_MASK), cells)
+        return np.where(np.isnan(values), NAN_CELL, cells)
+
+    @staticmethod
+    def edges(key: int) -> tuple[float, float]:
+        """Return the lower and the upper edge of a cell."""
+        if key == NAN_CELL:
+            return math.nan, math.nan
+        if key < 0:
+            return -_from_bits(-key << CELL_BITS), -_from_bits((-1 - key) << CELL_BITS)
+        return _from_bits(key << CELL_BITS), _from_bits((key + 1) << CELL_BITS)
+
+
+def _from_bits(bits: int) -> float:
+    return float(np.int64(min(bits, INFINITE_BITS)).view(np.float64))
+
+
+CELL_BITS = 42  # of the mantissa that a cell leaves out
+CELL_MASK = (1 << (63 - CELL_BITS)) - 1
+INFINITE_BITS = 0x7FF << 52
+NAN_CELL = (0x7FF << (52 - CELL_BITS)) + 1
+
+
+class Ranks(NamedTuple):
+    """The key is how many classes are larger than the label's: up to `EXACT` itself, above only roughly.
+
+    Above, there are 32 cells from each power of 2 to the next. A row without a rank has the key -1.
+
+    Examples
+    --------
+    >>> from daskxent.numbers.scores import Scores
+    >>> keys = Ranks("rank").keys(Scores(None, above=np.int32([0, 7, 4095, 4096, 5000, 250_000])), {})
+    >>> [Ranks.least(key) for key in keys.tolist()]
+    [0, 7, 4095, 4096, 4992, 249856]
+    """
+
+    name: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """How many are larger."""
+        return frozenset({"above"})
+
+    @property
+    def array(self) -> str:
+        """None."""
+        return ""
+
+    def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the key of each row."""
+        above = scores.above.astype(np.float64)
+        beyond = (above.view(np.int64) >> RANK_BITS) - (_FIRST_BITS >> RANK_BITS) + EXACT
+        found = np.where(above < EXACT, scores.above, beyond)
+        return np.where(scores.above == UNRANKED, -1, found)
+
+    @staticmethod
+    def least(key: int) -> int:
+        """Return the smallest number that has a key."""
+        return key if key < EXACT else int(_from_bits((key - EXACT << RANK_BITS) + _FIRST_BITS))
+
+
+EXACT = 4096  # ranks below are kept one by one
+RANK_BITS = 47
+_FIRST_BITS = int(np.float64(EXACT).view(np.int64))
 
 
 def name_of(slicing: Slicing) -> str:
@@ -210,3 +368,15 @@ def _from_json(data: Any) -> By:
 
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Group, Predicted, Bins)}
+
+
+def key_column(values: Any) -> NDArray[Any]:
+    """Read a list of keys of one grouping."""
+    several = reading.several(values, "keys")
+    kinds = {type(value) for value in several}
+    if len(kinds) != 1 or not kinds <= {int, bool, str}:
+        raise ValueError("keys: expected integers, booleans or strings, of one kind")
+    try:
+        return np.array(several, STRING if kinds == {str} else None)
+    except OverflowError:
+        raise ValueError("keys: expected integers of 64 bits") from None

@@ -14,11 +14,12 @@ import numpy as np
 
 from daskxent.numbers import reading
 from daskxent.numbers.audit import COUNTED
-from daskxent.numbers.picks import MOST_ROWS
+from daskxent.numbers.keys import key_column
+from daskxent.numbers.picks import MOST_IN_ALL, MOST_ROWS
 from daskxent.numbers.reading import MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,11 +39,14 @@ class Picked:
     columns : mapping of str to (k,) array
         "row" (its number among all), "order" (they descend by it), "label", "prediction", "loss" (nats), "confidence".
     count : int
-        How many are kept at most.
+        How many are kept at most, of each group if there are any.
+    keys : tuple of (k,) arrays
+        The values of each grouping, by which rows are sorted first.
     """
 
     columns: Mapping[str, NDArray[Any]]
     count: int
+    keys: tuple[NDArray[Any], ...] = ()
 
     @classmethod
     def none(cls, count: int) -> Picked:
@@ -56,6 +60,8 @@ class Picked:
         return (
             isinstance(other, Picked)
             and self.count == other.count
+            and len(self.keys) == len(other.keys)
+            and all(map(np.array_equal, self.keys, other.keys))
             and all(
                 np.array_equal(column, other.columns[name], equal_nan=True) for name, column in self.columns.items()
             )
@@ -74,16 +80,13 @@ class Picked:
         [4, 3, 2]
         """
         found = {name: np.concatenate([each.columns[name] for each in several]) for name in _DTYPES}
-        first = np.lexsort((found["row"], -found["order"]))[: several[0].count]
-        return cls({name: column[first] for name, column in found.items()}, several[0].count)
-
-    def placed(self, place: Callable[[NDArray[Any]], NDArray[Any]]) -> Picked:
-        """Return the rows with other numbers."""
-        return Picked({**self.columns, "row": place(self.columns["row"])}, self.count)
+        keys = tuple(map(np.concatenate, zip(*(each.keys for each in several), strict=True)))
+        first = _first(found["row"], found["order"], keys, several[0].count)
+        return cls({name: c[first] for name, c in found.items()}, several[0].count, tuple(k[first] for k in keys))
 
     def to_json(self) -> dict[str, Any]:
         """Return the rows as plain lists, losslessly."""
-        return {"count": self.count} | {
+        return {"count": self.count, "keys": [column.tolist() for column in self.keys]} | {
             name: [value if math.isfinite(value) else str(value) for value in column.tolist()]
             for name, column in self.columns.items()
         }
@@ -97,12 +100,14 @@ class Picked:
         ValueError
             It is something else: the message names the field.
         """
-        read, found = reading.mapping(data, "picked", "count", *_DTYPES), {}
+        read, found = reading.mapping(data, "picked", "count", "keys", *_DTYPES), {}
         count = reading.whole(read["count"], "count", 1, MOST_ROWS)
+        keys = tuple(map(key_column, reading.several(read["keys"], "keys")))
+        most = MOST_IN_ALL if keys else count
         for name, dtype in _DTYPES.items():
             values = reading.several(read[name], name)
-            if len(values) > count or len(values) != len(reading.several(read["row"], "row")):
-                raise ValueError(f"{name}: expected as many values as rows, at most {count}")
+            if len(values) > most or len(values) != len(reading.several(read["row"], "row")):
+                raise ValueError(f"{name}: expected as many values as rows, at most {most}")
             for value in values:
                 if dtype is np.int64:
                     reading.whole(value, name, -MOST, MOST)
@@ -110,17 +115,21 @@ class Picked:
                     reading.one_of(value, name, float, int)
             found[name] = np.array([float(value) if isinstance(value, str) else value for value in values], dtype)
         order = found["order"]
-        if np.isnan(order).any() or (np.diff(order) > 0).any():
-            raise ValueError("order: expected numbers that do not increase")
-        return cls(found, count)
+        if any(len(column) != len(order) for column in keys):
+            raise ValueError("keys: expected as many values as rows")
+        first = _first(found["row"], order, keys, count)
+        if np.isnan(order).any() or not np.array_equal(first, np.arange(len(order))):
+            raise ValueError(f"order: expected rows in order, at most {count} of each group")
+        return cls(found, count, keys)
 
 
 def order_of(pick: Pick, rows: Scored, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return by what rows are picked, the largest first; -inf for those that are not to be."""
     if not pick.by:
         order = -_hashed(numbers, pick.seed)
-    elif pick.by == "crossentropy":
-        order = np.where(np.isnan(rows.scores.loss), -np.inf, rows.scores.loss)
+    elif pick.by in ("crossentropy", "entropy"):
+        values = rows.scores.loss if pick.by == "crossentropy" else rows.scores.entropy
+        order = np.where(np.isnan(values), -np.inf, values)
     else:
         wrong = ~rows.scores.hit & ~np.isnan(rows.scores.confidence)
         order = np.where(wrong, rows.scores.confidence, -np.inf)
@@ -140,10 +149,28 @@ def picked(pick: Pick, rows: Scored, numbers: NDArray[np.int64]) -> Picked:
     """Return the rows to be kept of scored rows, which have these numbers among all, in order."""
     order = order_of(pick, rows, numbers)
     at = np.flatnonzero(order > -np.inf)
-    if at.size > pick.most:
+    if not pick.per and at.size > pick.most:
         least = np.partition(order[at], at.size - pick.most)[at.size - pick.most]
         at = at[order[at] >= least]
-    at = at[np.argsort(-order[at], kind="stable")][: pick.most]  # of equal ones the first
+    along = {**rows.along, "labels": rows.labels}
+    keys = tuple(by.keys(rows.scores, along)[at] for by in pick.per)
+    first = _first(numbers[at], order[at], keys, pick.most)
+    at, keys = at[first], tuple(column[first] for column in keys)
     taken = {"row": numbers, "order": order, "label": rows.labels, "prediction": rows.scores.prediction}
     taken |= {"loss": rows.scores.loss, "confidence": rows.scores.confidence}
-    return Picked({name: taken[name][at].astype(dtype) for name, dtype in _DTYPES.items()}, pick.most)
+    return Picked({name: taken[name][at].astype(dtype) for name, dtype in _DTYPES.items()}, pick.most, keys)
+
+
+def _first(row: NDArray[Any], order: NDArray[Any], keys: tuple[NDArray[Any], ...], count: int) -> NDArray[np.int64]:
+    """Return the places of the rows that come first, by group, then by order, then by number."""
+    codes = [np.unique(column, return_inverse=True)[1] for column in keys]
+    at = np.lexsort((row, -order, *codes[::-1]))
+    if not keys or not at.size:
+        return at[:count]
+    other = np.ones(at.size, bool)
+    other[1:] = np.any([np.diff(code[at]) != 0 for code in codes], axis=0)
+    places = np.arange(at.size)
+    found: NDArray[np.int64] = at[places - np.maximum.accumulate(np.where(other, places, 0)) < count]
+    if found.size > MOST_IN_ALL:
+        raise ValueError(f"worst: there are more than {MOST_IN_ALL:,} rows of all groups; ask for fewer, or for bins")
+    return found

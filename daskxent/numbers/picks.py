@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from daskxent.numbers.keys import Slicing
 
 # What rows are worst by, with the columns of `Scores` that it takes: `order_of` says how.
-WORST_BY = {"crossentropy": frozenset({"loss"}), "confidence": frozenset({"hit", "confidence"})}
+WORST_BY = {
+    "crossentropy": frozenset({"loss"}),
+    "confidence": frozenset({"hit", "confidence"}),
+    "entropy": frozenset({"entropy"}),
+}
 NEEDS = frozenset({"loss", "prediction", "confidence"})
 MOST_ROWS = 10_000
+MOST_IN_ALL = 1_000_000  # of all groups
 
 
 class Pick(NamedTuple):
@@ -21,13 +29,16 @@ class Pick(NamedTuple):
         A key of `WORST_BY`, or "" for random ones.
     seed : int
         Of random ones.
+    per : Slicing
+        So many of each of its groups; empty for so many of all rows.
     """
 
     most: int
     by: str = ""
     seed: int = 0
+    per: Slicing = ()
 
     @property
     def needs(self) -> frozenset[str]:
         """Columns of `Scores` that it takes."""
-        return NEEDS | WORST_BY.get(self.by, frozenset())
+        return NEEDS.union(WORST_BY.get(self.by, ()), *(by.needs for by in self.per))

@@ -8,28 +8,35 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
-from daskxent.numbers.classes import CLASS_METRICS
-from daskxent.numbers.keys import Group, Predicted
+from daskxent.numbers.keys import Cells, Group, Predicted, Ranks, Reliability
 from daskxent.numbers.picks import MOST_ROWS, WORST_BY, Pick
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
-from daskxent.numbers.scores import COLUMNS, SUMMED
-from daskxent.numbers.statistics import HIT
+from daskxent.numbers.scores import COLUMNS, SHAPED, SUMMED
+from daskxent.numbers.shapes import BETAS
+from daskxent.numbers.statistics import CALIBRATION, DERIVED, HIT, OF_LOGITS, OF_ONE_LABEL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from daskxent.numbers.keys import By, Slicing
     from daskxent.numbers.statistics import Statistic
 
 
 # By these sums of classes are kept.
 TRUE_CLASS, PREDICTED_CLASS = Group("true class", "labels"), Predicted("predicted class")
-_LISTS = ("metrics", "columns", "ignore_class", "class_weight")
+RANKS = Ranks("rank of the label")
+FINE_BINS = 4096  # of which bins of about equal mass are made
+MOST_BINS = 1000
+_LISTS = ("metrics", "columns", "ignore_class", "class_weight", "histograms")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "class_weight": (list,),
     "label_smoothing": (float, int),
     "worst": (int,), "worst_by": (str,), "sample": (int,), "seed": (int,),
     "per_class": (bool,), "confusions": (bool,), "average": (str,),
-    "log_probabilities": (bool,),
+    "log_probabilities": (bool,), "bins": (int,), "bytes": (int,), "words": (int,), "ranks": (bool,),
+    "worst_per_group": (bool,),
+    "temperature": (float, int),
     "on_invalid": (str,), "allow_negative_weights": (bool,),
     "on_missing": (str, NoneType),
 }  # fmt: skip
@@ -67,7 +74,7 @@ class Question:
         What the weight of a row is multiplied by, by its label.
     worst, sample : int
         How many rows to keep in which `worst_by` is largest, and at random; `seed` chooses those.
-    worst_by : {"crossentropy", "confidence"}
+    worst_by : {"crossentropy", "confidence", "entropy"}
         "confidence" is that of wrong predictions.
     seed : int
     per_class, confusions : bool
@@ -78,6 +85,18 @@ class Question:
         Whether means are over rows or over the means of clusters.
     columns : tuple of str
         Columns of `Scores` that are wanted besides those that metrics and groupings need.
+    bins : int
+        Of confidences, for the calibration.
+    histograms : tuple of str
+        Statistics whose values are counted in cells.
+    ranks : bool
+        Whether it is counted how many classes are larger than the label's.
+    bytes, words : int
+        Of the whole text; 0 if there are none, or an array along the rows.
+    temperature : float
+        What the logits were divided by.
+    worst_per_group : bool
+        Whether the worst rows are kept of each group as well.
     """
 
     metrics: tuple[str, ...]
@@ -101,6 +120,13 @@ class Question:
     confusions: bool = False
     clusters: By | None = None
     average: str = "row"
+    bins: int = 15
+    histograms: tuple[str, ...] = ()
+    ranks: bool = False
+    bytes: int = 0
+    words: int = 0
+    temperature: float = 1.0
+    worst_per_group: bool = False
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - COLUMNS):
@@ -116,13 +142,20 @@ class Question:
 
     def _check_further(self) -> None:
         """Refuse rows, means and weights that cannot be."""
-        if self.class_weight and self.whole_rows:
-            raise ValueError("class_weight: needs integer labels, without label_smoothing")
+        asked = {*self.metrics, *self.histograms}
+        if (self.dense or self.label_smoothing) and asked & OF_ONE_LABEL:
+            raise ValueError(f"metrics: {min(asked & OF_ONE_LABEL)!r} needs integer labels, without label_smoothing")
+        if not self.from_logits and asked & OF_LOGITS:
+            raise ValueError(f"metrics: {min(asked & OF_LOGITS)!r} is of logits: from_logits=True")
+        if not 1 <= self.bins <= MOST_BINS:
+            raise ValueError(f"calibration_bins: expected 1 to {MOST_BINS}, got {self.bins}")
         if self.worst_by not in WORST_BY:
             raise ValueError(f"worst_by: expected one of {', '.join(WORST_BY)}, got {self.worst_by!r}")
         for name, count in (("worst", self.worst), ("sample", self.sample)):
             if not 0 <= count <= MOST_ROWS:
                 raise ValueError(f"{name}: expected at most {MOST_ROWS:,} rows, got {count}")
+        if self.worst_per_group and not (self.worst and self.by):
+            raise ValueError("worst_per_group: needs worst=N, and by")
         if self.average not in ("row", "cluster"):
             raise ValueError(f"average: expected row or cluster, got {self.average!r}")
         if self.average == "cluster" and self.clusters is None:
@@ -133,32 +166,76 @@ class Question:
         for what, asked in (("one-hot or soft labels", self.dense), ("label_smoothing", self.label_smoothing)):
             if asked:
                 raise ValueError(f"predictions: log_probabilities are taken as they are; {what} would need logits")
-        for name in sorted({"total", "confidence"} & self.needs):
+        for name in sorted({"total", "confidence", *SHAPED} & self.needs):
             raise ValueError(f"predictions: log_probabilities are taken as they are; {name!r} would need logits")
 
     @cached_property
     def picks(self) -> dict[str, Pick]:
         """Which rows are kept one by one, by what they are called."""
         found = {"worst": Pick(self.worst, self.worst_by), "sample": Pick(self.sample, "", self.seed)}
+        for slicing in self.by if self.worst_per_group else ():
+            found[f"worst by {keys.name_of(slicing)}"] = Pick(self.worst, self.worst_by, per=slicing)
         return {name: pick for name, pick in found.items() if pick.most}
 
     @cached_property
     def slicings(self) -> tuple[Slicing, ...]:
         """All slicings that sums are kept by: those asked for, that by clusters, and each of them by clusters too."""
-        found = [*self.by]
-        if self.per_class or not CLASS_METRICS.keys().isdisjoint(self.metrics):
+        found, tables = [*self.by], self._tables
+        if self.per_class or "classes" in tables:
             found += [(TRUE_CLASS,), (PREDICTED_CLASS,)]
         if self.clusters is not None:
             by = [*self.by, *([(TRUE_CLASS,)] if self.per_class else [])]
             found += [(self.clusters,), *((*slicing, self.clusters) for slicing in by)]
-        return (*found, *([(TRUE_CLASS, PREDICTED_CLASS)] if self.confusions else []))
+        found += [(TRUE_CLASS, PREDICTED_CLASS)] if self.confusions else []
+        found += [(each,) for each in self.reliabilities.values()]
+        found += [(Cells(f"cells of {name}", name),) for name in self.histograms]
+        return (*found, *([(RANKS,)] if self.ranks else []))
+
+    @cached_property
+    def _tables(self) -> frozenset[str]:
+        """What rows are grouped by for the metrics: see `Derived.tables`."""
+        return frozenset(DERIVED[name].tables for name in self.metrics if name in DERIVED)
+
+    @cached_property
+    def reliabilities(self) -> dict[str, Reliability]:
+        """The groupings by confidence: of the predictions, in fine bins, and at each temperature."""
+        found = {}
+        if self._tables & {"reliability", "temperatures"}:
+            found["reliability"] = Reliability("confidence bin", self.bins)
+        if "fine reliability" in self._tables:
+            found["fine"] = Reliability("fine confidence bin", FINE_BINS)
+        for place, beta in enumerate(BETAS if "temperatures" in self._tables else ()):
+            found[f"{beta:g}"] = Reliability(f"confidence bin at {beta:g}", self.bins, place)
+        return found
+
+    def kept_by(self, slicing: Slicing) -> tuple[tuple[Statistic, ...], bool]:
+        """Return the statistics that a slicing has sums of, and whether their squares are kept too, for errors."""
+        by = slicing[0]
+        if isinstance(by, (Cells, Ranks)) or PREDICTED_CLASS in slicing:
+            return (), False  # rows are only counted, and their weights added up
+        if isinstance(by, Reliability):
+            names = CALIBRATION if by.place < 0 else (HIT, statistics.at("confidence", BETAS[by.place]))
+            return tuple(each for each in self.statistics if each.name in names), False
+        if slicing == (self.clusters,):
+            return self.statistics, True
+        return self._of_means, True
 
     @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
         """The statistics that the metrics need, each once."""
-        names = dict.fromkeys(statistics.metric(name).statistic for name in self.metrics)
-        names |= {HIT: None} if self.per_class else {}
-        return tuple(map(statistics.statistic, names))
+        return self._of(self.metrics)
+
+    @cached_property
+    def _of_means(self) -> tuple[Statistic, ...]:
+        """Those of the metrics that groups of rows have too."""
+        return self._of(name for name in self.metrics if name not in DERIVED)
+
+    def _of(self, metrics: Iterable[str]) -> tuple[Statistic, ...]:
+        names = dict.fromkeys(each for name in metrics for each in statistics.needed_by(name))
+        names |= {HIT: None} if self.per_class or "classes" in self._tables else {}
+        given = {name for name in ("bytes", "words") if getattr(self, name)}
+        left_out = given | set(map(statistics.both_of, given))
+        return tuple(statistics.statistic(name) for name in names if name not in left_out)
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -167,6 +244,9 @@ class Question:
         groupings = [by for slicing in self.slicings for by in slicing]
         needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
         needs = needs.union(*(pick.needs for pick in self.picks.values()))
+        needs -= {name for name in ("bytes", "words") if getattr(self, name)}
+        needs |= {"peak"} if needs & SHAPED else frozenset()
+        needs |= {"target"} if "curve" in needs else frozenset()
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
 
     @property
@@ -181,13 +261,25 @@ class Question:
 
     @property
     def whole_rows(self) -> bool:
-        """Whether scoring needs all classes of a row in memory: with dense labels, and with smoothed ones."""
+        """Whether scoring needs all classes of a row in memory."""
+        return self.softened or bool(self.needs & SHAPED) or self.ranked
+
+    @property
+    def softened(self) -> bool:
+        """Whether labels are numbers of all classes: dense ones, and smoothed ones."""
         return self.dense or bool(self.label_smoothing and self.needs_loss)
 
     @cached_property
     def depth(self) -> int:
         """How many of a row's largest values are needed."""
+        if "above" in self.columns or any("above" in by.needs for slicing in self.slicings for by in slicing):
+            return statistics.ALL
         return max((each.depth for each in self.statistics), default=0)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether `above` is needed beyond any depth."""
+        return self.depth == statistics.ALL
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as plain lists, numbers and strings."""
@@ -209,11 +301,15 @@ class Question:
         for name, types in _TYPES.items():
             reading.one_of(read[name], name, *types)
         reading.whole(read["classes"], "classes", 1)
-        for name in ("metrics", "columns"):
+        for name in ("metrics", "columns", "histograms"):
             for each in reading.several(read[name], name):
                 reading.one_of(each, name, str)
+        for name in ("bytes", "words"):
+            reading.whole(read[name], name, 0)
         for name in read["metrics"]:
             statistics.metric(name)
+        for name in read["histograms"]:
+            statistics.statistic(name)
         for weight in read["class_weight"]:
             reading.one_of(weight, "class_weight", float, int)
         for label in read["ignore_class"]:

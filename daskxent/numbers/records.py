@@ -247,7 +247,7 @@ def scan(
 def _add_up(rows: Records, x: NDArray[Any]) -> None:
     """Fill in the sums of scanned rows."""
     if not rows.grid.step:
-        rows.mass[:] = _units(_clip(x).astype(np.float64) * 2.0**rows.grid.unit, rows.grid).sum(axis=2)
+        rows.mass[:] = _units(clip(x).astype(np.float64) * 2.0**rows.grid.unit, rows.grid).sum(axis=2)
         return
     rows.base[:] = _base(rows.peak, rows.second, rows.grid)
     rows.mass[:] = _terms(x, rows.base[:, None], rows.grid).sum(axis=2) - _terms(rows.peak, rows.base, rows.grid)
@@ -312,7 +312,7 @@ def excesses(rows: Records) -> NDArray[np.float64]:
 
 def probability(values: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return predictions as clipped probabilities, (n,) float64, NaN as the lowest, and in units as in `mass`."""
-    clipped = _clip(np.where(np.isnan(values), 0.0, values).astype(grid.dtype)).astype(np.float64)
+    clipped = clip(np.where(np.isnan(values), 0.0, values).astype(grid.dtype)).astype(np.float64)
     return clipped, _units(clipped * 2.0**grid.unit, grid)
 
 
@@ -368,7 +368,8 @@ def _units(terms: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
     return out.reshape(grid.sums, *terms.shape)
 
 
-def _clip(x: NDArray[Any]) -> NDArray[Any]:
+def clip(x: NDArray[Any]) -> NDArray[Any]:
+    """Clip probabilities in their own type."""
     kind = x.dtype.type
     clipped: NDArray[Any] = np.minimum(np.maximum(x, kind(EPSILON)), kind(1 - EPSILON))
     return clipped

@@ -27,6 +27,8 @@ from daskxent.numbers.records import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from daskxent.numbers.shapes import Curve
+
 # Bits of `flags`.
 NAN = 1  # NaN among the predictions
 INFINITE = 2  # +inf, or nothing but -inf, among the predictions
@@ -40,8 +42,9 @@ SUM_TOLERANCE = 1e-3
 COARSE_FROM = 2.0**20  # up to here losses of float64 logits are right to 1e-14, at 1e7 to 2e-9
 LEAST_EQUAL = 1 - 1e-6  # share of what the sum over equal predictions would be; exp(0) may be 1 - 1e-7
 UNRANKED = np.iinfo(np.int32).max  # `above` of a row whose label has no rank
-# Columns that need the sum over the classes.
+# Columns that need the sum over the classes, and those that need whole rows.
 SUMMED = frozenset({"loss", "total", "confidence"})
+SHAPED = frozenset({"entropy", "sum_p2", "curve"})
 
 
 _ABSENT: Any = None
@@ -76,6 +79,14 @@ class Scores(NamedTuple):
         probabilities the sum of the clipped ones.
     confidence : (n,) float64
         Probability of the prediction: 1 / total for logits, the clipped peak / total for probabilities.
+    entropy : (n,) float64
+        Of the probabilities, in nats; NaN where the peak is not finite.
+    sum_p2 : (n,) float64
+        Sum of the squared probabilities; NaN likewise.
+    curve : Curve
+        What other temperatures would make of the row; NaN likewise.
+    bytes, words : (n,) float64
+        How many the label stands for, as users gave them.
     """
 
     flags: NDArray[np.uint8]
@@ -88,9 +99,14 @@ class Scores(NamedTuple):
     target: NDArray[np.float64] = _ABSENT
     total: NDArray[np.float64] = _ABSENT
     confidence: NDArray[np.float64] = _ABSENT
+    entropy: NDArray[np.float64] = _ABSENT
+    sum_p2: NDArray[np.float64] = _ABSENT
+    curve: Curve = _ABSENT
+    bytes: NDArray[np.float64] = _ABSENT
+    words: NDArray[np.float64] = _ABSENT
 
 
-COLUMNS = frozenset(Scores._fields)
+COLUMNS = frozenset(Scores._fields) - {"curve", "bytes", "words"}
 
 
 def sum_tolerance(classes: int) -> float:
@@ -106,6 +122,7 @@ def finish(
     losses: NDArray[np.float64] | None = None,
     *,
     log_probabilities: bool = False,
+    above: NDArray[np.int64] | None = None,
 ) -> Scores:
     """Make columns of records over all classes.
 
@@ -122,6 +139,8 @@ def finish(
         In nats, of dense or smoothed labels, which need more than the records; see `dense_losses`.
     log_probabilities : bool
         The loss is minus the value at the label, as it is; values above 0 are `UNNORMALISED`.
+    above : (n,) integers, optional
+        How many classes are larger than the label's, where that is not taken from the largest values in the records.
 
     Returns
     -------
@@ -151,7 +170,7 @@ def finish(
         if log_probabilities:
             flags |= np.where(~nan & (records.peak > SUM_TOLERANCE), UNNORMALISED, 0).astype(np.uint8)
     if "above" in needs:
-        above = (records.top > records.target[:, None]).sum(axis=1)
+        above = (records.top > records.target[:, None]).sum(axis=1) if above is None else above
         found["above"] = np.where(known, above, UNRANKED).astype(np.int32)
     found |= {
         "hit": known & (records.best == labels),
@@ -274,13 +293,19 @@ def given_losses(records: Records) -> NDArray[np.float64]:
 
 
 def dense_losses(
-    values: NDArray[Any], labels: NDArray[Any], records: Records, *, smoothing: float = 0.0
+    values: NDArray[Any],
+    labels: NDArray[Any],
+    records: Records,
+    *,
+    smoothing: float = 0.0,
+    class_weight: tuple[float, ...] = (),
 ) -> NDArray[np.float64]:
     """Return the crossentropy of rows with one-hot or soft labels, in nats.
 
     The labels y become ``y * (1 - smoothing) + smoothing / C``. Logits: sum_j y_j (log(sum_i exp(x_i)) - x_j), where
     a class with y_j = 0 adds nothing even if its logit is -inf. Probabilities: -sum_j y_j log(q_j), where q is
-    p / sum(p) clipped to [1e-7, 1 - 1e-7]. That is Keras on every backend.
+    p / sum(p) clipped to [1e-7, 1 - 1e-7]. That is Keras on every backend. With weights of classes each label is
+    multiplied by its own after it is smoothed, as torch has it.
 
     Parameters
     ----------
@@ -289,6 +314,8 @@ def dense_losses(
     records : Records
         The records of `values`.
     smoothing : float
+    class_weight : tuple of float
+        One for each class, or none.
 
     Returns
     -------
@@ -306,6 +333,8 @@ def dense_losses(
     y = np.asarray(labels).astype(np.float64)
     if smoothing:
         y = y * (1.0 - smoothing) + smoothing / x.shape[1]
+    if class_weight:
+        y = y * np.array(class_weight)
     broken = (records.flags & HAS_NAN).astype(bool) | np.isinf(records.peak)
     if not records.grid.step:
         total = _from_left(np.where(broken[:, None], 1.0, x))

@@ -50,6 +50,8 @@ class State:
         Whether every row of logits that label and weight do not hide may well be probabilities.
     equal : tuple of (start, stop), or None
         The runs of rows whose predictions are all equal, as in `covered`; None if there are many.
+    largest : int
+        The largest label that is a class, of any row; -1 if there is none.
 
     Examples
     --------
@@ -69,6 +71,7 @@ class State:
     like_probabilities: bool = True
     equal: tuple[tuple[int, int], ...] | None = ()
     picked: Mapping[str, Picked] = field(default_factory=dict)
+    largest: int = -1
 
     @classmethod
     def zero(cls) -> State:
@@ -115,6 +118,7 @@ class State:
             "like_probabilities": self.like_probabilities,
             "equal": None if self.equal is None else [list(run) for run in self.equal],
             "picked": {name: rows.to_json() for name, rows in sorted(self.picked.items())},
+            "largest": self.largest,
         }
 
     @classmethod
@@ -126,7 +130,7 @@ class State:
         ValueError
             It is something else: the message names the field.
         """
-        names = "total", "tables", "audit", "covered", "like_probabilities", "equal", "picked"
+        names = "total", "tables", "audit", "covered", "like_probabilities", "equal", "picked", "largest"
         read = reading.mapping(data, "state", *names)
         tables = reading.mapping(read["tables"], "tables")
         return cls(
@@ -137,6 +141,7 @@ class State:
             like_probabilities=reading.one_of(read["like_probabilities"], "like_probabilities", bool),
             equal=None if read["equal"] is None else _ranges(read["equal"], "equal"),
             picked={name: Picked.from_json(rows) for name, rows in reading.mapping(read["picked"], "picked").items()},
+            largest=reading.whole(read["largest"], "largest", -1),
         )
 
     def _covers(self, rows: NDArray[Any]) -> bool:
@@ -168,6 +173,7 @@ class State:
         for name, rows in self.picked.items():
             if rows.count != picks[name].most or not self._covers(rows.columns["row"]):
                 raise ValueError(f"{name}: expected {picks[name].most} rows at most, all of them covered")
+        reading.whole(self.largest, "largest", -1, question.classes - 1)
         equal = self.audit["equal"].count if "equal" in self.audit else 0
         if self.equal is not None and sum(stop - start for start, stop in self.equal) != equal:
             raise ValueError(f"equal: expected runs of {equal} rows")
@@ -188,8 +194,9 @@ def merge_all(states: Iterable[State]) -> State:
     found: dict[str, Finding] = {}
     covered: list[tuple[int, int]] = []
     like_probabilities, equal = True, list[tuple[int, int]]()
-    many = False
+    many, largest = False, -1
     for state in states:
+        largest = max(largest, state.largest)
         totals += [state.total] if state.total.totals or state.total.counted else []
         for name, table in state.tables.items():
             tables.setdefault(name, []).append(table)
@@ -206,7 +213,7 @@ def merge_all(states: Iterable[State]) -> State:
     if runs and ranges and len(runs) > most_runs(len(ranges)):
         runs = None
     first = {name: Picked.merged(several) for name, several in picked.items()}
-    return State(total, merged, found, ranges, like_probabilities, runs, first)
+    return State(total, merged, found, ranges, like_probabilities, runs, first, largest)
 
 
 def most_runs(pieces: int) -> int:

@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 import re
 from decimal import Context, Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daskxent.numbers.classes import CLASS_METRICS
+import numpy as np
+
+from daskxent.numbers import elementary
+from daskxent.numbers.classes import CLASS_METRICS, KAPPAS
+from daskxent.numbers.scores import UNRANKED
+from daskxent.numbers.shapes import BETAS, BETWEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 LOSS, HIT = "crossentropy", "accuracy"
 LN2 = 0.6931471805599453
+ALL = 1 << 30  # a depth beyond all classes
+LEAST_LOG = 700.0  # exp(-loss) of a larger loss is 0
 _DIGITS = Context(prec=40, traps=[])  # more than twice those of a float64
 
 
@@ -54,7 +62,7 @@ class Statistic(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A function of the weighted mean of a statistic.
+    """A function of the weighted mean of a statistic, or of the ratio of the totals of two.
 
     Attributes
     ----------
@@ -68,6 +76,8 @@ class Metric(NamedTuple):
         From the mean to the derivative of `finish` there.
     unit : str
         Unit of the metric; "" for a share or a plain number.
+    per : str
+        The statistic whose total the other's is divided by, instead of the weights; "" for a mean.
     """
 
     name: str
@@ -75,6 +85,30 @@ class Metric(NamedTuple):
     finish: Callable[[float], float]
     slope: Callable[[float], float]
     unit: str
+    per: str = ""
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The statistics that it takes: for the error of a ratio their sum too, as its square has their product."""
+        return (self.statistic, self.per, both_of(self.per)) if self.per else (self.statistic,)
+
+
+class Derived(NamedTuple):
+    """A metric that is made of sums by key, and of statistics: see `numbers.derived`.
+
+    Attributes
+    ----------
+    name : str
+        What users call it.
+    statistics : tuple of str
+        The statistics that it takes.
+    tables : str
+        What rows are grouped by for it: "classes", "reliability", "fine reliability", "temperatures".
+    """
+
+    name: str
+    statistics: tuple[str, ...]
+    tables: str
 
 
 def statistic(name: str) -> Statistic:
@@ -93,10 +127,11 @@ def statistic(name: str) -> Statistic:
     top = re.fullmatch(r"top_([1-9]\d*)_accuracy", name) if isinstance(name, str) else None
     if top:
         return _in_top(name, int(top[1]))
-    if name not in STATISTICS:
-        known = ", ".join(map(repr, [*STATISTICS, *METRICS, *CLASS_METRICS]))
+    found = STATISTICS.get(name) or _INNER.get(name)
+    if found is None:
+        known = ", ".join(map(repr, [*STATISTICS, *METRICS, *DERIVED]))
         raise ValueError(f"metrics: {name!r} is unknown; known are {known} and 'top_K_accuracy' for any K >= 1")
-    return STATISTICS[name]
+    return found
 
 
 def metric(name: str) -> Metric:
@@ -114,9 +149,20 @@ def metric(name: str) -> Metric:
     """
     if isinstance(name, str) and name in METRICS:
         return METRICS[name]
-    if isinstance(name, str) and name in CLASS_METRICS:
-        return Metric(name, HIT, lambda mean: math.nan, lambda mean: math.nan, "")
+    if isinstance(name, str) and name in DERIVED:
+        return Metric(name, "", lambda mean: math.nan, lambda mean: math.nan, "")
     return Metric(name, name, _mean, lambda mean: 1.0, statistic(name).unit)
+
+
+def needed_by(name: str) -> tuple[str, ...]:
+    """Return the statistics that a metric takes.
+
+    Examples
+    --------
+    >>> needed_by("bits"), needed_by("macro_f1")
+    (('crossentropy',), ('accuracy',))
+    """
+    return DERIVED[name].statistics if name in DERIVED else metric(name).statistics
 
 
 def _in_top(name: str, k: int) -> Statistic:
@@ -136,17 +182,144 @@ def _perplexity(mean: float) -> float:
     return float(Decimal(mean).exp(_DIGITS))
 
 
+def _label_probability(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    loss = scores.loss
+    with np.errstate(invalid="ignore"):
+        finite = np.where(loss < LEAST_LOG, loss, 0.0)
+        return np.where(loss < LEAST_LOG, elementary.exp(-finite), np.where(np.isnan(loss), np.nan, 0.0))
+
+
+def _brier(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return sum_c (p_c - 1{c = y})**2, between 0 and 2."""
+    return scores.sum_p2 - 2.0 * _label_probability(scores, labels) + 1.0
+
+
+def _margin(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # of infinities
+        return scores.peak - scores.second
+
+
+def _rank(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return 1 and how many classes are larger than the label's."""
+    return np.where(scores.above == UNRANKED, np.nan, scores.above + 1.0)
+
+
+def _logsumexp(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # of infinities
+        return elementary.log(scores.total) + scores.peak
+
+
+def _z_loss(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    found = _logsumexp(scores, labels)
+    return found * found
+
+
+def _distance(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return how far the number of the predicted class is from that of the label."""
+    known = (scores.prediction >= 0) & (labels >= 0)
+    return np.where(known, np.abs(labels - scores.prediction), np.nan)
+
+
+def _squared_distance(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    found = _distance(scores, labels)
+    return found * found
+
+
+def _text_loss(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the loss; 0 where the label stands for no bytes."""
+    return scores.loss if scores.bytes is None else np.where(scores.bytes > 0, scores.loss, 0.0)
+
+
+def both_of(per: str) -> str:
+    """Return what the sum of two statistics is called, of which a ratio is made."""
+    return f"_nats_and_{per}"
+
+
+def at(what: str, beta: float) -> str:
+    """Return what a statistic at an inverse temperature is called: the "loss", its "slope" or the "confidence"."""
+    return f"_{what}_at_{beta:g}"
+
+
+def _at_temperatures() -> Iterator[Statistic]:
+    """Yield loss and confidence at each inverse temperature, and the slope of the loss between two."""
+    for what, betas in (("loss", BETAS), ("confidence", BETAS), ("slope", BETWEEN)):
+        for place, beta in enumerate(betas):
+            yield Statistic(at(what, beta), frozenset({"curve"}), partial(_of_curve, what=what, place=place))
+
+
+def _of_curve(scores: Scores, labels: NDArray[Any], what: str, place: int) -> NDArray[np.float64]:
+    curve = scores.curve
+    return curve.slope(place) if what == "slope" else (curve.loss if what == "loss" else curve.confidence)[place]
+
+
 STATISTICS = {
     each.name: each
     for each in (
         Statistic(LOSS, frozenset({"loss"}), lambda scores, labels: scores.loss, "nats"),
         Statistic(HIT, frozenset({"hit"}), lambda scores, labels: scores.hit, share=True),
+        Statistic("entropy", frozenset({"entropy"}), lambda scores, labels: scores.entropy, "nats"),
+        Statistic("brier", frozenset({"sum_p2", "loss"}), _brier),
+        Statistic("confidence", frozenset({"confidence"}), lambda scores, labels: scores.confidence),
+        Statistic("label_probability", frozenset({"loss"}), _label_probability),
+        Statistic("margin", frozenset({"peak", "second"}), _margin),
+        Statistic("rank", frozenset({"above"}), _rank, depth=ALL),
+        Statistic("mrr", frozenset({"above"}), lambda scores, labels: 1.0 / _rank(scores, labels), depth=ALL),
+        Statistic("logsumexp", frozenset({"peak", "total"}), _logsumexp, "nats"),
+        Statistic("z_loss", frozenset({"peak", "total"}), _z_loss),
+        Statistic("class_distance", frozenset({"prediction"}), _distance),
+        Statistic("squared_class_distance", frozenset({"prediction"}), _squared_distance),
+        Statistic("bytes", frozenset({"bytes"}), lambda scores, labels: scores.bytes, "bytes"),
+        Statistic("words", frozenset({"words"}), lambda scores, labels: scores.words, "words"),
     )
 }
+# What others are made of; no metrics.
+_INNER = {
+    each.name: each
+    for each in (
+        Statistic("_confidence_squared", frozenset({"confidence"}), lambda scores, labels: scores.confidence**2),
+        Statistic(
+            "_confidence_of_hits",
+            frozenset({"confidence", "hit"}),
+            lambda scores, labels: np.where(scores.hit, scores.confidence, 0.0),
+        ),
+        Statistic("_text_loss", frozenset({"loss", "bytes"}), _text_loss),
+        Statistic(
+            "_nats_and_bytes",
+            frozenset({"loss", "bytes"}),
+            lambda scores, labels: _text_loss(scores, labels) + scores.bytes,
+        ),
+        Statistic("_nats_and_words", frozenset({"loss", "words"}), lambda scores, labels: scores.loss + scores.words),
+        *_at_temperatures(),
+    )
+}
+# Statistics that are kept as columns of rows, besides those that are columns of `Scores`.
+KEPT = ("brier", "label_probability", "margin", "rank", "logsumexp", "z_loss")
+# Those that only integer labels have, without smoothing: they take exp(-loss) for the probability of the label.
+OF_ONE_LABEL = frozenset({"brier", "label_probability", "temperature"})
+# Those that take logits.
+OF_LOGITS = frozenset({"logsumexp", "z_loss", "temperature"})
 METRICS = {
     each.name: each
     for each in (
         Metric("perplexity", LOSS, _perplexity, _perplexity, ""),
         Metric("bits", LOSS, _bits, lambda mean: 1 / LN2, "bits"),
+        Metric("bits_per_byte", "_text_loss", _bits, lambda mean: 1 / LN2, "bits", "bytes"),
+        Metric("byte_perplexity", "_text_loss", _perplexity, _perplexity, "", "bytes"),
+        Metric("word_perplexity", LOSS, _perplexity, _perplexity, "", "words"),
+    )
+}
+CALIBRATION = (HIT, "confidence", "_confidence_squared", "_confidence_of_hits")
+_AT_TEMPERATURES = tuple(each.name for each in _at_temperatures())
+DERIVED = {
+    each.name: each
+    for each in (
+        *(Derived(name, (HIT,), "classes") for name in CLASS_METRICS),
+        *(Derived(name, (HIT, distance), "classes") for name, distance in KAPPAS.items()),
+        *(
+            Derived(name, CALIBRATION, "reliability")
+            for name in ("ece", "mce", "rmsce", "ece_debiased", "overconfidence")
+        ),
+        Derived("ece_equal_mass", CALIBRATION, "fine reliability"),
+        Derived("temperature", (*CALIBRATION, *_AT_TEMPERATURES), "temperatures"),
     )
 }

@@ -18,7 +18,7 @@ import numpy as np
 from daskxent.numbers import reading
 from daskxent.numbers.audit import COUNTED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
-from daskxent.numbers.question import PREDICTED_CLASS
+from daskxent.numbers.keys import STRING, key_column
 from daskxent.numbers.sums import (
     PRODUCTS_OF,
     SQUARES_OF,
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 GRID_BITS = 12, 44, 76, 108, 140, 172
 BELOW = 2.0**20
 COUNTED_ROWS = "counted"  # the column of numbers of rows
-STRING = np.dtypes.StringDType()
 MOST_KEYS = 1 << 22  # some 100 to 400 bytes each
+MOST_INT32 = 1 << 31
 MOST_SPAN = 1 << 22  # integers that are looked up in an array: 16 MB
 Rare = dict[tuple[str, "Key"], ExactSum]
 
@@ -82,8 +82,8 @@ class Table:
     ----------
     keys : tuple of (n,) arrays
         The values of each grouping, of integers, bool or strings; rows are sorted by them, and no two are the same.
-    columns : mapping of str to (n,) or (n, 6) int64
-        Whole numbers, or the digits of sums.
+    columns : mapping of str to (n,) or (n, 6) int32 or int64
+        Whole numbers, or the digits of sums; see `compact`.
     rare : mapping of (str, Key) to ExactSum
         The sums of terms that are not in the digits, by column and key.
     """
@@ -192,7 +192,9 @@ class Table:
         keys = [_one_after_the_other(several) for several in zip(*(table.keys for table in tables), strict=True)]
         order, first = _sorted(keys)
         columns = {
-            name: np.add.reduceat(np.concatenate([table.columns[name] for table in tables])[order], first)
+            name: compact(
+                np.add.reduceat(np.concatenate([t.columns[name] for t in tables])[order], first, dtype=np.int64)
+            )
             for name in tables[0].columns
         }
         rare: Rare = {}
@@ -200,7 +202,7 @@ class Table:
             for where, total in table.rare.items():
                 rare[where] = rare[where] + total if where in rare else total
         check_count(len(first))
-        return cls(tuple(each[order[first]] for each in keys), columns, rare)
+        return cls(tuple(compact_keys(each[order[first]]) for each in keys), columns, rare)
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as plain lists and strings, losslessly; columns are compressed."""
@@ -220,7 +222,7 @@ class Table:
             It is something else: the message names the field.
         """
         read = reading.mapping(data, "table", "keys", "columns", "rare")
-        keys = tuple(_key_column(values) for values in reading.several(read["keys"], "keys"))
+        keys = tuple(compact_keys(key_column(values)) for values in reading.several(read["keys"], "keys"))
         if not keys or len({len(column) for column in keys}) > 1 or not len(keys[0]):
             raise ValueError("keys: expected as many values of each grouping")
         order, first = _sorted(list(keys))
@@ -234,7 +236,7 @@ class Table:
                 raise ValueError("rare: expected plain values as keys")
             rare[reading.one_of(name, "rare", str), known] = ExactSum.from_json(total, "rare")
         columns = {
-            name: _unpacked(column, len(keys[0]), name)
+            name: compact(_unpacked(column, len(keys[0]), name))
             for name, column in reading.mapping(read["columns"], "columns").items()
         }
         if any(name not in columns or columns[name].ndim < 2 for name, _ in rare):
@@ -245,17 +247,42 @@ class Table:
         """Raise if the table is not one of a slicing of so many counted rows."""
         weighted = WEIGHT in self.columns
         expected = {COUNTED_ROWS: 1} | ({WEIGHT: 2, WEIGHT_SQUARES: 2} if weighted else {})
-        for each in () if is_counting(slicing) else question.statistics:
+        kept, squares = question.kept_by(slicing)
+        for each in kept:
             sums = 2 if weighted or not each.share else 1
             expected[each.name + TOTAL_OF] = sums
-            expected |= {each.name + SQUARES_OF: 2} if sums == 2 else {}
-            expected |= {each.name + PRODUCTS_OF: 2} if weighted else {}
+            expected |= {each.name + SQUARES_OF: 2} if squares and sums == 2 else {}
+            expected |= {each.name + PRODUCTS_OF: 2} if squares and weighted else {}
         if {name: column.ndim for name, column in self.columns.items()} != expected:
             raise ValueError(f"columns: expected {', '.join(sorted(expected))}")
         if len(self.keys) != len(slicing):
             raise ValueError(f"keys: expected values of {len(slicing)} groupings")
-        if self.counted.min() < 1 or self.counted.sum() != counted:
+        if self.counted.min() < 1 or self.counted.sum(dtype=np.int64) != counted:
             raise ValueError(f"counted: expected {counted} rows in all")
+
+
+def compact(column: NDArray[np.int64]) -> NDArray[Any]:
+    """Return a column in half the memory, if it fits: digits of 32 bits, carried to the coarser grids.
+
+    Examples
+    --------
+    >>> digits = np.array([[0, 0, 0, 0, 0, 2**40 + 5]])
+    >>> compact(digits).tolist(), compact(digits).dtype.name
+    ([[0, 0, 0, 0, 256, 5]], 'int32')
+    """
+    if column.ndim == 2:
+        column = column.copy()
+        for at in range(column.shape[1] - 1, 0, -1):
+            carry = (column[:, at] + (1 << 31)) >> 32
+            column[:, at] -= carry << 32
+            column[:, at - 1] += carry
+    return column.astype(np.int32) if column.min() >= -MOST_INT32 and column.max() < MOST_INT32 else column
+
+
+def compact_keys(keys: NDArray[Any]) -> NDArray[Any]:
+    """Return keys in half the memory, if they are integers that fit."""
+    small = keys.dtype.kind in "iu" and int(keys.min()) >= -MOST_INT32 and int(keys.max()) < MOST_INT32
+    return keys.astype(np.int32) if small else keys
 
 
 def check_count(count: int) -> None:
@@ -278,17 +305,6 @@ def _sorted(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int
     other = np.ones(len(order), bool)
     other[1:] = np.any([np.diff(column[order]) != 0 for column in codes], axis=0)
     return order, np.flatnonzero(other)
-
-
-def _key_column(values: Any) -> NDArray[Any]:
-    several = reading.several(values, "keys")
-    kinds = {type(value) for value in several}
-    if len(kinds) != 1 or not kinds <= {int, bool, str}:
-        raise ValueError("keys: expected integers, booleans or strings, of one kind")
-    try:
-        return np.array(several, STRING if kinds == {str} else None)
-    except OverflowError:
-        raise ValueError("keys: expected integers of 64 bits") from None
 
 
 def _packed(column: NDArray[np.int64]) -> list[Any]:
@@ -385,7 +401,7 @@ class Groups:
 
     def __init__(self, question: Question, slicing: Slicing, add: Add = add_terms) -> None:
         self.question, self.slicing, self._add = question, slicing, add
-        self._places = Places()
+        self._places, self._kept = Places(), kept_terms(question, slicing)
         self._columns: dict[str, NDArray[np.int64]] = {}
         self._rare: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = []
 
@@ -397,7 +413,7 @@ class Groups:
         check_count(self._places.count)
         self._whole(COUNTED_ROWS, places)
         for name, values in terms:
-            if is_counting(self.slicing) and name not in (WEIGHT, WEIGHT_SQUARES):
+            if name not in self._kept:
                 continue
             if values.dtype == bool:
                 self._whole(name, places, values)
@@ -432,8 +448,8 @@ class Groups:
                 where = name, plain[place]
                 rare[where] = rare.get(where, ExactSum()) + ExactSum.of(terms[places == place])
         order, _ = _sorted(list(keys))
-        columns = {name: column[:count][order] for name, column in self._columns.items()}
-        return Table(tuple(each[order] for each in keys), columns, rare)
+        columns = {name: compact(column[:count][order]) for name, column in self._columns.items()}
+        return Table(tuple(compact_keys(each[order]) for each in keys), columns, rare)
 
 
 def add_rows(groups: Sequence[Groups], question: Question, rows: Scored) -> None:
@@ -446,6 +462,8 @@ def add_rows(groups: Sequence[Groups], question: Question, rows: Scored) -> None
         each.add(rows, at, terms)
 
 
-def is_counting(slicing: Slicing) -> bool:
-    """Tell whether rows are only counted by a slicing, and their weights: by predicted classes."""
-    return any(by == PREDICTED_CLASS for by in slicing)
+def kept_terms(question: Question, slicing: Slicing) -> frozenset[str]:
+    """Return the names of the terms that a slicing has sums of; see `terms_of`."""
+    kept, squares = question.kept_by(slicing)
+    ends = (TOTAL_OF, SQUARES_OF, PRODUCTS_OF) if squares else (TOTAL_OF,)
+    return frozenset({WEIGHT, WEIGHT_SQUARES, *(each.name + end for each in kept for end in ends)})

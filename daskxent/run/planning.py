@@ -232,6 +232,9 @@ def _chunks(every: list[Cuts | None], at: int, start: int, stop: int) -> int:
     return math.prod(counts[:at] + counts[at + 1 :]) * (1 if cuts is None else cuts.count(start, stop))
 
 
+SUM_BYTES, KEY_BYTES = 24, 100  # of a cluster: of each sum, and of what it is known by
+
+
 def _gathered(inputs: Inputs, question: Question, cuts: Cuts | None) -> int:
     """Return how many blocks of classes are held at once."""
     return cuts.count(0, inputs.classes) if cuts and question.whole_rows else 1
@@ -240,8 +243,13 @@ def _gathered(inputs: Inputs, question: Question, cuts: Cuts | None) -> int:
 def _notes(inputs: Inputs, question: Question, cuts: Cuts | None, block: int) -> tuple[str, ...]:
     notes: list[str] = []
     if _gathered(inputs, question, cuts) > 1:
-        labels = "dense" if inputs.dense else "smoothed"
-        notes.append(f"{labels} labels need whole rows: the blocks of classes of a part are read together")
+        what = "dense labels need" if inputs.dense else "smoothed labels need" if question.softened else "metrics need"
+        notes.append(f"{what} whole rows: the blocks of classes of a part are read together")
     if block < 1 << 16:
         notes.append(f"chunks of {show_bytes(block)} are small; chunks above 1 MB read faster")
+    if question.clusters is not None:
+        each = SUM_BYTES * len(question.statistics) * (2 if "weights" not in inputs.along else 3)
+        notes.append(f"clusters may come in any order: each is kept to the end, in about {each + KEY_BYTES} bytes")
+    elif len(inputs.positions) > 1:
+        notes.append("rows are taken as independent; those of a sequence or an image are not: clusters=dx.axis(0)")
     return tuple(notes)

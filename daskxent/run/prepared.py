@@ -7,8 +7,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers.question import Question
+from daskxent.numbers.statistics import DERIVED, metric
 from daskxent.options import Asked
-from daskxent.run import graph, slicing
+from daskxent.run import graph, slicing, text
 from daskxent.sources import (
     Inputs,
     align,
@@ -21,51 +22,87 @@ from daskxent.sources import (
     positions_of,
     with_storage,
 )
+from daskxent.sources.largest import as_slots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # What the options and the question share, by the same names.
 SHARED = (
-    "metrics", "worst", "worst_by", "sample", "seed", "per_class", "confusions", "average", "ignore_class",
-    "label_smoothing", "on_invalid", "allow_negative_weights", "on_missing",
+    "metrics", "worst", "worst_by", "worst_per_group",
+    "sample", "seed", "per_class", "confusions", "average", "ignore_class",
+    "label_smoothing", "on_invalid", "allow_negative_weights", "on_missing", "histograms", "ranks", "temperature",
 )  # fmt: skip
 
 
-APART = "sample_weight", "by", "clusters", "storage_options"  # what may hold arrays, or secrets
+# What may hold arrays, or secrets.
+APART = "sample_weight", "by", "clusters", "storage_options", "ids", "mask", "bytes", "words"
 
 
 def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
     """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
     along, weights = along or {}, asked.sample_weight
-    sliced = {name: (array, floats) for name, array, floats in slicing.arrays_of(asked.slicings, asked.clusters)}
-    arrays = {name: array for name, (array, _) in sliced.items()}
+    kinds = {name: kind for name, _, kind in slicing.arrays_of(asked.slicings, asked.clusters)}
+    arrays = {name: array for name, array, _ in slicing.arrays_of(asked.slicings, asked.clusters)}
+    arrays |= text.arrays_of(asked)
     named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along, **arrays}
     if asked.storage_options:
         named = {name: with_storage(each, asked.storage_options) for name, each in named.items()}
     given = aligned_by_name(named, asked.axis, asked.join)
-    y_true, y_pred, weights = (given.pop(name) for name in ("y_true", "y_pred", "sample_weight"))
-    opened = None if weights is None else open_array(weights, "sample_weight")
-    labels = open_array(y_true, "y_true")
-    predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
-    if asked.binary and asked.predictions == "log_probabilities":
-        raise ValueError("predictions: binary ones are logits or probabilities")
-    if asked.binary:
-        predictions = as_binary(predictions, kind_of(asked)["from_logits"], asked.axis)
-    positions = positions_of(predictions.shape, asked.axis)
-    further = {
-        name: slicing.opened(array, name, name in sliced and sliced[name][1], positions)
-        for name, array in given.items()
-    }
-    inputs = align(labels, predictions, opened, asked.axis, further=further)
+    inputs = _aligned(given, kinds, asked)
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
-    shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked)
+    shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked) | text.totals_of(asked)
+    shared["bins"] = asked.calibration_bins
+    _check_units(asked, inputs)
     shared["ignore_class"] = asked.ignore_class or ()
     check_ignored(shared["ignore_class"], inputs)
     by = slicing.slicings_of(asked.slicings)
     clusters = slicing.clusters_of(asked.clusters)
     shared["class_weight"] = class_weight_of(asked.class_weight, inputs.classes)
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, by=by, clusters=clusters, **shared)
+
+
+def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> Inputs:
+    """Open what was given and line it up."""
+    y_true, y_pred, weights = (given.pop(name) for name in ("y_true", "y_pred", "sample_weight"))
+    opened = None if weights is None else open_array(weights, "sample_weight")
+    labels = open_array(y_true, "y_true")
+    predictions = as_view(open_array(y_pred, "y_pred"), asked.view, "y_pred")
+    kind = kind_of(asked)
+    if asked.binary and asked.predictions == "log_probabilities":
+        raise ValueError("predictions: binary ones are logits or probabilities")
+    if asked.binary:
+        predictions = as_binary(predictions, kind["from_logits"], asked.axis)
+    width = predictions.shape[asked.axis] if -len(predictions.shape) <= asked.axis < len(predictions.shape) else 0
+    predictions = text.with_classes(predictions, asked.axis, asked.classes)
+    ids = open_array(given.pop("ids"), "ids") if "ids" in given else None
+    if asked.temperature != 1 and (not kind["from_logits"] or asked.predictions == "log_probabilities"):
+        raise ValueError("temperature: only logits are divided by one: from_logits=True")
+    shift = text.Shift(asked.shift, positions_of(predictions.shape, asked.axis))
+    predictions = shift.predictions(text.at_temperature(predictions, asked.temperature), asked.axis)
+    labels, opened = shift.labels(labels), None if opened is None else shift.labels(opened)
+    positions = positions_of(predictions.shape, asked.axis)
+    further = {}
+    for name, array in given.items():
+        if name in text.UNITS:
+            further[name] = text.unit_of(array, name, labels, (width, asked.classes or width), shift)
+            continue
+        found = slicing.opened(array, name, "mask" if name == "mask" else kinds.get(name, "keys"), positions)
+        further[name] = found._replace(source=shift.labels(found.source))
+    if ids is not None:
+        text.check_ids(asked, ids.shape[-1])
+        labels, predictions = as_slots(labels, shift.predictions(ids, asked.axis), predictions)
+    return align(labels, predictions, opened, asked.axis, further=further)
+
+
+def _check_units(asked: Asked, inputs: Inputs) -> None:
+    """Refuse metrics of text without the bytes or words that they are per, and a mask of dense labels' classes."""
+    for name in asked.metrics:
+        per = "" if name in DERIVED else metric(name).per or name
+        if per in text.UNITS and getattr(asked, per) is None:
+            raise ValueError(f"metrics: {name!r} needs {per}=: a table, an array along the labels, or their number")
+        if per == name and per in text.UNITS and per not in inputs.along:
+            raise ValueError(f"metrics: the mean of {name!r} needs a table, or an array along the labels")
 
 
 def class_weight_of(given: Any, classes: int) -> tuple[float, ...]:
@@ -102,11 +139,16 @@ def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] 
     further = {name: call_of(given) for name, given in (along or {}).items()}
     if asked.storage_options:
         return None
-    by = slicing.to_call(asked.slicings)
+    by, units = slicing.to_call(asked.slicings), text.to_call(asked, call_of)
     clusters = None if asked.clusters is None else slicing.one_to_call(asked.clusters)
-    if by is None or (clusters is None) != (asked.clusters is None) or None in (*arrays.values(), *further.values()):
+    if (
+        units is None
+        or by is None
+        or (clusters is None) != (asked.clusters is None)
+        or None in (*arrays.values(), *further.values())
+    ):
         return None
     given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name not in APART}
-    call = {"arrays": {**arrays, "along": further}, "asked": given | {"by": by, "clusters": clusters}}
+    call = {"arrays": {**arrays, "along": further}, "asked": given | {"by": by, "clusters": clusters, "text": units}}
     made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
     return made

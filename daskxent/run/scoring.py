@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from daskxent.numbers import audit, records
 from daskxent.numbers.audit import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, findings
 from daskxent.numbers.picked import Picked, picked
-from daskxent.numbers.scores import SUM_TOLERANCE, dense_losses, finish, like_probabilities
+from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, dense_losses, finish, like_probabilities
 from daskxent.numbers.state import State, accumulate, most_runs
 from daskxent.sources.sizes import USUAL, Sizes
 
@@ -84,13 +84,16 @@ class Block:
 
     @cached_property
     def _weights(self) -> NDArray[np.float64] | None:
-        """The weights, each multiplied by that of the row's class."""
+        """The weights, each multiplied by that of the row's class; 0 where the mask is."""
         given, labels, by_class = self.aligned.weights, self._labels, self.question.class_weight
-        if not by_class or labels is None:
+        if by_class and labels is not None:
+            known = (labels >= 0) & (labels < len(by_class))
+            own = np.where(known, np.array(by_class)[np.where(known, labels, 0)], 1.0)
+            given = own if given is None else own * given
+        mask = self.aligned.columns.get("mask")
+        if mask is None:
             return given
-        known = (labels >= 0) & (labels < len(by_class))
-        own = np.where(known, np.array(by_class)[np.where(known, labels, 0)], 1.0)
-        return own if given is None else own * given
+        return np.where(mask.values, 1.0 if given is None else given, 0.0)
 
     def covered(self) -> tuple[tuple[int, int], ...]:
         """Return the rows of the block as ranges."""
@@ -119,7 +122,7 @@ class Block:
         """
         state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
         picks: dict[str, list[Picked]] = {name: [] for name in self.question.picks}
-        asked = self.question
+        asked, largest = self.question, -1
         probable &= asked.from_logits and asked.summed and asked.classes > 1 and not asked.log_probabilities
         for some, rows in self.scored(scorer):
             probable = probable and self._like_probabilities(some, rows)
@@ -129,7 +132,7 @@ class Block:
                 columns[name][some] = values
             for name, pick in self.question.picks.items():
                 picks[name].append(picked(pick, rows, self._numbers(np.arange(some.start, some.stop))))
-            found = self._added(rows, totals)
+            found, largest = self._added(rows, totals), max(largest, largest_class(rows.labels, asked.classes))
             if "equal" in found.audit:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
             if found.total.counted or found.audit:
@@ -141,7 +144,8 @@ class Block:
             pages.add(self.aligned.box, columns)
         state = state.placed(self.place, ()) if state.audit else state
         found_rows = {name: Picked.merged(several) for name, several in picks.items()}
-        return replace(state, picked={name: rows for name, rows in found_rows.items() if len(rows)})
+        kept = {name: rows for name, rows in found_rows.items() if len(rows)}
+        return replace(state, picked=kept, largest=largest)
 
     def _numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
         """Return the numbers that rows of the block have among all rows."""
@@ -182,15 +186,38 @@ class Block:
     def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored]]:
         """Yield which rows these are, and what is known of them until the next are asked for."""
         labels, weights = self._labels, self._weights
-        if scorer is not None and self.values is not None and labels is not None and not self.question.whole_rows:
+        if scorer is not None and self.values is not None and labels is not None and not self.question.softened:
             for some, rows in scorer.slabs(self.values, labels, weights):
-                yield some, rows._replace(along=self._along(some))
+                yield some, rows._replace(along=self._along(some), scores=self._completed(some, rows.scores))
             return
         for start in range(0, self.rows, self.sizes.scored_rows):
             some = slice(start, min(start + self.sizes.scored_rows, self.rows))
             scores, labels = self._scores(some)
+            scores = self._completed(some, scores)
             given = None if weights is None else weights[some]
             yield some, Scored.of(self.question, scores, labels, given, self._along(some))
+
+    def _completed(self, some: slice, scores: Scores) -> Scores:
+        """Return scores with the columns that take the peaks of whole rows, or come from elsewhere."""
+        needs, found = self.question.needs, dict[str, Any]()
+        for name in needs & {"bytes", "words"}:
+            found[name] = self._text(name)[some]
+        if needs & SHAPED:
+            values, interpreted = self._values(some), _interpreted()
+            few = values.size < self.sizes.few or interpreted
+            found |= _shaped(values, scores, needs, self.question.from_logits, few)
+        return scores._replace(**found) if found else scores
+
+    def _text(self, name: str) -> NDArray[np.float64]:
+        """Return how many bytes or words the label of each row stands for."""
+        given = self.aligned.columns[name].values
+        wrong = np.flatnonzero(~(given >= 0) | np.isinf(given))
+        if wrong.size:
+            place = self.place(int(wrong[0]))
+            raise ValueError(
+                f"{name}: expected finite numbers that are not negative, got {given[wrong[0]]} at row {place}"
+            )
+        return given
 
     def _values(self, some: slice) -> NDArray[Any]:
         """Return the predictions of some rows as (n, classes, 1)."""
@@ -239,10 +266,48 @@ class Block:
             return known(self.records.some(some), labels, question.classes, question.needs), labels
         values = self._values(some)
         found = scan(question, values, labels, 0, self.sizes)
-        if question.whole_rows and question.needs_loss:
+        if question.softened and question.needs_loss:
             dense = labels if self.dense is None else self.dense[some]
             losses = _dense_losses(question, values, dense, found, self.sizes.dense_bytes)
-        return known(found, labels, question.classes, question.needs, losses), labels
+        above = _above(values, found.target, self.sizes.dense_bytes) if question.ranked else None
+        return known(found, labels, question.classes, question.needs, losses, above=above), labels
+
+
+def _shaped(
+    values: NDArray[Any], scores: Scores, needs: frozenset[str], logits: bool, interpreted: bool
+) -> dict[str, Any]:
+    """Return those columns of (n, classes, 1) predictions that take a second look at them."""
+    found: dict[str, Any] = {}
+    if interpreted:
+        from daskxent.numbers import shapes
+
+        values = values[:, :, 0]
+    else:
+        from daskxent.kernels import shapes  # type: ignore[no-redef]
+    if needs & {"entropy", "sum_p2"}:
+        shape = shapes.shape_of(values, scores.peak, probabilities=not logits)
+        found |= {"entropy": shape.entropy(), "sum_p2": shape.sum_p2()}
+    if "curve" in needs:
+        found["curve"] = shapes.curve_of(values, scores.peak, scores.target)
+    return {name: column for name, column in found.items() if name in needs}
+
+
+def _above(values: NDArray[Any], target: NDArray[np.float64], most_bytes: int) -> NDArray[np.int64]:
+    """Count the classes of (n, classes, 1) predictions that are larger than the label's."""
+    found, some = np.empty(len(target), np.int64), max(1, most_bytes // (8 * values.shape[1]))
+    for at in range(0, len(target), some):
+        few = values[at : at + some, :, 0]
+        with np.errstate(invalid="ignore"):
+            found[at : at + some] = (few > target[at : at + some, None]).sum(axis=1)
+    return found
+
+
+def largest_class(labels: NDArray[np.int64], classes: int) -> int:
+    """Return the largest label that is a class; -1 if there is none."""
+    found = int(labels.max()) if labels.size else -1
+    if found >= classes:
+        found = int(np.where(labels < classes, labels, -1).max())
+    return max(found, -1)
 
 
 def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals | None]:
@@ -261,7 +326,8 @@ def _interpreted() -> bool:
 
 def scan(question: Question, values: Any, labels: NDArray[np.int64], first: int, sizes: Sizes) -> Records:
     """Scan a (before, classes, after) block of predictions with what the question needs."""
-    wants: Any = {"probabilities": not question.from_logits, "mass": question.summed, "top": question.depth}
+    wants: Any = {"probabilities": not question.from_logits, "mass": question.summed}
+    wants["top"] = 0 if question.ranked else question.depth
     if values.size < sizes.few or _interpreted():
         whole = np.moveaxis(values, 1, -1).reshape(len(labels), values.shape[1])
         return records.scan(whole, labels, first, **wants)
@@ -301,7 +367,12 @@ def _dense_losses(
                 labels[few] if labels.ndim == 2 else _one_hot(labels[few], classes),
                 found.some(few),
                 smoothing=question.label_smoothing,
+                class_weight=question.class_weight,
             )
+    if question.class_weight and labels.ndim == 1:  # rows are weighted by their classes too
+        own = np.array(question.class_weight)[np.clip(labels, 0, classes - 1)]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of rows whose weight is 0
+            losses /= own
     return losses
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from daskxent.numbers.keys import Bins, Group, Predicted
 from daskxent.numbers.scores import COLUMNS
+from daskxent.numbers.statistics import STATISTICS
 from daskxent.sources import Further, again, call_of, open_array, whole
 from daskxent.sources.memory import Memory
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 LABEL, PREDICTION = "label", "prediction"  # words that stand for no path
 CLUSTERS = "clusters"
-BINNED = COLUMNS - {"flags", "hit", "prediction"}
+BINNED = (COLUMNS - {"flags", "hit", "prediction"}) | (STATISTICS.keys() - {"accuracy", "bytes", "words"})
 
 
 @dataclass(frozen=True)
@@ -145,28 +146,28 @@ def title(name: str) -> str:
     return f"by[{name!r}]"
 
 
-def arrays_of(by: Iterable[Mapping[str, Any]], clusters: Any = None) -> Iterator[tuple[str, Any, bool]]:
-    """Yield the arrays along the rows that are to be read: their titles, what they are, and whether floats will do."""
+def arrays_of(by: Iterable[Mapping[str, Any]], clusters: Any = None) -> Iterator[tuple[str, Any, str]]:
+    """Yield the arrays along the rows that are to be read: their titles, what they are, and of which kind."""
     for name, given in {name: given for each in by for name, given in each.items()}.items():
         if isinstance(given, Binned):
             if not _is_column(given.of):
-                yield title(name), given.of, True
+                yield title(name), given.of, "numbers or keys"
         elif not (isinstance(given, str) and given in (LABEL, PREDICTION)):
-            yield title(name), given, False
+            yield title(name), given, "keys"
     if clusters is not None:
-        yield CLUSTERS, clusters, False
+        yield CLUSTERS, clusters, "keys"
 
 
-def opened(given: Any, name: str, floats: bool, positions: tuple[int, ...]) -> Further:
+def opened(given: Any, name: str, kind: str, positions: tuple[int, ...]) -> Further:
     """Open an array along the rows."""
     if not isinstance(given, Axis):
-        return Further(open_array(given, name), name, floats)
+        return Further(open_array(given, name), name, kind)
     ndim = len(positions)
     if not -ndim <= given.number < ndim:
         raise ValueError(f"{name}: axis {given.number} is out of range for labels of shape {positions}")
     at = given.number % ndim
     shape = [1] * at + [positions[at]]
-    return Further(Memory(np.arange(positions[at]).reshape(shape), name), name, floats)
+    return Further(Memory(np.arange(positions[at]).reshape(shape), name), name, kind)
 
 
 def to_call(by: Iterable[Mapping[str, Any]]) -> list[Any] | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from daskxent.numbers import classes
-from daskxent.numbers.classes import Counts
+from daskxent.numbers.derived import counts_of
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import PREDICTED_CLASS, TRUE_CLASS
-from daskxent.numbers.statistics import HIT
 from daskxent.numbers.sums import Sums
 from daskxent.show.slices import Slices
 
@@ -27,22 +25,6 @@ if TYPE_CHECKING:
     from daskxent.numbers.tables import Table
 
 MOST_DENSE = 2048  # classes of a confusion matrix: 32 MB
-
-
-def counts_of(question: Question, tables: Mapping[str, Table]) -> Counts:
-    """Return how much of each class is true, predicted, and both."""
-    true, predicted = (tables.get(name_of((by,))) for by in (TRUE_CLASS, PREDICTED_CLASS))
-    found: dict[int, list[int]] = {}
-    for at, table in enumerate((true, predicted)):
-        for key in table or ():
-            if 0 <= key[0] < question.classes:
-                assert table is not None
-                sums = table.sums(key)
-                entry = found.setdefault(key[0], [0, 0, 0])
-                entry[at] = sums.weight.units
-                entry[2] = sums.totals[HIT].units if at == 0 else entry[2]
-    order = sorted(found)
-    return Counts(order, *([found[each][k] for each in order] for k in range(3)))
 
 
 class Classes(Slices):
@@ -121,9 +103,3 @@ def matrix(question: Question, tables: Mapping[str, Table]) -> NDArray[np.float6
         inside = (true >= 0) & (true < question.classes) & (predicted >= 0)
         found[true[inside], predicted[inside]] = table.weights()[inside]
     return found
-
-
-def class_metric(name: str, question: Question, tables: Mapping[str, Table]) -> float:
-    """Return a metric of `CLASS_METRICS`."""
-    counts = counts_of(question, tables)
-    return classes.CLASS_METRICS[name](counts) if counts.classes else math.nan

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from daskxent.numbers.keys import Bins
 from daskxent.show.tables import html_table, text_table
 
 if TYPE_CHECKING:
     import pandas
 
+    from daskxent.numbers.keys import Slicing
     from daskxent.numbers.picked import Picked
 
 SHOWN = 20
@@ -30,6 +32,8 @@ class RowTable(Sequence["dict[str, Any]"]):
     rows : Picked
     positions : tuple of int
         Shape of the positions; only the first may be too short.
+    per : tuple of By
+        Whose groups the rows are of; they have its names too.
 
     Examples
     --------
@@ -39,8 +43,8 @@ class RowTable(Sequence["dict[str, Any]"]):
     (2, 0, 0.2)
     """
 
-    def __init__(self, title: str, rows: Picked, positions: tuple[int, ...]) -> None:
-        self.title, self._rows, self._positions = title, rows, positions
+    def __init__(self, title: str, rows: Picked, positions: tuple[int, ...], per: Slicing = ()) -> None:
+        self.title, self._rows, self._positions, self._per = title, rows, positions, per
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,7 +60,11 @@ class RowTable(Sequence["dict[str, Any]"]):
         found = {name: column[index].item() for name, column in self._rows.columns.items()}
         shape = self._positions[1:]
         inner = np.unravel_index(found["row"] % math.prod(shape), shape) if shape else ()
-        return {
+        keys = [column[[index]].tolist()[0] for column in self._rows.keys]
+        groups = {
+            by.name: by.label(key) if isinstance(by, Bins) else key for by, key in zip(self._per, keys, strict=True)
+        }
+        return groups | {
             "row": found["row"],
             "position": (found["row"] // math.prod(shape), *map(int, inner)),
             "label": found["label"],
@@ -71,13 +79,15 @@ class RowTable(Sequence["dict[str, Any]"]):
         import pandas
 
         names = "row", "position", "label", "prediction", "loss", "p_label", "p_prediction"
-        return pandas.DataFrame(list(self), columns=list(names))
+        return pandas.DataFrame(list(self), columns=[*(by.name for by in self._per), *names])
 
     def _cells(self) -> list[list[str]]:
         names = ["row", "position", "label", "prediction", "loss", "p(label)", "p(prediction)"]
         several = self[:SHOWN]
-        return [names] + [
+        own = [by.name for by in self._per]
+        return [[*own, *names]] + [
             [
+                *(str(each[name]) for name in own),
                 f"{each['row']:,}",
                 str(each["position"]),
                 str(each["label"]),

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers.classes import CLASS_METRICS
 from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
+from daskxent.numbers.statistics import DERIVED
 from daskxent.show.tables import html_table, text_table
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         self, question: Question, slicing: Slicing, tables: Mapping[str, Table], keys: Sequence[Key] | None = None
     ) -> None:
         self.question, self.slicing, self._tables = question, slicing, tables
-        self.metrics = tuple(name for name in question.metrics if name not in CLASS_METRICS)
+        self.metrics = tuple(name for name in question.metrics if name not in DERIVED)
         self._table = tables.get(name_of(slicing))
         self._keys = tuple(self._table or () if keys is None else keys)
 

@@ -14,12 +14,15 @@ FEW_CLUSTERS = 50  # below which cluster-robust errors are known to be too small
 def lines_of(report: Any) -> list[tuple[str, str]]:
     """Return (label, text) pairs: what the tables for terminals and notebooks show."""
     errors = report.se
-    shown = [(name, _shown(value, errors[name], statistics.metric(name).unit)) for name, value in report.items()]
+    shown = [
+        (name, str(report.temperature()) if name == "temperature" else _shown(value, errors[name], name))
+        for name, value in report.items()
+    ]
     if any(map(math.isfinite, errors.values())):
         shown.append(("±", f"standard error, {_independent(report)}"))
     done = f"{report.rows:,}" if report.complete else f"{report.rows:,} of {report.expected:,} (incomplete)"
     blocks = (report.inputs or {}).get("class_blocks", 1)
-    classes = f"{report.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "")
+    classes = f"{report.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "") + _padding(report)
     shown += [("rows", done), ("classes", classes), ("weight", f"{report.weight:,.10g}")]
     if report.elapsed:
         speed = f", {report.nbytes / report.elapsed / 1e9:.2f} GB/s" if report.nbytes else ""
@@ -34,6 +37,16 @@ def lines_of(report: Any) -> list[tuple[str, str]]:
     if report.state.total.clipped_loss.units:
         shown.append(("clipped share", f"{report.clipped_share:.2%} of the summed loss"))
     return shown + [("note", note) for note in report.notes]
+
+
+def _padding(report: Any) -> str:
+    """Say where the labels end, if what is left of many classes looks like the padding of a vocabulary."""
+    classes, used = report.question.classes, report.state.largest + 1
+    padded = classes >= MANY and classes % 64 == 0 and 0.95 * classes < used < classes
+    return f"; labels end at {used - 1:,}: if the rest is padding, classes={used}" if padded else ""
+
+
+MANY = 1000  # classes
 
 
 def _independent(report: Any) -> str:
@@ -76,5 +89,6 @@ def _as_ranges(runs: Any) -> str:
     return f"row{'' if few.isdigit() else 's'} {few}{', ...' if len(runs) > 3 else ''}"
 
 
-def _shown(value: float, error: float, unit: str) -> str:
+def _shown(value: float, error: float, name: str) -> str:
+    unit = statistics.metric(name).unit
     return f"{value:.10g}{f' ± {error:.2g}' if math.isfinite(error) else ''} {unit}".rstrip()

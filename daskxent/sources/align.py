@@ -96,16 +96,15 @@ class Further(NamedTuple):
     Attributes
     ----------
     source : Source or dask.array.Array
-        Of integers, bool or strings.
     title : str
         What messages call the array.
-    floats : bool
-        Whether it may hold floats too.
+    kind : str
+        Which of `columns.KINDS` it is.
     """
 
     source: Any
     title: str
-    floats: bool = False
+    kind: str = "keys"
 
 
 def marked(gaps: list[Box], box: Box) -> NDArray[np.bool_]:
@@ -246,8 +245,8 @@ def align(
         along["labels"] = _sparse(labels, single)
     if weights is not None:
         along["weights"] = _leading(weights, positions, "sample_weight", "weights")
-    for name, (source, title, floats) in (further or {}).items():
-        along[name] = _leading(source, positions, title, "numbers or keys" if floats else "keys")
+    for name, (source, title, kind) in (further or {}).items():
+        along[name] = _leading(source, positions, title, kind)
     return Inputs(predictions, axis, along, labels if single is None else None)
 
 

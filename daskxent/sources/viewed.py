@@ -65,8 +65,9 @@ class Viewed(Base):
         return self.source.tiny(below)
 
     def identity(self, lead: int | None, steps: int) -> Any:
-        """Return the identity of the source, and the type."""
-        return {**self.source.identity(lead, steps), "dtype": self.dtype.name}
+        """Return the identity of the source, the type, and what the numbers are looked up in."""
+        own = {"table": self.convert.identity} if hasattr(self.convert, "identity") else {}
+        return {**self.source.identity(lead, steps), "dtype": self.dtype.name, **own}
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
         """Return the version of the source."""

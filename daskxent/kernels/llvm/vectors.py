@@ -39,9 +39,9 @@ class Numbers:
     def _place(self, at):
         return self.builder.gep(self.data, [at], source_etype=self.stored)
 
-    def load(self, at):
-        """Return VECTOR numbers from `at` on, widened."""
-        kind, align = ir.VectorType(self.stored, VECTOR), self.dtype.bitwidth // 8
+    def load(self, at, numbers=VECTOR):
+        """Return so many numbers from `at` on, widened."""
+        kind, align = ir.VectorType(self.stored, numbers), self.dtype.bitwidth // 8
         return widened(self.builder, self.dtype, self.builder.load(self._place(at), align=align, typ=kind))
 
     def store(self, at, numbers):
@@ -51,8 +51,9 @@ class Numbers:
     def loop(self, begin, count, start, step, of, vectors=1, apart=VECTOR, ahead=None):
         """Take vectors from `begin` on into results, a few at a time and so many times.
 
-        `of` makes terms of a vector of numbers, `step` new results of those so far and some terms. What lies so many
-        numbers `ahead` is fetched meanwhile, even beyond the array.
+        `of` makes terms of a vector of numbers, `step` new results of those so far and some terms. Vectors are as far
+        `apart` as they are long, or farther. What lies so many numbers `ahead` is fetched meanwhile, even beyond the
+        array.
         """
         builder, stride = self.builder, INT64(apart * vectors)
         end = builder.add(begin, builder.mul(count, stride))
@@ -62,7 +63,7 @@ class Numbers:
         builder.position_at_end(loop)
         at, carried = builder.phi(INT64), [builder.phi(value.type) for value in start]
         places, terms = [builder.add(at, INT64(apart * k)) for k in range(vectors)], []
-        for place, numbers in [(place, self.load(place)) for place in places]:
+        for place, numbers in [(place, self.load(place, min(apart, VECTOR))) for place in places]:
             if ahead is not None:  # between the terms: two fetches on end cost a third of the time of long rows
                 there = self._place(builder.add(place, ahead))
                 call(builder, "llvm.prefetch.p0", ir.VoidType(), there, _PLACE(0), _PLACE(3), _PLACE(1))

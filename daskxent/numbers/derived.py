@@ -1,0 +1,74 @@
+"""Metrics that are made of sums by key, or of several statistics."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from daskxent.numbers import calibration, classes, statistics
+from daskxent.numbers.calibration import Bin, bins_of
+from daskxent.numbers.classes import Counts
+from daskxent.numbers.keys import name_of
+from daskxent.numbers.question import PREDICTED_CLASS, TRUE_CLASS
+from daskxent.numbers.shapes import BETAS
+from daskxent.numbers.statistics import HIT
+from daskxent.numbers.temperature import Temperature, least
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from daskxent.numbers.estimates import Estimates
+    from daskxent.numbers.question import Question
+    from daskxent.numbers.state import State
+    from daskxent.numbers.tables import Table
+
+
+def value(name: str, question: Question, state: State) -> float:
+    """Return a metric of `statistics.DERIVED` but the temperature; NaN over no rows."""
+    if statistics.DERIVED[name].tables == "classes":
+        return _of_classes(name, question, state)
+    if name == "ece_equal_mass":
+        bins = reliability(question, state, "fine")
+        return calibration.expected_error(calibration.equal_mass(bins)) if bins else math.nan
+    bins = reliability(question, state)
+    return calibration.CALIBRATIONS[name](bins) if bins else math.nan
+
+
+def _of_classes(name: str, question: Question, state: State) -> float:
+    counts = counts_of(question, state.tables)
+    if not counts.classes:
+        return math.nan
+    if name in classes.KAPPAS:
+        distance = state.total.totals[classes.KAPPAS[name]]
+        if distance.special is not None or ("label_out_of_range" in state.audit and question.on_invalid == "count"):
+            return math.nan  # rows without a prediction, or a class
+        return classes.weighted_kappa(counts, distance.units, squared=name == "cohen_kappa_quadratic")
+    return classes.CLASS_METRICS[name](counts)
+
+
+def reliability(question: Question, state: State, which: str = "reliability") -> list[Bin] | None:
+    """Return the bins of a grouping of `Question.reliabilities`; None if some confidence is not a number."""
+    by = question.reliabilities[which]
+    of = "confidence" if by.place < 0 else statistics.at("confidence", BETAS[by.place])
+    return bins_of(state.tables.get(by.name), by, of)
+
+
+def temperature(question: Question, state: State, found: Estimates) -> Temperature:
+    """Return the temperature of the least crossentropy."""
+    return least(found, lambda which: reliability(question, state, which))
+
+
+def counts_of(question: Question, tables: Mapping[str, Table]) -> Counts:
+    """Return how much of each class is true, predicted, and both."""
+    true, predicted = (tables.get(name_of((by,))) for by in (TRUE_CLASS, PREDICTED_CLASS))
+    found: dict[int, list[int]] = {}
+    for at, table in enumerate((true, predicted)):
+        for key in table or ():
+            if 0 <= key[0] < question.classes:
+                assert table is not None
+                sums = table.sums(key)
+                entry = found.setdefault(key[0], [0, 0, 0])
+                entry[at] = sums.weight.units
+                entry[2] = sums.totals[HIT].units if at == 0 else entry[2]
+    order = sorted(found)
+    return Counts(order, *([found[each][k] for each in order] for k in range(3)))

@@ -1,0 +1,100 @@
+"""What counts in cells say of all rows: quantiles, histograms, and the accuracy of the k largest classes."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from daskxent.numbers.exact import ExactSum, ratio
+from daskxent.numbers.keys import Cells, Ranks
+from daskxent.numbers.sums import WEIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daskxent.numbers.tables import Table
+
+
+class Cell(NamedTuple):
+    """The rows whose value is in a cell.
+
+    Attributes
+    ----------
+    value : float
+        The middle of the cell.
+    rows : int
+    weight : float
+    weighted : bool
+        Whether rows have weights.
+    """
+
+    value: float
+    rows: int
+    weight: float
+    weighted: bool
+
+
+def cells_of(table: Table | None) -> list[Cell]:
+    """Return the cells of a table by `Cells`, in order of their values."""
+    if table is None:
+        return []
+    edges = [Cells.edges(key) for (key,) in table]
+    columns = table.counted.tolist(), table.weights().tolist()
+    weighted = WEIGHT in table.columns
+    return [
+        Cell(low if low == high else low + (high - low) / 2, rows, weight, weighted)
+        for (low, high), rows, weight in zip(edges, *columns, strict=True)
+    ]
+
+
+def quantile(cells: Sequence[Cell], share: float) -> float:
+    """Return a quantile of the values in cells; NaN over none, or where one is not a number.
+
+    Examples
+    --------
+    >>> quantile([Cell(1.0, 2, 2.0, False), Cell(4.0, 1, 1.0, False)], 0.75)
+    2.5
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"quantile: expected shares from 0 to 1, got {share!r}")
+    if not cells or math.isnan(cells[-1].value):
+        return math.nan
+    if cells[0].weighted:
+        below = list(accumulate(cell.weight for cell in cells))
+        at = np.searchsorted(below, share * below[-1], side="left")
+        return cells[min(int(at), len(cells) - 1)].value
+    ends = list(accumulate(cell.rows for cell in cells))
+    place = share * (ends[-1] - 1)
+    low, high = (cells[int(np.searchsorted(ends, row, side="right"))].value for row in (int(place), math.ceil(place)))
+    return low if low == high else low + (place - int(place)) * (high - low)
+
+
+def histogram(cells: Sequence[Cell], bins: int) -> list[dict[str, Any]]:
+    """Return how many rows, and what weight, lie in bins of equal width; values that are not finite come last."""
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"histogram: expected at least one bin, got {bins!r}")
+    finite = [cell for cell in cells if math.isfinite(cell.value)]
+    lines = []
+    if finite:
+        edges = np.linspace(finite[0].value, finite[-1].value, bins + 1)
+        values = [cell.value for cell in finite]
+        rows, _ = np.histogram(values, edges, weights=[cell.rows for cell in finite])
+        weight, _ = np.histogram(values, edges, weights=[cell.weight for cell in finite])
+        columns = edges[:-1].tolist(), edges[1:].tolist(), rows.tolist(), weight.tolist()
+        lines = [{"low": a, "high": b, "rows": int(n), "weight": float(w)} for a, b, n, w in zip(*columns, strict=True)]
+    others = [cell for cell in cells if not math.isfinite(cell.value)]
+    return lines + [{"low": c.value, "high": c.value, "rows": c.rows, "weight": c.weight} for c in others]
+
+
+def top_k(table: Table | None, weight: ExactSum) -> list[dict[str, Any]]:
+    """Return the share of the weight of rows of which fewer than k classes are larger than the label's, for each k."""
+    lines, below = [], ExactSum()
+    for key in table or ():
+        assert table is not None
+        if key[0] >= 0:
+            below = below + table.sums(key).weight
+            lines.append({"k": Ranks.least(key[0] + 1), "accuracy": ratio(below, weight)})
+    return lines

@@ -1,0 +1,213 @@
+"""What dumps of language models need: a shift of labels, fewer classes, a mask, bytes and words."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources import Further, is_dask, open_array
+from daskxent.sources.sliced import Sliced
+from daskxent.sources.viewed import Viewed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from daskxent.options import Asked
+    from daskxent.sources import Inputs
+
+UNITS = "bytes", "words"
+
+
+def arrays_of(asked: Asked) -> dict[str, Any]:
+    """Return the arrays that were given: classes of predictions, the mask, and the bytes and words of labels."""
+    given = {name: getattr(asked, name) for name in ("ids", "mask", *UNITS)}
+    return {name: each for name, each in given.items() if each is not None and not isinstance(each, Integral)}
+
+
+def totals_of(asked: Asked) -> dict[str, int]:
+    """Return the bytes and words of the whole text that were given as numbers."""
+    given = {name: getattr(asked, name) for name in UNITS}
+    return {name: int(each) for name, each in given.items() if isinstance(each, Integral)}
+
+
+def part(array: Any, axis: int, start: int, stop: int) -> Any:
+    """Return a part of a source or a dask array along an axis."""
+    index = tuple(slice(start, stop) if at == axis else slice(0, n) for at, n in enumerate(array.shape))
+    return array[index] if is_dask(array) else Sliced(array, index)
+
+
+def with_classes(predictions: Any, axis: int, classes: int | None) -> Any:
+    """Return the first so many classes of predictions: the others, as of a padded vocabulary, are not read.
+
+    Raises
+    ------
+    ValueError
+        There are fewer.
+    """
+    if classes is None or not -len(predictions.shape) <= axis < len(predictions.shape):  # which `align` refuses
+        return predictions
+    width = predictions.shape[axis]
+    if classes > width:
+        raise ValueError(f"classes: y_pred has only {width:,} classes, got {classes:,}")
+    return predictions if classes == width else part(predictions, axis % len(predictions.shape), 0, classes)
+
+
+def check_ids(asked: Asked, slots: int) -> None:
+    """Refuse what dumps of only some classes cannot answer.
+
+    Raises
+    ------
+    ValueError
+        It is asked for; the predictions are no log-probabilities, or the class axis is not the last.
+    """
+    if asked.predictions != "log_probabilities" or asked.axis != -1:
+        raise ValueError('ids: needs predictions="log_probabilities", with the classes along the last axis')
+    for name in asked.metrics:
+        top = re.fullmatch(r"top_(\d+)_accuracy", name)
+        if not (name in OF_SOME or (top and int(top[1]) <= slots)):
+            raise ValueError(f"metrics: {name!r} takes all classes; these are {slots} of each row")
+    further = {name: getattr(asked, name) for name in ("per_class", "confusions", "class_weight", "classes", "worst")}
+    further |= {"sample": asked.sample, "ranks": asked.ranks, "histograms": set(asked.histograms) - OF_SOME}
+    grouped = {given for by in asked.slicings for given in by.values() if isinstance(given, str)}
+    further["by"] = grouped & {"label", "prediction"}
+    for name, wanted in further.items():
+        if wanted:
+            raise ValueError(f"{name}: takes all classes; these are {slots} of each row")
+
+
+OF_SOME = {"crossentropy", "accuracy", "perplexity", "bits", "bits_per_byte", "byte_perplexity", "word_perplexity"}
+OF_SOME |= {"bytes", "words", "label_probability"}
+
+
+class Shift:
+    """By how much labels are ahead of the predictions, along the last axis of the positions.
+
+    Parameters
+    ----------
+    by : int
+    positions : tuple of int
+        Of the predictions, before they are shifted.
+
+    Raises
+    ------
+    ValueError
+        The axis is not longer than the shift.
+    """
+
+    def __init__(self, by: int, positions: tuple[int, ...]) -> None:
+        self.by, self.axis = by, len(positions) - 1
+        self.length = positions[-1] if positions else 0
+        if by and self.length <= by:
+            raise ValueError(f"shift: {by} leaves nothing of an axis of length {self.length}")
+
+    def predictions(self, array: Any, axis: int) -> Any:
+        """Return the predictions that have a label."""
+        if not self.by:
+            return array
+        ndim = len(array.shape)
+        at = ndim - 2 if axis % ndim == ndim - 1 else ndim - 1
+        return part(array, at, 0, self.length - self.by)
+
+    def labels(self, array: Any) -> Any:
+        """Return the labels, or what lies along them, that have a prediction."""
+        if not self.by or len(array.shape) <= self.axis or array.shape[self.axis] != self.length:
+            return array
+        return part(array, self.axis, self.by, self.length)
+
+
+class Lookup:
+    """The numbers that a table has for labels; 0 for labels beyond it."""
+
+    def __init__(self, table: NDArray[np.float64]) -> None:
+        self.table, self.identity = table, hashlib.sha256(table.tobytes()).hexdigest()[:16]
+
+    def __call__(self, labels: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        """Look labels up."""
+        known = (labels >= 0) & (labels < len(self.table))
+        return np.where(known, self.table[np.where(known, labels, 0).astype(np.int64)], 0.0)
+
+
+class Divided:
+    """Logits divided by a temperature, in float64."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    def __call__(self, logits: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        """Divide logits."""
+        return logits.astype(np.float64) / self.temperature
+
+
+def at_temperature(predictions: Any, temperature: float) -> Any:
+    """Return logits divided by a temperature."""
+    return predictions if temperature == 1 else _mapped(predictions, Divided(temperature))
+
+
+def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: Shift) -> Further:
+    """Return how many bytes or words each label stands for: an array along the labels, or a table looked up by them.
+
+    Raises
+    ------
+    ValueError
+        What was given lies along the labels, and is as long as there are classes.
+    """
+    array = open_array(given, name)
+    shape, table = tuple(array.shape), len(array.shape) == 1 and array.shape[0] in widths
+    if not table:
+        return Further(shift.labels(array), name, "weights")
+    if shape == tuple(labels.shape):
+        raise ValueError(
+            f"{name}: shape {shape} is that of the labels, and as long as there are classes: either may be meant"
+        )
+    values = np.asarray(array.compute() if is_dask(array) else array.read((slice(0, shape[0]),)), np.float64)
+    return Further(_mapped(labels, Lookup(values)), name, "weights")
+
+
+def _mapped(array: Any, convert: Any) -> Any:
+    if is_dask(array):
+        return array.map_blocks(convert, dtype=np.float64, meta=np.empty((0,) * array.ndim))
+    return Viewed(array, convert, np.float64)
+
+
+FEW = 64  # places of a sequence that are looked at
+UNSHIFTED = "y_true: labels match the predictions of the place before them, not their own: tokens need shift=1"
+
+
+def look_unshifted(inputs: Inputs) -> bool:
+    """Tell whether labels match the predictions of the place before them far better than their own.
+
+    Logits of language models are those of the token after, so this is what tokens look like that were not shifted. The
+    first places of the first sequence are read again.
+    """
+    if is_dask(inputs.predictions) or inputs.dense or len(inputs.positions) < 2 or inputs.classes < 3:
+        return False
+    *outer, length = inputs.positions
+    box = (*(slice(0, 1) for _ in outer), slice(0, min(length, FEW)))
+    try:
+        values = inputs.predictions.read(inputs.box(box, slice(0, inputs.classes)), [])
+        labels = inputs.along["labels"].read(box, fill=True).values
+    except OSError:  # the numbers are there already: what cannot be read again is no reason to lose them
+        return False
+    best = np.nan_to_num(np.moveaxis(values, inputs.axis, -1).reshape(-1, inputs.classes).astype(np.float32)).argmax(
+        axis=1
+    )
+    known = labels >= 0
+    own, before = (best == labels)[known], (best[:-1] == labels[1:])[known[1:]]
+    if not before.size:
+        return False
+    chance = max(own.mean(), 1 / inputs.classes)
+    lucky = chance * before.size + 5 * math.sqrt(chance * before.size)  # five standard deviations
+    return bool(before.sum() > lucky and before.mean() > 2 * own.mean() + 0.1)
+
+
+def to_call(asked: Asked, call_of: Any) -> Mapping[str, Any] | None:
+    """Return how to give mask, bytes and words again, as JSON has it; None if one of them is not stored."""
+    found = {name: call_of(each) for name, each in arrays_of(asked).items()} | totals_of(asked)
+    return None if None in found.values() else found

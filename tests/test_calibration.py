@@ -1,0 +1,316 @@
+"""Calibration and temperature are those of scikit-learn, of the reference, and of a direct search."""
+
+import itertools
+import math
+
+import dask.array as da
+import numpy as np
+import pytest
+import sized
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.calibration import calibration_curve
+
+import daskxent as dx
+
+METRICS = ["crossentropy", "accuracy", "ece", "mce", "rmsce", "ece_debiased", "overconfidence", "ece_equal_mass"]
+METRICS += ["brier", "temperature"]
+
+
+def drawn(rows=2000, classes=30, temperature=1.4, seed=0, dtype="float32"):
+    """Return labels drawn from the softmax of logits, and the logits times a temperature."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 2, (rows, classes))
+    p = softmax(x, axis=1)
+    y = (p.cumsum(axis=1) > rng.random((rows, 1))).argmax(axis=1)
+    return y, (x * temperature).astype(dtype), rng.integers(0, 5, rows) / 2
+
+
+def confidences(x):
+    p = softmax(x.astype(np.longdouble), axis=1)
+    return p.max(axis=1).astype(float), p.argmax(axis=1)
+
+
+def by_hand(y, x, w, bins=15):
+    """Guo's estimator and its like, over bins (lo, hi]."""
+    confidence, prediction = confidences(x)
+    hit, w = (prediction == y).astype(float), np.ones(len(y)) if w is None else w
+    edges, found = np.linspace(0, 1, bins + 1), []
+    for low, high in itertools.pairwise(edges):
+        inside = (confidence > low) & (confidence <= high) & (w > 0)
+        if inside.any():
+            weight = w[inside].sum()
+            means = ((confidence * w)[inside].sum() / weight, (hit * w)[inside].sum() / weight)
+            found.append((inside.sum(), weight, *means))
+    n, weight, mean, share = np.array(found).T
+    part, gap = weight / weight.sum(), mean - share
+    debiased = (part * np.where(n > 1, gap**2 - share * (1 - share) / np.maximum(n - 1, 1), 0)).sum()
+    return {
+        "ece": (part * abs(gap)).sum(),
+        "mce": abs(gap).max(),
+        "rmsce": math.sqrt((part * gap**2).sum()),
+        "ece_debiased": math.sqrt(max(debiased, 0)),
+        "overconfidence": (part * gap).sum(),
+    }
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_calibration_errors_are_those_of_the_reference(weighted, dtype):
+    y, x, w = drawn(dtype=dtype)
+    w = w if weighted else None
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=METRICS, threads=1)
+    for name, value in by_hand(y, x, w).items():
+        assert report[name] == pytest.approx(value, rel=1e-9 if dtype == "float64" else 1e-6), name
+    p = softmax(x.astype(float), axis=1)
+    brier = np.average(((p - np.eye(30)[y]) ** 2).sum(axis=1), weights=w)
+    assert report["brier"] == pytest.approx(brier, rel=1e-6)
+    terms = report.brier_decomposition()
+    made = terms["reliability"] - terms["resolution"] + terms["uncertainty"]
+    made += terms["within_bin_variance"] - terms["within_bin_covariance"]
+    confidence, prediction = confidences(x)
+    assert made == pytest.approx(terms["brier"], rel=1e-12)
+    assert terms["brier"] == pytest.approx(np.average((confidence - (prediction == y)) ** 2, weights=w), rel=1e-6)
+
+
+def test_the_table_is_the_curve_of_sklearn():
+    y, x, _ = drawn()
+    confidence, prediction = confidences(x)
+    share, mean = calibration_curve(prediction == y, confidence, n_bins=10)
+    table = dx.evaluate(y, x, from_logits=True, metrics=["ece"], calibration_bins=10).reliability()
+    assert [line["accuracy"] for line in table] == pytest.approx(share, rel=1e-6)
+    assert [line["confidence"] for line in table] == pytest.approx(mean, rel=1e-6)
+    assert sum(line["rows"] for line in table) == len(y)
+    assert list(table.to_pandas()["rows"]) == [line["rows"] for line in table]
+    assert table.to_csv().startswith("low,high,rows,weight,confidence,accuracy,gap\n")
+    assert "Reliability" in repr(table)
+
+
+def test_confidences_on_the_edges():
+    """A confidence of 0.5 is in the bin below the edge, and that of 1 in the last one: nothing is left out."""
+    x = np.array([[0.0, 0.0], [80.0, 0.0], [0.0, 80.0]], "float16")
+    table = dx.evaluate([0, 0, 0], x, from_logits=True, metrics=["ece"], calibration_bins=2).reliability()
+    assert [(line["low"], line["rows"], line["confidence"]) for line in table] == [
+        (0, 1, pytest.approx(0.5)),
+        (0.5, 2, 1),
+    ]
+    none = dx.evaluate([0], [[0.0, 0.0, 0.0]], metrics=["ece", "confidence"])  # clipped probabilities, and not 1 in all
+    assert 0 < none["confidence"] < 1
+
+
+def test_bins_of_equal_mass():
+    y, x, _ = drawn(6000)
+    confidence, prediction = confidences(x)
+    order = np.argsort(confidence)
+    parts = np.array_split(order, 15)
+    hit = prediction == y
+    exact = sum(abs(confidence[part].sum() - hit[part].sum()) for part in parts) / len(y)
+    assert dx.evaluate(y, x, from_logits=True, metrics=["ece_equal_mass"])["ece_equal_mass"] == pytest.approx(
+        exact, abs=2e-3
+    )
+
+
+@pytest.mark.parametrize("true", [0.6, 0.8, 1.0, 1.37, 1.9])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_temperature_is_that_of_a_direct_search(true, weighted):
+    y, x, w = drawn(4000, 64, true)
+    w = w if weighted else None
+
+    def loss(temperature):
+        return -np.average(log_softmax(x.astype(float) / temperature, axis=1)[np.arange(len(y)), y], weights=w)
+
+    best = minimize_scalar(loss, bounds=(0.4, 2.5), method="bounded", options={"xatol": 1e-10}).x
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=["temperature", "crossentropy", "ece"])
+    found = report.temperature()
+    assert report["temperature"] == found.value == pytest.approx(best, abs=1e-4)
+    assert found.crossentropy == pytest.approx((loss(1), loss(best)), rel=1e-6)
+    assert abs(found.value - true) < 4 * found.error
+    after = dx.evaluate(
+        y, x, sample_weight=w, from_logits=True, temperature=found.value, metrics=["crossentropy", "ece"]
+    )
+    assert after["crossentropy"] == pytest.approx(loss(found.value), rel=1e-6)
+    assert found.ece[0] == pytest.approx(report["ece"], rel=1e-6)
+    assert found.ece[1] == pytest.approx(after["ece"], abs=4e-3)
+    low, high = report.interval("temperature")
+    assert low < found.value < high
+    assert f"{found.value:.3g}"[:3] in repr(report)
+
+
+def test_the_error_of_the_temperature_is_that_of_the_sandwich():
+    y, x, w = drawn(3000, 20, 1.3)
+    report = dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=["temperature"])
+    beta = 1 / report["temperature"]
+    p = softmax(beta * x.astype(float), axis=1)
+    mean = (p * x).sum(axis=1)
+    slope, bend = mean - x[np.arange(len(y)), y], (p * x.astype(float) ** 2).sum(axis=1) - mean**2
+    error = math.sqrt((w**2 * slope**2).sum()) / (w * bend).sum() / beta**2
+    assert report.se["temperature"] == pytest.approx(error, rel=5e-3)
+    clusters = np.arange(3000) // 3
+    sums = np.bincount(clusters, w * slope)
+    clustered = dx.evaluate(y, x, sample_weight=w, from_logits=True, metrics=["temperature"], clusters=clusters)
+    expected = math.sqrt((sums**2).sum() * 1000 / 999) / (w * bend).sum() / beta**2
+    assert clustered.se["temperature"] == pytest.approx(expected, rel=5e-3)
+
+
+def test_a_temperature_beyond_the_grid_is_said_to_be():
+    y, x, _ = drawn(1000, 20, 4.0)
+    report = dx.evaluate(y, x, from_logits=True, metrics=["temperature"])
+    assert math.isnan(report["temperature"])
+    assert report.temperature().beyond == "above 2"
+    assert "above 2" in repr(report)
+    assert dx.evaluate(y, x / 16, from_logits=True, metrics=["temperature"]).temperature().beyond == "below 0.5"
+
+
+WAYS = {
+    "zarr": lambda x: stored(x, (170, x.shape[1])),
+    "zarr split by classes": lambda x: stored(x, (170, 7)),
+    "dask": lambda x: da.from_array(x, chunks=(130, -1)),
+    "dask split by classes": lambda x: da.from_array(x, chunks=(130, 13)),
+    "strided": lambda x: np.asfortranarray(x),
+}
+
+
+def stored(values, chunks):
+    array = zarr.create_array({}, shape=values.shape, dtype=values.dtype, chunks=chunks)
+    array[...] = values
+    return array
+
+
+EVERY = [*METRICS, "entropy", "confidence", "margin", "rank", "mrr", "logsumexp", "z_loss", "label_probability"]
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["compiled", "NumPy"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_all_of_it_has_the_same_bits_on_every_way(monkeypatch, way, few, weighted):
+    y, x, w = drawn(900, 41)
+    x[5, 3], x[7, y[7]], y[9] = -np.inf, -np.inf, 99
+    options = {"from_logits": True, "metrics": EVERY, "histograms": ["entropy", "crossentropy"], "ranks": True}
+    options |= {
+        "on_invalid": "skip",
+        "sample_weight": w if weighted else None,
+        "by": {"sure": dx.bins("entropy", [0, 1, 9])},
+    }
+    whole = dx.evaluate(y, x, **options, threads=1)
+    sized.give(monkeypatch, few=few)
+    assert dx.evaluate(y, WAYS[way](x), **options) == whole
+    assert dx.Report.from_json(whole.to_json()) == whole
+    assert whole.by("sure").rows[0]["entropy"] < 1
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(0, 2**32), st.sampled_from(["float16", "float32", "float64"]), st.booleans())
+def test_shapes_and_curves_have_the_bits_of_their_definition(classes, seed, dtype, probabilities):
+    from daskxent.kernels import shapes as compiled
+    from daskxent.numbers import shapes
+
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(0, 10.0 ** rng.integers(-2, 4), (9, classes))).astype(dtype)
+    x[rng.random(x.shape) < 0.1] = -np.inf
+    if probabilities:
+        x = softmax(np.where(np.isinf(x), -50, x).astype(float), axis=1).astype(dtype)
+    peak, target = x.max(axis=1).astype(float), x[:, 0].astype(float)
+    peak[3] = np.nan
+    pairs = [
+        (
+            compiled.shape_of(x[:, :, None], peak, probabilities=probabilities),
+            shapes.shape_of(x, peak, probabilities=probabilities),
+        )
+    ]
+    if not probabilities:
+        pairs.append((compiled.curve_of(x[:, :, None], peak, target), shapes.curve_of(x, peak, target)))
+    for one, other in pairs:
+        for a, b in zip(one, other, strict=True):
+            assert np.array_equal(a, b, equal_nan=True)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_columns_over_the_classes(logits):
+    y, x, _ = drawn(300, 21, dtype="float64")
+    p = softmax(x, axis=1)
+    given = x if logits else p
+    names = ["entropy", "sum_p2", "brier", "label_probability", "margin", "rank"]
+    found = dx.rows(y, given, from_logits=logits, columns=names)
+    top, own = np.sort(given, axis=1), given[np.arange(300), y]
+    wanted = {
+        "entropy": -(p * np.log(p)).sum(axis=1),
+        "sum_p2": (p**2).sum(axis=1),
+        "brier": ((p - np.eye(21)[y]) ** 2).sum(axis=1),
+        "label_probability": p[np.arange(300), y],
+        "margin": top[:, -1] - top[:, -2],
+        "rank": 1 + (given > own[:, None]).sum(axis=1),
+    }
+    for name, values in wanted.items():
+        assert found[name] == pytest.approx(values, rel=1e-5, abs=1e-7), name  # clipped at 1e-7
+    if logits:
+        more = dx.rows(y, x, from_logits=True, columns=["logsumexp", "z_loss"])
+        assert more["logsumexp"] == pytest.approx(np.log(np.exp(x).sum(axis=1)))
+        assert more["z_loss"] == pytest.approx(more["logsumexp"] ** 2)
+    report = dx.evaluate(y, given, from_logits=logits, metrics=["mrr", "rank", "entropy"])
+    assert report["mrr"] == pytest.approx((1 / wanted["rank"]).mean())
+    assert report.se["entropy"] == pytest.approx(wanted["entropy"].std(ddof=1) / math.sqrt(300), rel=1e-5)
+
+
+def test_a_row_of_one_probability_has_no_entropy():
+    x = np.array([[0.0, -np.inf, -np.inf], [0.0, 0.0, -np.inf], [np.nan, 0, 0], [np.inf, 0, 0], [-np.inf] * 3])
+    found = dx.rows([0, 0, 0, 0, 0], x, from_logits=True, columns=["entropy", "sum_p2"])
+    assert found["entropy"][:2] == pytest.approx([0, math.log(2)])
+    assert found["sum_p2"][:2].tolist() == [1, 0.5]
+    assert np.isnan(found["entropy"][2:]).all()
+
+
+def test_quantiles_are_those_of_numpy_within_their_error():
+    y, x, w = drawn(3000)
+    shares = [0, 0.1, 0.5, 0.9, 0.999, 1]
+    report = dx.evaluate(y, x, from_logits=True, histograms=["crossentropy", "margin"])
+    losses = -log_softmax(x.astype(float), axis=1)[np.arange(3000), y]
+    assert report.quantile("crossentropy", shares) == pytest.approx(np.quantile(losses, shares), rel=2**-11 + 1e-6)
+    weighted = dx.evaluate(y, x, sample_weight=w, from_logits=True, histograms=["crossentropy"])
+    by = np.quantile(losses, [0.1, 0.5, 0.9], weights=w, method="inverted_cdf")
+    assert weighted.quantile("crossentropy", [0.1, 0.5, 0.9]) == pytest.approx(by, rel=2**-11 + 1e-6)
+    lines = report.histogram("crossentropy", 7)
+    assert sum(line["rows"] for line in lines) == 3000
+    assert report.quantile("margin", 0.5) == pytest.approx(np.median(np.diff(np.sort(x, axis=1)[:, -2:])), rel=1e-3)
+
+
+def test_every_top_k_at_once():
+    y, x, w = drawn(500, 9)
+    report = dx.evaluate(
+        y, x, sample_weight=w, from_logits=True, ranks=True, metrics=[f"top_{k}_accuracy" for k in range(1, 10)]
+    )
+    curve = {line["k"]: line["accuracy"] for line in report.top_k_curve()}
+    assert curve == {k: report[f"top_{k}_accuracy"] for k in curve}
+    assert curve[max(curve)] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["brier"], "label_smoothing": 0.1, "from_logits": True}, "'brier' needs integer labels"),
+        ({"metrics": ["logsumexp"]}, "'logsumexp' is of logits"),
+        ({"metrics": ["temperature"]}, "'temperature' is of logits"),
+        ({"metrics": ["_text_loss"]}, "is unknown"),
+        ({"histograms": ["accuracy"]}, "histograms: 'accuracy' is no value of rows"),
+        ({"calibration_bins": 0}, "calibration_bins: expected at least 1"),
+        ({"calibration_bins": 5000}, "calibration_bins: expected 1 to 1000"),
+        ({"temperature": 0, "from_logits": True}, "temperature: expected a finite number above 0"),
+        ({"temperature": 2}, "temperature: only logits"),
+        ({"metrics": ["entropy"], "predictions": "log_probabilities"}, "'entropy' would need logits"),
+        ({"metrics": ["ece"], "predictions": "log_probabilities"}, "'confidence' would need logits"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dx.evaluate([0, 1], [[0.6, 0.4], [0.5, 0.5]], **options)
+
+
+def test_what_was_not_asked_for_is_said():
+    report = dx.evaluate([0, 1], [[0.6, 0.4], [0.5, 0.5]])
+    for ask in (report.reliability, report.temperature, report.top_k_curve, report.brier_decomposition):
+        with pytest.raises(KeyError, match="evaluate was not asked for"):
+            ask()
+    with pytest.raises(KeyError, match="histograms="):
+        report.quantile("crossentropy", 0.5)
