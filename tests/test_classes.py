@@ -1,6 +1,8 @@
 """Results per class are those of scikit-learn, for any weights, and exact where float64 is not."""
 
+import json
 import math
+import pickle
 
 import dask.array as da
 import numpy as np
@@ -8,7 +10,11 @@ import pytest
 import sklearn.metrics as sk
 
 import daskxent as dx
+from daskxent.kernels import Totals
+from daskxent.numbers.audit import Scored
 from daskxent.numbers.classes import CLASS_METRICS, Counts
+from daskxent.numbers.question import Question
+from daskxent.numbers.scores import Scores
 
 CLASSES = 9
 METRICS = ["crossentropy", "accuracy", *CLASS_METRICS]
@@ -183,3 +189,26 @@ def test_where_a_metric_is_not_defined():
     wide = dx.evaluate([0], np.ones((1, 2049)), from_logits=True, confusions=True)
     with pytest.raises(ValueError, match="confusion_matrix: 2049 classes; at most 2048: see top_confusions"):
         wide.confusion_matrix()
+
+
+def test_the_state_of_256_000_classes_is_small():
+    """Of every class the counts, the sum of the losses and that of their squares: at most 20 MB, kept or sent."""
+    classes, rng = 256_000, np.random.default_rng(0)
+    question = Question(("crossentropy",), classes, from_logits=True, per_class=True)
+    total = Totals(question)
+    for seed in range(3):
+        labels = rng.permutation(classes)
+        scores = Scores(
+            np.zeros(classes, np.uint8),
+            loss=rng.exponential(10.0 ** (1 - 3 * seed), classes),  # small ones among them
+            hit=rng.random(classes) < 0.5,
+            prediction=rng.integers(0, classes, classes),
+        )
+        total.add(Scored.of(question, scores, labels))
+    state = total.state()
+    held = sum(column.nbytes for table in state.tables.values() for column in (*table.keys, *table.columns.values()))
+    assert held < 20e6
+    assert len(pickle.dumps(state)) < 20e6
+    assert len(json.dumps(state.to_json())) < 20e6
+    merged = state.merge(state)
+    assert sum(c.nbytes for table in merged.tables.values() for c in (*table.keys, *table.columns.values())) == held

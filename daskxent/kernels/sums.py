@@ -175,11 +175,45 @@ def add_placed(digits: NDArray[np.int64], places: NDArray[np.int64], terms: NDAr
     ([False, True], [2048, 0, 0, 0, 0, 0])
     """
     places, terms = along(places, len(terms), np.int64, "places"), along(terms, len(terms), np.float64, "terms")
-    if terms.size and not 0 <= int(places.min()) <= int(places.max()) < len(digits):
-        raise ValueError(f"places: expected those of {len(digits)} sums")
+    _check_places(places, len(digits))
     rare = np.empty(terms.size, np.bool_)
     _add_placed(digits, places, terms, rare)
     return rare
+
+
+@compiled
+def _count_placed(counts, places, terms):
+    counts, places, terms = borrowed(counts), borrowed(places), borrowed(terms)
+    for i in range(0 if terms.size else places.size):
+        counts[places[i]] += 1
+    for i in range(terms.size):
+        counts[places[i]] += terms[i]
+
+
+def count_placed(counts: NDArray[np.int64], places: NDArray[np.int64], terms: NDArray[np.bool_] | None) -> None:
+    """Count rows, each at its place, as `tables.count_rows` does.
+
+    Raises
+    ------
+    ValueError
+        There is not one place for each term, or no count at a place.
+
+    Examples
+    --------
+    >>> counts = np.zeros(3, np.int64)
+    >>> count_placed(counts, np.array([0, 2, 2]), None)
+    >>> counts.tolist()
+    [1, 0, 2]
+    """
+    rows = len(places) if terms is None else len(terms)
+    places, terms = along(places, rows, np.int64, "places"), along(terms, rows, np.bool_, "terms")
+    _check_places(places, len(counts))
+    _count_placed(counts, places, terms)
+
+
+def _check_places(places: NDArray[np.int64], sums: int) -> None:
+    if places.size and not 0 <= int(places.min()) <= int(places.max()) < sums:
+        raise ValueError(f"places: expected those of {sums} sums")
 
 
 def exact(limbs: NDArray[np.int64]) -> ExactSum:
@@ -218,7 +252,7 @@ class Totals:
         self._totals = np.zeros((len(question.statistics), 3, LIMBS), np.int64)
         self._hits = [0] * len(question.statistics)
         self._weighted = False
-        self.groups = [Groups(question, slicing, add_placed) for slicing in question.slicings]
+        self.groups = [Groups(question, slicing, add_placed, count_placed) for slicing in question.slicings]
 
     def add(self, rows: Scored) -> None:
         """Add rows; either all of them have weights or none has."""
@@ -227,7 +261,7 @@ class Totals:
         clipped = rows.exceptional[(exceptional & IS_CLIPPED) != 0]
         self._counted += len(status) - dropped.size
         self._weighted = rows.weights is not None
-        weights = _NO_WEIGHTS if rows.weights is None else rows.weights
+        weights = _NO_WEIGHTS if rows.weights is None else plain(np.ascontiguousarray(rows.weights, np.float64))
         for k, statistic in enumerate(self.question.statistics):
             values = statistic.value(scores, rows.labels)
             if values.dtype == bool and not self._weighted:

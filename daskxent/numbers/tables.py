@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     # From (keys, 6) digits, the place of each term among the keys, and the terms, to which of them are rare.
     Add = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]], NDArray[np.bool_]]
+    Count = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_] | None], None]
 
 # A term below `BELOW` in magnitude without bits below 2**-172: squares of losses down to 1e-18 are.
 GRID_BITS = 12, 44, 76, 108, 140, 172
@@ -50,6 +51,7 @@ BELOW = 2.0**20
 COUNTED_ROWS = "counted"  # the column of numbers of rows
 MOST_KEYS = 1 << 22  # some 100 to 400 bytes each
 MOST_INT32 = 1 << 31
+NEW = -2  # stands for a key that was just met
 MOST_SPAN = 1 << 22  # integers that are looked up in an array: 16 MB
 Rare = dict[tuple[str, "Key"], ExactSum]
 
@@ -72,6 +74,20 @@ def add_terms(digits: NDArray[np.int64], places: NDArray[np.int64], terms: NDArr
     for at, whole in enumerate(found):
         np.add.at(digits[:, at], places[usual], whole[usual].astype(np.int64))
     return np.asarray(~usual)
+
+
+def count_rows(counts: NDArray[np.int64], places: NDArray[np.int64], terms: NDArray[np.bool_] | None) -> None:
+    """Count rows, each at its place; of terms those that are True.
+
+    Examples
+    --------
+    >>> counts = np.zeros(3, np.int64)
+    >>> count_rows(counts, np.array([0, 2, 2]), np.array([True, False, True]))
+    >>> counts.tolist()
+    [1, 0, 1]
+    """
+    found = np.bincount(places, terms)  # as float64, which holds them: quicker than to choose places first
+    counts[: found.size] += found.astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,10 +316,14 @@ def _one_after_the_other(several: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def _sorted(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return in which order rows are sorted by their keys, and where in it another key begins."""
-    codes = [np.unique(column, return_inverse=True)[1] for column in keys]
-    order = np.lexsort(codes[::-1])
+    if len(keys) == 1 and keys[0].dtype.kind in "iu":  # stable sorting finds runs that are sorted already
+        codes = keys
+        order = np.argsort(keys[0], kind="stable")
+    else:
+        codes = [np.unique(column, return_inverse=True)[1] for column in keys]
+        order = np.lexsort(codes[::-1])
     other = np.ones(len(order), bool)
-    other[1:] = np.any([np.diff(column[order]) != 0 for column in codes], axis=0)
+    other[1:] = np.any([sorted_[1:] != sorted_[:-1] for sorted_ in (code[order] for code in codes)], axis=0)
     return order, np.flatnonzero(other)
 
 
@@ -358,6 +378,12 @@ class Places:
         found[self._lookup[at]] = at + self._lowest
         return (found,)
 
+    def order(self) -> NDArray[np.int64]:
+        """Return the numbers in order of their keys."""
+        if self._numbers:
+            return _sorted(list(self.keys()))[0]
+        return self._lookup[self._lookup >= 0].astype(np.int64)
+
     def _looked_up(self, values: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
         if high - low >= self._lookup.size:
             room = min(MOST_SPAN, 2 * (high - low + 1))
@@ -368,7 +394,8 @@ class Places:
         at = values - self._lowest
         found = self._lookup[at]
         if (found < 0).any():
-            new = np.unique(at[found < 0])
+            self._lookup[at[found < 0]] = NEW
+            new = np.flatnonzero(self._lookup == NEW)
             self._lookup[new] = np.arange(self.count, self.count + new.size)
             self.count += new.size
             found = self._lookup[at]
@@ -395,12 +422,12 @@ class Groups:
     ----------
     question : Question
     slicing : Slicing
-    add : callable
-        Adds terms as `add_terms` does.
+    add, count : callable
+        Add terms as `add_terms` does, and count rows as `count_rows` does.
     """
 
-    def __init__(self, question: Question, slicing: Slicing, add: Add = add_terms) -> None:
-        self.question, self.slicing, self._add = question, slicing, add
+    def __init__(self, question: Question, slicing: Slicing, add: Add = add_terms, count: Count = count_rows) -> None:
+        self.question, self.slicing, self._add, self._count = question, slicing, add, count
         self._places, self._kept = Places(), kept_terms(question, slicing)
         self._columns: dict[str, NDArray[np.int64]] = {}
         self._rare: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = []
@@ -423,9 +450,7 @@ class Groups:
                     self._rare.append((name, places[rare], values[rare]))
 
     def _whole(self, name: str, places: NDArray[np.int64], terms: NDArray[np.bool_] | None = None) -> None:
-        column = self._column(name, 1)
-        counts = np.bincount(places, terms)  # as float64, which hold them: quicker than to choose places first
-        column[: counts.size] += counts.astype(np.int64)
+        self._count(self._column(name, 1), places, terms)
 
     def _column(self, name: str, ndim: int) -> NDArray[np.int64]:
         column, count = self._columns.get(name), self._places.count
@@ -442,12 +467,13 @@ class Groups:
         if not count:
             return None
         keys = self._places.keys()
-        plain, rare = list(zip(*(column.tolist() for column in keys), strict=True)), dict[Any, ExactSum]()
+        rare, plain = dict[Any, ExactSum](), list[Any]()
         for name, places, terms in self._rare:
+            plain = plain or list(zip(*(column.tolist() for column in keys), strict=True))
             for place in np.unique(places).tolist():
                 where = name, plain[place]
                 rare[where] = rare.get(where, ExactSum()) + ExactSum.of(terms[places == place])
-        order, _ = _sorted(list(keys))
+        order = self._places.order()
         columns = {name: compact(column[:count][order]) for name, column in self._columns.items()}
         return Table(tuple(compact_keys(each[order]) for each in keys), columns, rare)
 
