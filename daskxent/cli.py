@@ -167,12 +167,15 @@ class By(What):
     name = "by"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the slicing as a mapping."""
-        name, equals, given = value.partition("=")
-        if not equals or not name or not given:
-            forms = "NAME=PATH, NAME=label, NAME=axis(1) or NAME=bins(PATH, 0, 512, inf)"
-            self.fail(f"{value!r} is not {forms}", param, ctx)
-        return {name: super().convert(given, param, ctx)}
+        """Return the slicing as a mapping, of several groupings where they are joined by an ampersand."""
+        found = {}
+        for each in value.split("&"):
+            name, equals, given = each.strip().partition("=")
+            if not equals or not name or not given:
+                forms = "NAME=PATH, NAME=label, NAME=axis(1) or NAME=bins(PATH, 0, 512, inf), or several joined by &"
+                self.fail(f"{value!r} is not {forms}", param, ctx)
+            found[name] = super().convert(given, param, ctx)
+        return found
 
 
 # What is special about an option in a shell; its default and its meaning are those of `options`.
@@ -187,6 +190,7 @@ SHELL: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "metavar": "N"},
     "per_class": {"is_flag": True},
     "confusions": {"is_flag": True},
+    "zero_division": {"type": float, "metavar": "X", "show_default": True},
     "storage_options": {
         "flags": ["--storage-option"],
         "type": Option(),

@@ -139,6 +139,13 @@ def units(given: Any, name: str) -> Any:
     return at_least(1)(given, name) if isinstance(given, int) else given
 
 
+def zero_division(given: Any, name: str) -> float:
+    """Return 0, 1 or NaN."""
+    if isinstance(given, bool) or not isinstance(given, Real) or not (given in (0, 1) or given != given):
+        raise ValueError(f"{name}: expected 0, 1 or NaN, got {given!r}")
+    return float(given)
+
+
 def temperature(given: Any, name: str) -> float:
     """Return a number above 0."""
     if isinstance(given, bool) or not isinstance(given, Real) or not 0 < float(given) < float("inf"):
@@ -275,6 +282,15 @@ class Asked:
         metadata=_option(
             "Whether to count how often each class was taken for another: `Report.top_confusions`, `confusion_matrix`.",
             flag,
+        ),
+    )
+    zero_division: float = field(
+        default=0.0,
+        metadata=_option(
+            """
+            What precision and recall are of a class that is never predicted, or never true: 0, 1, or NaN, which leaves
+            the class out of means, as scikit-learn has it.""",
+            zero_division,
         ),
     )
     clusters: Any = field(

@@ -65,6 +65,7 @@ def programs():
     names = [
         "harness",
         "shootout",
+        "intervals",
         "scans",
         "reads",
         "costs",
@@ -263,3 +264,12 @@ def test_the_network_of_the_demo_can_be_trained():
     table = [[int(weight) for weight in line.split()] for line in run("train_demo.py", 1).splitlines()]
     assert [len(line) for line in table] == [32] * (64 + 10)
     assert 10 < max(map(max, table)) < 100
+
+
+def test_intervals_hold_the_truth(programs):
+    """Few samples here; docs/metrics.md has those of 2,000."""
+    intervals = programs["intervals"]
+    for case in intervals.CASES:
+        inside, alone = intervals.covered(case, 120, intervals.truth_of(case))
+        assert inside > 0.86, case  # four standard deviations below 95 %
+        assert not alone > 0.75, case

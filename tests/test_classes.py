@@ -91,6 +91,26 @@ def test_weighted_kappas_are_those_of_sklearn(rows, weighted, present):
     assert all(map(math.isnan, report.interval("cohen_kappa_linear")))
 
 
+@pytest.mark.filterwarnings("ignore:.*is ill-defined")
+@pytest.mark.parametrize("zero", [0, 1, math.nan])
+def test_quotients_by_zero_are_those_of_sklearn(zero):
+    y, x, w = drawn(60, True, [1, 4, 5])
+    x[:, 7] = np.where(np.arange(60) == 3, 9, -50)  # predicted, and never true
+    y[5], x[5] = 2, 9 * np.eye(CLASSES)[1]  # true, and never predicted
+    p, names = x.argmax(axis=1), [f"{a}_{b}" for a in ("macro", "weighted") for b in ("precision", "recall", "f1")]
+    report = dx.evaluate(
+        y, x, sample_weight=w, from_logits=True, metrics=names, zero_division=zero, per_class=True, threads=1
+    )
+    for average in ("macro", "weighted"):
+        wanted = sk.precision_recall_fscore_support(y, p, average=average, sample_weight=w, zero_division=zero)[:3]
+        assert [report[f"{average}_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(wanted)
+    each = sk.precision_recall_fscore_support(y, p, sample_weight=w, zero_division=zero)
+    assert [row["precision"] for row in report.per_class().rows] == pytest.approx(each[0], nan_ok=True)
+    assert dx.Report.from_json(report.to_json()) == report
+    with pytest.raises(ValueError, match="zero_division: expected 0, 1 or NaN, got 2"):
+        dx.evaluate(y, x, from_logits=True, zero_division=2)
+
+
 def test_a_metric_of_classes_has_no_interval():
     y, x, _ = drawn(100)
     assert all(map(math.isnan, dx.evaluate(y, x, from_logits=True, metrics=["macro_f1"]).interval("macro_f1")))

@@ -67,7 +67,12 @@ def test_the_metrics_of_a_group_are_those_of_its_rows(rows, weights):
         one = alone(d, (d["lang"] == key[0]) & (d["doc"] == key[1]), weights)
         assert slices.sums(key) == one.state.total
         row = slices[key]
-        assert (row["lang"], row["doc"], row["rows"], row["weight"]) == (*key, one.state.total.counted, one.weight)
+        assert (row["lang"], row["doc"], row["rows"], row["weight"]) == (
+            key[0] or "missing",
+            key[1],
+            one.state.total.counted,
+            one.weight,
+        )
         for name in METRICS:
             assert row[name] == one[name]
             assert [row[f"{name}_se"], row[f"{name}_low"], row[f"{name}_high"]] == pytest.approx(
@@ -215,6 +220,8 @@ def test_a_shell_groups_too(stored, wanted, tmp_path):
         assert report.state.tables[name] == wanted.tables[name]
     assert (tmp_path / "slices.csv").read_text().startswith("language,rows,weight,crossentropy,")
     assert "By language" in CliRunner().invoke(cli.main, line).stdout
+    both = CliRunner().invoke(cli.main, [*line[:4], "--by", f"language={stored}/lang & label=label", "--json"])
+    assert list(json.loads(both.stdout)["by"]) == ["language, label"]
     for bad, message in (
         ("language", "is not NAME=PATH"),
         ("a=axis(x)", "invalid literal"),

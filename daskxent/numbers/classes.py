@@ -2,7 +2,7 @@
 
 These three vectors are all that precision, recall, F1, IoU, Dice, Matthews's coefficient and the kappas need. They hold
 whole numbers, so that nothing is lost where products of counts pass 2**53. The conventions are scikit-learn's: classes
-that are neither true nor predicted are left out, and a quotient by 0 counts as 0.
+that are neither true nor predicted are left out, and a quotient by 0 counts as 0, as 1, or is left out of means.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ class Counts(NamedTuple):
         Which these are, in order.
     true, predicted, both : list of int
         Of each class: where it is the label, where it is predicted, and where it is both.
+    undefined : float
+        What precision and recall are of a class that is never predicted, or never true: 0, 1 or NaN.
     """
 
     classes: list[int]
     true: list[int]
     predicted: list[int]
     both: list[int]
+    undefined: float = 0.0
 
 
-def quotient(part: int, whole: int) -> float:
-    """Return part / whole, rounded once; 0 if the whole is."""
-    return part / whole if whole else 0.0
+def quotient(part: int, whole: int, undefined: float = 0.0) -> float:
+    """Return part / whole, rounded once; something else if the whole is 0."""
+    return part / whole if whole else undefined
 
 
 def precision(counts: Counts) -> list[float]:
     """Return the share of each class's predictions that are right."""
-    return list(map(quotient, counts.both, counts.predicted))
+    return [quotient(b, p, counts.undefined) for b, p in zip(counts.both, counts.predicted, strict=True)]
 
 
 def recall(counts: Counts) -> list[float]:
     """Return the share of each class that is predicted."""
-    return list(map(quotient, counts.both, counts.true))
+    return [quotient(b, t, counts.undefined) for b, t in zip(counts.both, counts.true, strict=True)]
 
 
 def f1(counts: Counts) -> list[float]:
@@ -58,7 +61,7 @@ def iou(counts: Counts) -> list[float]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    several = list(values)
+    several = [value for value in values if not math.isnan(value)]
     return math.fsum(several) / len(several) if several else math.nan
 
 
@@ -68,12 +71,9 @@ def _macro(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
 
 def _weighted(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
     def metric(counts: Counts) -> float:
-        total = sum(counts.true)
-        return (
-            math.fsum(t / total * value for t, value in zip(counts.true, of(counts), strict=True))
-            if total
-            else math.nan
-        )
+        pairs = [(t, v) for t, v in zip(counts.true, of(counts), strict=True) if not math.isnan(v)]
+        total = sum(t for t, _ in pairs)
+        return math.fsum(t / total * value for t, value in pairs) if total else math.nan
 
     return metric
 

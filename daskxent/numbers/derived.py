@@ -60,9 +60,8 @@ def temperature(question: Question, state: State, found: Estimates) -> Temperatu
 
 def counts_of(question: Question, tables: Mapping[str, Table]) -> Counts:
     """Return how much of each class is true, predicted, and both."""
-    true, predicted = (tables.get(name_of((by,))) for by in (TRUE_CLASS, PREDICTED_CLASS))
     found: dict[int, list[int]] = {}
-    for at, table in enumerate((true, predicted)):
+    for at, table in enumerate(tables.get(name_of((by,))) for by in (TRUE_CLASS, PREDICTED_CLASS)):
         for key in table or ():
             if 0 <= key[0] < question.classes:
                 assert table is not None
@@ -71,4 +70,6 @@ def counts_of(question: Question, tables: Mapping[str, Table]) -> Counts:
                 entry[at] = sums.weight.units
                 entry[2] = sums.totals[HIT].units if at == 0 else entry[2]
     order = sorted(found)
-    return Counts(order, *([found[each][k] for each in order] for k in range(3)))
+    undefined = math.nan if question.zero_division is None else question.zero_division
+    true, predicted, both = ([found[each][k] for each in order] for k in range(3))
+    return Counts(order, true, predicted, both, undefined)

@@ -35,7 +35,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "worst": (int,), "worst_by": (str,), "sample": (int,), "seed": (int,),
     "per_class": (bool,), "confusions": (bool,), "average": (str,),
     "log_probabilities": (bool,), "bins": (int,), "bytes": (int,), "words": (int,), "ranks": (bool,),
-    "worst_per_group": (bool,),
+    "worst_per_group": (bool,), "zero_division": (float, int, NoneType),
     "temperature": (float, int),
     "on_invalid": (str,), "allow_negative_weights": (bool,),
     "on_missing": (str, NoneType),
@@ -97,6 +97,8 @@ class Question:
         What the logits were divided by.
     worst_per_group : bool
         Whether the worst rows are kept of each group as well.
+    zero_division : {0, 1} or None
+        What precision and recall are of a class that is never predicted, or never true; None leaves it out of means.
     """
 
     metrics: tuple[str, ...]
@@ -127,6 +129,7 @@ class Question:
     words: int = 0
     temperature: float = 1.0
     worst_per_group: bool = False
+    zero_division: float | None = 0.0
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.columns) - COLUMNS):
@@ -141,14 +144,24 @@ class Question:
             raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
 
     def _check_further(self) -> None:
-        """Refuse rows, means and weights that cannot be."""
+        """Refuse metrics, bins and means that cannot be."""
         asked = {*self.metrics, *self.histograms}
         if (self.dense or self.label_smoothing) and asked & OF_ONE_LABEL:
             raise ValueError(f"metrics: {min(asked & OF_ONE_LABEL)!r} needs integer labels, without label_smoothing")
         if not self.from_logits and asked & OF_LOGITS:
             raise ValueError(f"metrics: {min(asked & OF_LOGITS)!r} is of logits: from_logits=True")
+        self._check_rows()
         if not 1 <= self.bins <= MOST_BINS:
             raise ValueError(f"calibration_bins: expected 1 to {MOST_BINS}, got {self.bins}")
+        if self.zero_division not in (0, 1, None):
+            raise ValueError(f"zero_division: expected 0, 1 or NaN, got {self.zero_division!r}")
+        if self.average not in ("row", "cluster"):
+            raise ValueError(f"average: expected row or cluster, got {self.average!r}")
+        if self.average == "cluster" and self.clusters is None:
+            raise ValueError("average: that of clusters needs clusters")
+
+    def _check_rows(self) -> None:
+        """Refuse single rows that cannot be kept."""
         if self.worst_by not in WORST_BY:
             raise ValueError(f"worst_by: expected one of {', '.join(WORST_BY)}, got {self.worst_by!r}")
         for name, count in (("worst", self.worst), ("sample", self.sample)):
@@ -156,10 +169,6 @@ class Question:
                 raise ValueError(f"{name}: expected at most {MOST_ROWS:,} rows, got {count}")
         if self.worst_per_group and not (self.worst and self.by):
             raise ValueError("worst_per_group: needs worst=N, and by")
-        if self.average not in ("row", "cluster"):
-            raise ValueError(f"average: expected row or cluster, got {self.average!r}")
-        if self.average == "cluster" and self.clusters is None:
-            raise ValueError("average: that of clusters needs clusters")
 
     def _check_log_probabilities(self) -> None:
         """Refuse what takes more than the log-probability of the label."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
     shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked) | text.totals_of(asked)
     shared["bins"] = asked.calibration_bins
+    shared["zero_division"] = None if math.isnan(asked.zero_division) else asked.zero_division
     _check_units(asked, inputs)
     shared["ignore_class"] = asked.ignore_class or ()
     check_ignored(shared["ignore_class"], inputs)

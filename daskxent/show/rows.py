@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from daskxent.numbers.keys import Bins
+from daskxent.show.slices import shown_key
 from daskxent.show.tables import html_table, text_table
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ class RowTable(Sequence["dict[str, Any]"]):
         shape = self._positions[1:]
         inner = np.unravel_index(found["row"] % math.prod(shape), shape) if shape else ()
         keys = [column[[index]].tolist()[0] for column in self._rows.keys]
-        groups = {
-            by.name: by.label(key) if isinstance(by, Bins) else key for by, key in zip(self._per, keys, strict=True)
-        }
+        groups = {by.name: shown_key(by, key) for by, key in zip(self._per, keys, strict=True)}
         return groups | {
             "row": found["row"],
             "position": (found["row"] // math.prod(shape), *map(int, inner)),

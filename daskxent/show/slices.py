@@ -20,13 +20,24 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-    from daskxent.numbers.keys import Key, Slicing
+    from daskxent.numbers.keys import By, Key, Slicing
     from daskxent.numbers.question import Question
     from daskxent.numbers.sums import Sums
     from daskxent.numbers.tables import Table
 
 LEVEL = 0.95
 SHOWN = 20  # groups in a table for people
+
+
+def shown_key(by: By, key: Any) -> Any:
+    """Return how the key of a grouping is shown: bins by their edges, and an empty string as missing.
+
+    Examples
+    --------
+    >>> shown_key(Bins("x", "loss", (0, 1)), 0), shown_key(Bins("x", "loss", (0, 1)), 2)
+    ('[0, 1]', 'missing')
+    """
+    return by.label(key) if isinstance(by, Bins) else "missing" if isinstance(key, str) and not key else key
 
 
 class Slices(Mapping["Key", "dict[str, Any]"]):
@@ -113,10 +124,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         return [self[key] for key in self]
 
     def _row(self, key: Key, sums: Sums, found: Estimates) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            by.name: by.label(value) if isinstance(by, Bins) else value
-            for by, value in zip(self.slicing, key, strict=True)
-        }
+        row: dict[str, Any] = {by.name: shown_key(by, value) for by, value in zip(self.slicing, key, strict=True)}
         row |= {"rows": sums.counted, "weight": float(sums.weight)}
         for name in self.metrics:
             low, high = found.interval(name, LEVEL)

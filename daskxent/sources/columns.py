@@ -89,21 +89,30 @@ def as_floats(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def as_keys(values: NDArray[Any]) -> NDArray[Any]:
-    """Return numbers in native byte order, and strings as strings, whatever holds them.
+    """Return numbers in native byte order, and strings as strings, whatever holds them; missing ones are empty.
 
     Raises
     ------
     ValueError
-        Among objects is one that is no string; bytes are not UTF-8.
+        Among objects is one that is neither a string nor missing; bytes are not UTF-8.
     """
     if values.dtype.kind == "S":
         return np.strings.decode(values, "utf-8")
     if values.dtype.kind == "O" or hasattr(values.dtype, "na_object"):
-        for value in values.astype(object).flat:
-            if not isinstance(value, str):
+        found = np.empty(values.shape, np.dtypes.StringDType())
+        for at, value in np.ndenumerate(values.astype(object)):
+            if not isinstance(value, str) and not _is_missing(value):
                 raise ValueError(f"expected strings, got {value!r} among them")
-        return values.astype(np.dtypes.StringDType())
+            found[at] = value if isinstance(value, str) else ""
+        return found
     return values if values.dtype.kind == "T" else native(values)
+
+
+def _is_missing(value: Any) -> bool:
+    """Tell None, NaN and pandas's NA, none of which is equal to itself, or is None."""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
 
 
 def native(values: NDArray[Any]) -> NDArray[Any]:
