@@ -227,9 +227,9 @@ class Asked:
             """
             "crossentropy" (nats), "accuracy", "top_K_accuracy" for any K, "perplexity", "bits"; "entropy", "brier",
             "confidence", "margin", "mrr", "rank", "logsumexp", "z_loss", "label_probability"; of calibration "ece",
-            "mce", "rmsce", "ece_debiased", "ece_equal_mass", "overconfidence", "temperature"; of text "bits_per_byte",
-            "byte_perplexity", "word_perplexity"; of classes "macro_f1", "balanced_accuracy", "matthews",
-            "cohen_kappa", "mean_iou", "mean_dice" and their like.""",
+            "mce", "rmsce", "ece_debiased", "ece_equal_mass", "classwise_ece", "overconfidence", "temperature"; of text
+            "bits_per_byte", "byte_perplexity", "word_perplexity"; of classes "macro_f1", "balanced_accuracy",
+            "matthews", "cohen_kappa", "mean_iou", "mean_dice" and their like.""",
             metric_names,
         ),
     )

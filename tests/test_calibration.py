@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import sized
 import zarr
+from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.calibration import calibration_curve
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.frozen import FrozenEstimator
 
 import daskxent as dx
 
@@ -99,6 +102,48 @@ def test_confidences_on_the_edges():
     ]
     none = dx.evaluate([0], [[0.0, 0.0, 0.0]], metrics=["ece", "confidence"])  # clipped probabilities, and not 1 in all
     assert 0 < none["confidence"] < 1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("rows", [40, 3000])
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_calibration_of_all_classes(weighted, rows, logits):
+    y, x, w = drawn(rows, 12, dtype="float64")
+    w, p = w if weighted else None, softmax(x, axis=1)
+    every, edges, wanted = np.ones(rows) if w is None else w, np.linspace(0, 1, 16), 0.0
+    for k in range(12):
+        bins = np.searchsorted(edges[1:-1], p[:, k], side="left")
+        gaps = np.bincount(bins, every * (p[:, k] - (y == k)), 15)
+        wanted += abs(gaps).sum() / every.sum() / 12
+    given = x if logits else p
+    options = {"sample_weight": w, "from_logits": logits, "metrics": ["classwise_ece", "accuracy"]}
+    report = dx.evaluate(y, given, **options, threads=1)
+    assert report["classwise_ece"] == pytest.approx(wanted, rel=1e-9 if logits else 1e-5)
+    assert dx.evaluate(y, da.from_array(given, chunks=(17 if rows < 99 else 700, 5)), **options) == report
+    assert dx.Report.from_json(report.to_json()) == report
+
+
+def test_the_temperature_is_that_of_sklearn():
+    """scikit-learn calibrates a classifier whose decisions are our logits."""
+    y, x, _ = drawn(3000, 10, 1.5, dtype="float64")
+
+    class Given(ClassifierMixin, BaseEstimator):
+        def fit(self, x, y):
+            self.classes_ = np.arange(10)
+            return self
+
+        def decision_function(self, x):
+            return x
+
+        def predict(self, x):
+            return x.argmax(axis=1)
+
+    frozen = FrozenEstimator(Given().fit(x, y))
+    calibrated = CalibratedClassifierCV(frozen, method="temperature").fit(x, y).calibrated_classifiers_[0]
+    beta = calibrated.calibrators[0].beta_
+    assert dx.evaluate(y, x, from_logits=True, metrics=["temperature"])["temperature"] == pytest.approx(
+        1 / beta, rel=1e-4
+    )
 
 
 def test_bins_of_equal_mass():
@@ -298,6 +343,7 @@ def test_every_top_k_at_once():
         ({"calibration_bins": 5000}, "calibration_bins: expected 1 to 1000"),
         ({"temperature": 0, "from_logits": True}, "temperature: expected a finite number above 0"),
         ({"temperature": 2}, "temperature: only logits"),
+        ({"metrics": ["classwise_ece"], "label_smoothing": 0.1}, "'classwise_ece' needs integer labels"),
         ({"metrics": ["entropy"], "predictions": "log_probabilities"}, "'entropy' would need logits"),
         ({"metrics": ["ece"], "predictions": "log_probabilities"}, "'confidence' would need logits"),
     ],
@@ -314,3 +360,32 @@ def test_what_was_not_asked_for_is_said():
             ask()
     with pytest.raises(KeyError, match="histograms="):
         report.quantile("crossentropy", 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [1000, 50257])
+def test_one_call_gives_all_of_it_anywhere(classes, tmp_path):
+    """On threads, on two processes, resumed: the same bits, for a classifier and for a language model."""
+    rng, shape = np.random.default_rng(0), (600,) if classes == 1000 else (4, 24)
+    y = rng.integers(0, classes, shape)
+    x = rng.normal(0, 2, (*shape, classes)).astype("float16")
+    np.put_along_axis(x, y[..., None], rng.normal(9, 3, (*shape, 1)).astype("float16"), axis=-1)
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    group.create_array("y", data=y, chunks=(100,) if classes == 1000 else (1, 24))
+    group.create_array("x", data=x, chunks=(50, 300) if classes == 1000 else (1, 8, 20_000))
+    options = {
+        "from_logits": True, "metrics": [*METRICS, "entropy", "mrr", "perplexity"], "clusters": dx.axis(0), "worst": 3,
+        "histograms": ["crossentropy", "entropy"], "ranks": True, "by": {"sure": dx.bins("confidence", [0, 0.5, 1])},
+    }  # fmt: skip
+    held = tmp_path / "d.zarr" / "y", tmp_path / "d.zarr" / "x"
+    whole = dx.evaluate(*held, **options)
+    assert whole == dx.evaluate(y, x, **options)
+    for report in dx.stream(*held, **options, journal=tmp_path / "j", threads=1):
+        if report.rows:
+            break
+    assert dx.evaluate(*held, **options, journal=tmp_path / "j") == whole
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert dx.evaluate(*held, **options, client=client) == whole

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from daskxent.numbers import calibration, classes, statistics
 from daskxent.numbers.calibration import Bin, bins_of
 from daskxent.numbers.classes import Counts
+from daskxent.numbers.exact import ExactSum, ratio
 from daskxent.numbers.keys import name_of
-from daskxent.numbers.question import PREDICTED_CLASS, TRUE_CLASS
+from daskxent.numbers.question import CLASSWISE, PREDICTED_CLASS, TRUE_CLASS
 from daskxent.numbers.shapes import BETAS
 from daskxent.numbers.statistics import HIT
 from daskxent.numbers.temperature import Temperature, least
@@ -30,6 +31,8 @@ def value(name: str, question: Question, state: State) -> float:
     if name == "ece_equal_mass":
         bins = reliability(question, state, "fine")
         return calibration.expected_error(calibration.equal_mass(bins)) if bins else math.nan
+    if name == "classwise_ece":
+        return _classwise(question, state)
     bins = reliability(question, state)
     return calibration.CALIBRATIONS[name](bins) if bins else math.nan
 
@@ -44,6 +47,19 @@ def _of_classes(name: str, question: Question, state: State) -> float:
             return math.nan  # rows without a prediction, or a class
         return classes.weighted_kappa(counts, distance.units, squared=name == "cohen_kappa_quadratic")
     return classes.CLASS_METRICS[name](counts)
+
+
+def _classwise(question: Question, state: State) -> float:
+    """Return the mean over the classes of the calibration error of their probabilities (Kull et al. 2019)."""
+    table, gap = state.tables.get(CLASSWISE), 0
+    for key in table or ():
+        assert table is not None
+        totals = table.sums(key).totals
+        probability = totals[statistics.CLASS_PROBABILITY.name]
+        if probability.special is not None:
+            return math.nan
+        gap += abs(probability.units - totals[statistics.IS_LABEL.name].units)
+    return ratio(ExactSum(gap), ExactSum(state.total.weight.units * question.classes))
 
 
 def reliability(question: Question, state: State, which: str = "reliability") -> list[Bin] | None:

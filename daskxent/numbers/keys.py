@@ -217,6 +217,36 @@ class Reliability(NamedTuple):
         return np.where(np.isnan(values), self.bins, found)
 
 
+class Classwise(NamedTuple):
+    """The keys are all classes of a row, each with the number of the bin that its probability falls into.
+
+    Bins are those of `Reliability`. A row has as many keys as there are classes: ``class * bins + bin``.
+    """
+
+    name: str
+    bins: int
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The probabilities."""
+        return frozenset({"probabilities"})
+
+    @property
+    def array(self) -> str:
+        """None."""
+        return ""
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """The edges of the bins, (bins + 1,)."""
+        return np.linspace(0.0, 1.0, self.bins + 1)
+
+    def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the keys of all classes of each row, (n, C)."""
+        found: NDArray[Any] = np.searchsorted(self.edges[1:-1], scores.probabilities, side="left")
+        return found + self.bins * np.arange(scores.probabilities.shape[1])
+
+
 class Cells(NamedTuple):
     """The key is a cell of a value of each row: its sign, its exponent and the first ten bits of its mantissa.
 

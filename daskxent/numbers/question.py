@@ -8,13 +8,21 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
-from daskxent.numbers.keys import Cells, Group, Predicted, Ranks, Reliability
+from daskxent.numbers.keys import Cells, Classwise, Group, Predicted, Ranks, Reliability
 from daskxent.numbers.picks import MOST_ROWS, WORST_BY, Pick
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
 from daskxent.numbers.scores import COLUMNS, SHAPED, SUMMED
 from daskxent.numbers.shapes import BETAS
-from daskxent.numbers.statistics import CALIBRATION, DERIVED, HIT, OF_LOGITS, OF_ONE_LABEL
+from daskxent.numbers.statistics import (
+    CALIBRATION,
+    CLASS_PROBABILITY,
+    DERIVED,
+    HIT,
+    IS_LABEL,
+    OF_LOGITS,
+    OF_ONE_LABEL,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +36,8 @@ TRUE_CLASS, PREDICTED_CLASS = Group("true class", "labels"), Predicted("predicte
 RANKS = Ranks("rank of the label")
 FINE_BINS = 4096  # of which bins of about equal mass are made
 MOST_BINS = 1000
+CLASSWISE = "class in a bin"
+MOST_CLASSWISE = 10_000
 _LISTS = ("metrics", "columns", "ignore_class", "class_weight", "histograms")
 _TYPES: dict[str, tuple[type, ...]] = {
     "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "class_weight": (list,),
@@ -151,6 +161,8 @@ class Question:
         if not self.from_logits and asked & OF_LOGITS:
             raise ValueError(f"metrics: {min(asked & OF_LOGITS)!r} is of logits: from_logits=True")
         self._check_rows()
+        if "classwise_ece" in self.metrics and self.classes > MOST_CLASSWISE:
+            raise ValueError(f"metrics: 'classwise_ece' is of at most {MOST_CLASSWISE:,} classes, got {self.classes:,}")
         if not 1 <= self.bins <= MOST_BINS:
             raise ValueError(f"calibration_bins: expected 1 to {MOST_BINS}, got {self.bins}")
         if self.zero_division not in (0, 1, None):
@@ -197,6 +209,7 @@ class Question:
             found += [(self.clusters,), *((*slicing, self.clusters) for slicing in by)]
         found += [(TRUE_CLASS, PREDICTED_CLASS)] if self.confusions else []
         found += [(each,) for each in self.reliabilities.values()]
+        found += [(Classwise(CLASSWISE, self.bins),)] if "classwise" in tables else []
         found += [(Cells(f"cells of {name}", name),) for name in self.histograms]
         return (*found, *([(RANKS,)] if self.ranks else []))
 
@@ -222,6 +235,8 @@ class Question:
         by = slicing[0]
         if isinstance(by, (Cells, Ranks)) or PREDICTED_CLASS in slicing:
             return (), False  # rows are only counted, and their weights added up
+        if isinstance(by, Classwise):
+            return (CLASS_PROBABILITY, IS_LABEL), False
         if isinstance(by, Reliability):
             names = CALIBRATION if by.place < 0 else (HIT, statistics.at("confidence", BETAS[by.place]))
             return tuple(each for each in self.statistics if each.name in names), False

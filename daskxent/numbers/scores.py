@@ -44,7 +44,7 @@ LEAST_EQUAL = 1 - 1e-6  # share of what the sum over equal predictions would be;
 UNRANKED = np.iinfo(np.int32).max  # `above` of a row whose label has no rank
 # Columns that need the sum over the classes, and those that need whole rows.
 SUMMED = frozenset({"loss", "total", "confidence"})
-SHAPED = frozenset({"entropy", "sum_p2", "curve"})
+SHAPED = frozenset({"entropy", "sum_p2", "curve", "probabilities"})
 
 
 _ABSENT: Any = None
@@ -85,6 +85,8 @@ class Scores(NamedTuple):
         Sum of the squared probabilities; NaN likewise.
     curve : Curve
         What other temperatures would make of the row; NaN likewise.
+    probabilities : (n, C) float64
+        Of all classes; NaN likewise.
     bytes, words : (n,) float64
         How many the label stands for, as users gave them.
     """
@@ -102,11 +104,12 @@ class Scores(NamedTuple):
     entropy: NDArray[np.float64] = _ABSENT
     sum_p2: NDArray[np.float64] = _ABSENT
     curve: Curve = _ABSENT
+    probabilities: NDArray[np.float64] = _ABSENT
     bytes: NDArray[np.float64] = _ABSENT
     words: NDArray[np.float64] = _ABSENT
 
 
-COLUMNS = frozenset(Scores._fields) - {"curve", "bytes", "words"}
+COLUMNS = frozenset(Scores._fields) - {"curve", "probabilities", "bytes", "words"}
 
 
 def sum_tolerance(classes: int) -> float:

@@ -142,6 +142,24 @@ def curve_of(values: NDArray[Any], peak: NDArray[np.float64], target: NDArray[np
     return Curve(loss, confidence)
 
 
+def probabilities_of(values: NDArray[Any], peak: NDArray[np.float64], *, probabilities: bool) -> NDArray[np.float64]:
+    """Return the probabilities of whole rows, (n, C): of logits their softmax, of others the clipped ones to 1 in all.
+
+    Examples
+    --------
+    >>> probabilities_of(np.array([[2.0, 2.0]]), np.array([2.0]), probabilities=False).tolist()
+    [[0.5, 0.5]]
+    """
+    found = np.full(values.shape, np.nan)
+    for some in _blocks(values, peak):
+        if probabilities:
+            each = clip(widen(values[some])).astype(np.float64)
+        else:
+            each = _exponentials(values[some], peak[some], 1.0)[1]
+        found[some] = each / _added(each)[:, None]
+    return found
+
+
 def _blocks(values: NDArray[Any], peak: NDArray[np.float64]) -> list[NDArray[np.int64]]:
     """Return the rows that have a finite peak, some at a time."""
     rows, some = np.flatnonzero(np.isfinite(peak)), max(1, BLOCK // max(1, values.shape[1]))

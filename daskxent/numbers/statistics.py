@@ -103,7 +103,7 @@ class Derived(NamedTuple):
     statistics : tuple of str
         The statistics that it takes.
     tables : str
-        What rows are grouped by for it: "classes", "reliability", "fine reliability", "temperatures".
+        What rows are grouped by for it: "classes", "reliability", "fine reliability", "classwise", "temperatures".
     """
 
     name: str
@@ -292,10 +292,15 @@ _INNER = {
         *_at_temperatures(),
     )
 }
+# What the sums of a class in a bin are of: its probability, and whether it is the label.
+CLASS_PROBABILITY = Statistic(
+    "_class_probability", frozenset({"probabilities"}), lambda scores, labels: scores.probabilities
+)
+IS_LABEL = Statistic("_is_label", frozenset(), lambda scores, labels: labels, share=True)
 # Statistics that are kept as columns of rows, besides those that are columns of `Scores`.
 KEPT = ("brier", "label_probability", "margin", "rank", "logsumexp", "z_loss")
 # Those that only integer labels have, without smoothing: they take exp(-loss) for the probability of the label.
-OF_ONE_LABEL = frozenset({"brier", "label_probability", "temperature"})
+OF_ONE_LABEL = frozenset({"brier", "label_probability", "temperature", "classwise_ece"})
 # Those that take logits.
 OF_LOGITS = frozenset({"logsumexp", "z_loss", "temperature"})
 METRICS = {
@@ -320,6 +325,7 @@ DERIVED = {
             for name in ("ece", "mce", "rmsce", "ece_debiased", "overconfidence")
         ),
         Derived("ece_equal_mass", CALIBRATION, "fine reliability"),
+        Derived("classwise_ece", (), "classwise"),
         Derived("temperature", (*CALIBRATION, *_AT_TEMPERATURES), "temperatures"),
     )
 }

@@ -18,7 +18,8 @@ import numpy as np
 from daskxent.numbers import reading
 from daskxent.numbers.audit import COUNTED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
-from daskxent.numbers.keys import STRING, key_column
+from daskxent.numbers.keys import STRING, Classwise, key_column
+from daskxent.numbers.statistics import CLASS_PROBABILITY, IS_LABEL
 from daskxent.numbers.sums import (
     PRODUCTS_OF,
     SQUARES_OF,
@@ -261,6 +262,7 @@ class Table:
 
     def check(self, question: Question, slicing: Slicing, counted: int) -> None:
         """Raise if the table is not one of a slicing of so many counted rows."""
+        counted *= question.classes if isinstance(slicing[0], Classwise) else 1
         weighted = WEIGHT in self.columns
         expected = {COUNTED_ROWS: 1} | ({WEIGHT: 2, WEIGHT_SQUARES: 2} if weighted else {})
         kept, squares = question.kept_by(slicing)
@@ -434,8 +436,24 @@ class Groups:
 
     def add(self, rows: Scored, at: Any, terms: Iterable[tuple[str, NDArray[Any]]]) -> None:
         """Add the rows `at`, all of which count, with their terms; either all rows have weights or none has."""
+        if isinstance(self.slicing[0], Classwise):
+            self._add_classes(rows, at, dict(terms))
+            return
         along = {**rows.along, "labels": rows.labels}
-        keys = [by.keys(rows.scores, along)[at] for by in self.slicing]
+        self._add_keyed([by.keys(rows.scores, along)[at] for by in self.slicing], terms)
+
+    def _add_classes(self, rows: Scored, at: Any, terms: Mapping[str, NDArray[Any]]) -> None:
+        """Add all classes of the rows, each a row of its own."""
+        keys, probability = self.slicing[0].keys(rows.scores, {})[at], rows.scores.probabilities[at]
+        is_label: NDArray[Any] = rows.labels[at][:, None] == np.arange(keys.shape[1])
+        own = [(CLASS_PROBABILITY.name + TOTAL_OF, probability), (IS_LABEL.name + TOTAL_OF, is_label)]
+        if WEIGHT in terms:
+            weights = terms[WEIGHT][:, None]
+            own = [(name, weighted(values, weights)) for name, values in own]
+            own += [(name, np.broadcast_to(terms[name][:, None], keys.shape)) for name in (WEIGHT, WEIGHT_SQUARES)]
+        self._add_keyed([keys.ravel()], [(name, values.ravel()) for name, values in own])
+
+    def _add_keyed(self, keys: list[NDArray[Any]], terms: Iterable[tuple[str, NDArray[Any]]]) -> None:
         places = self._places.of(keys)
         check_count(self._places.count)
         self._whole(COUNTED_ROWS, places)

@@ -16,6 +16,7 @@ from daskxent.numbers import audit, records
 from daskxent.numbers.audit import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, findings
 from daskxent.numbers.picked import Picked, picked
 from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, dense_losses, finish, like_probabilities
+from daskxent.numbers.shapes import probabilities_of
 from daskxent.numbers.state import State, accumulate, most_runs
 from daskxent.sources.sizes import USUAL, Sizes
 
@@ -190,8 +191,9 @@ class Block:
             for some, rows in scorer.slabs(self.values, labels, weights):
                 yield some, rows._replace(along=self._along(some), scores=self._completed(some, rows.scores))
             return
-        for start in range(0, self.rows, self.sizes.scored_rows):
-            some = slice(start, min(start + self.sizes.scored_rows, self.rows))
+        most = min(self.sizes.scored_rows, most_rows(self.question))
+        for start in range(0, self.rows, most):
+            some = slice(start, min(start + most, self.rows))
             scores, labels = self._scores(some)
             scores = self._completed(some, scores)
             given = None if weights is None else weights[some]
@@ -287,6 +289,10 @@ def _shaped(
     if needs & {"entropy", "sum_p2"}:
         shape = shapes.shape_of(values, scores.peak, probabilities=not logits)
         found |= {"entropy": shape.entropy(), "sum_p2": shape.sum_p2()}
+    if "probabilities" in needs:
+        found["probabilities"] = probabilities_of(
+            values if interpreted else values[:, :, 0], scores.peak, probabilities=not logits
+        )
     if "curve" in needs:
         found["curve"] = shapes.curve_of(values, scores.peak, scores.target)
     return {name: column for name, column in found.items() if name in needs}
@@ -316,7 +322,15 @@ def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | 
         return None, None
     from daskxent.kernels import SLAB_ROWS, Scorer, Totals
 
-    return Scorer(question, min(rows, SLAB_ROWS)), Totals(question)
+    return Scorer(question, min(rows, SLAB_ROWS, most_rows(question))), Totals(question)
+
+
+def most_rows(question: Question) -> int:
+    """Return how many rows to score at a time: few where the probabilities of all classes are kept meanwhile."""
+    return max(1, KEPT_NUMBERS // question.classes) if "probabilities" in question.needs else MOST
+
+
+KEPT_NUMBERS, MOST = 1 << 20, 1 << 62
 
 
 def _interpreted() -> bool:
