@@ -172,6 +172,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
         raise ValueError("journal: needs out as well: columns in memory end with the process")
     if is_dask(inputs.predictions) and options.out is not None:
         raise ValueError("out: give the stored predictions themselves, not a dask array")
+    question.check_values(set(names))
     question = replace(question, columns=columns_for(names))
     if is_dask(inputs.predictions):
         dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])

@@ -251,6 +251,8 @@ class Report(Tables):
             "clipped_share": self.clipped_share,
             "independent": "rows" if self.question.clusters is None else "clusters",
             **{name: list(getattr(self, name)) for name in ("worst", "sample") if name in self.question.picks},
+            **({"reliability": list(self.reliability())} if "reliability" in self.question.reliabilities else {}),
+            **({"at_temperature": self.temperature()._asdict()} if "temperature" in self.question.metrics else {}),
             "by": {name_of(each.slicing): each.rows for each in self.slices},
             "elapsed": self.elapsed,
             "nbytes": self.nbytes,

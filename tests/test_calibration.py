@@ -1,6 +1,7 @@
 """Calibration and temperature are those of scikit-learn, of the reference, and of a direct search."""
 
 import itertools
+import json
 import math
 
 import dask.array as da
@@ -389,3 +390,43 @@ def test_one_call_gives_all_of_it_anywhere(classes, tmp_path):
         Client(cluster, set_as_default=False) as client,
     ):
         assert dx.evaluate(*held, **options, client=client) == whole
+
+
+def test_numbers_that_are_not_defined_are_nan():
+    y, x, _ = drawn(200, 5)
+    names = ["ece", "mce", "rmsce", "ece_debiased", "ece_equal_mass", "classwise_ece", "overconfidence", "temperature"]
+    negative = dx.evaluate(
+        y, x, sample_weight=-np.ones(200), allow_negative_weights=True, from_logits=True, metrics=names,
+        histograms=["entropy"],
+    )  # fmt: skip
+    assert all(math.isnan(negative[name]) for name in names if name != "temperature")
+    assert math.isnan(negative.quantile("entropy", 0.5))
+    alone = dx.evaluate([0, 0], [[1.0], [2.0]], from_logits=True, metrics=["temperature", "entropy"])
+    assert math.isnan(alone["temperature"])  # it makes no difference
+    assert alone["entropy"] == 0
+    with pytest.warns(UserWarning, match="no row was counted"):
+        none = dx.evaluate(y, x, sample_weight=0, from_logits=True, metrics=[*names, "bits_per_byte"], bytes=10)
+    assert all(map(math.isnan, none.values()))
+
+
+def test_values_that_soft_labels_or_probabilities_do_not_have():
+    y, x, _ = drawn(20, 5)
+    soft = np.eye(5)[y]
+    for ask in (
+        lambda: dx.rows(soft, x, from_logits=True, columns=["brier"]),
+        lambda: dx.evaluate(soft, x, from_logits=True, by={"brier": dx.bins("brier", [0, 1, 2])}),
+    ):
+        with pytest.raises(ValueError, match="'brier' needs integer labels"):
+            ask()
+    with pytest.raises(ValueError, match="'logsumexp' is of logits"):
+        dx.rows(y, softmax(x, axis=1), columns=["logsumexp"])
+
+
+def test_what_was_asked_for_is_in_tables_and_json():
+    y, x, _ = drawn(500, 9)
+    report = dx.evaluate(y, x, from_logits=True, metrics=["ece", "temperature"], histograms=["entropy"], ranks=True)
+    text, data = repr(report), json.loads(report.to_json())
+    assert "entropy at" in text
+    assert "top k" in text
+    assert data["reliability"] == list(report.reliability())
+    assert data["at_temperature"]["value"] == report["temperature"]

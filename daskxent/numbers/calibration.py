@@ -56,7 +56,7 @@ class Bin(NamedTuple):
 
 
 def bins_of(table: Table | None, by: Reliability, of: str = "confidence") -> list[Bin] | None:
-    """Return the bins that have any weight, in order; None if some confidence is not a number.
+    """Return the bins that have any weight, in order; None if some confidence is not a number, or a weight negative.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def bins_of(table: Table | None, by: Reliability, of: str = "confidence") -> lis
     for (key,) in table or ():
         assert table is not None
         sums = table.sums((key,))
-        if key == by.bins:
+        if key == by.bins or sums.weight.units < 0:
             return None
         if sums.weight.units:
             found.append(_bin(edges[key], edges[key + 1], sums, of))

@@ -54,11 +54,11 @@ def _classwise(question: Question, state: State) -> float:
     table, gap = state.tables.get(CLASSWISE), 0
     for key in table or ():
         assert table is not None
-        totals = table.sums(key).totals
-        probability = totals[statistics.CLASS_PROBABILITY.name]
-        if probability.special is not None:
+        sums = table.sums(key)
+        probability, hits = (sums.totals[each.name] for each in (statistics.CLASS_PROBABILITY, statistics.IS_LABEL))
+        if probability.special is not None or sums.weight.units < 0:
             return math.nan
-        gap += abs(probability.units - totals[statistics.IS_LABEL.name].units)
+        gap += abs(probability.units - hits.units)
     return ratio(ExactSum(gap), ExactSum(state.total.weight.units * question.classes))
 
 

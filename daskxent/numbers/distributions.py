@@ -51,7 +51,7 @@ def cells_of(table: Table | None) -> list[Cell]:
 
 
 def quantile(cells: Sequence[Cell], share: float) -> float:
-    """Return a quantile of the values in cells; NaN over none, or where one is not a number.
+    """Return a quantile of the values in cells; NaN over none, where one is not a number, or a weight negative.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def quantile(cells: Sequence[Cell], share: float) -> float:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"quantile: expected shares from 0 to 1, got {share!r}")
-    if not cells or math.isnan(cells[-1].value):
+    if not cells or math.isnan(cells[-1].value) or any(cell.weight < 0 for cell in cells):
         return math.nan
     if cells[0].weighted:
         below = list(accumulate(cell.weight for cell in cells))

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
-from daskxent.numbers.keys import Cells, Classwise, Group, Predicted, Ranks, Reliability
+from daskxent.numbers.keys import Bins, Cells, Classwise, Group, Predicted, Ranks, Reliability
 from daskxent.numbers.picks import MOST_ROWS, WORST_BY, Pick
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
@@ -26,6 +26,7 @@ from daskxent.numbers.statistics import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from daskxent.numbers.keys import By, Slicing
     from daskxent.numbers.statistics import Statistic
@@ -155,11 +156,8 @@ class Question:
 
     def _check_further(self) -> None:
         """Refuse metrics, bins and means that cannot be."""
-        asked = {*self.metrics, *self.histograms}
-        if (self.dense or self.label_smoothing) and asked & OF_ONE_LABEL:
-            raise ValueError(f"metrics: {min(asked & OF_ONE_LABEL)!r} needs integer labels, without label_smoothing")
-        if not self.from_logits and asked & OF_LOGITS:
-            raise ValueError(f"metrics: {min(asked & OF_LOGITS)!r} is of logits: from_logits=True")
+        binned = {by.of for slicing in self.by for by in slicing if isinstance(by, Bins)}
+        self.check_values({*self.metrics, *self.histograms, *binned})
         self._check_rows()
         if "classwise_ece" in self.metrics and self.classes > MOST_CLASSWISE:
             raise ValueError(f"metrics: 'classwise_ece' is of at most {MOST_CLASSWISE:,} classes, got {self.classes:,}")
@@ -171,6 +169,19 @@ class Question:
             raise ValueError(f"average: expected row or cluster, got {self.average!r}")
         if self.average == "cluster" and self.clusters is None:
             raise ValueError("average: that of clusters needs clusters")
+
+    def check_values(self, names: AbstractSet[str]) -> None:
+        """Refuse values of rows that these labels or predictions do not have.
+
+        Raises
+        ------
+        ValueError
+            One of them takes the probability of one label, or logits.
+        """
+        if (self.dense or self.label_smoothing) and names & OF_ONE_LABEL:
+            raise ValueError(f"metrics: {min(names & OF_ONE_LABEL)!r} needs integer labels, without label_smoothing")
+        if not self.from_logits and names & OF_LOGITS:
+            raise ValueError(f"metrics: {min(names & OF_LOGITS)!r} is of logits: from_logits=True")
 
     def _check_rows(self) -> None:
         """Refuse single rows that cannot be kept."""

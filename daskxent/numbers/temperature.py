@@ -26,7 +26,7 @@ class Temperature(NamedTuple):
     Attributes
     ----------
     value : float
-        Logits divided by it have the least crossentropy; NaN where that lies beyond the grid, or there is none.
+        Logits divided by it have the least crossentropy; NaN where that lies beyond the grid, or where none differs.
     error : float
         Its standard error.
     crossentropy, ece : (float, float)
@@ -61,7 +61,7 @@ def least(found: Estimates, bins: Callable[[str], list[Bin] | None]) -> Temperat
     """
     losses = [found.value(statistics.at("loss", beta)) for beta in BETAS]
     before = losses[BETAS.index(1.0)], _expected(bins("reliability"))
-    if not all(map(math.isfinite, losses)):
+    if not all(map(math.isfinite, losses)) or min(losses) == max(losses):
         return Temperature(math.nan, math.nan, (before[0], math.nan), (before[1], math.nan))
     curve = _divided(losses)
     if _derivatives(curve, BETAS[-1])[1] < 0 or _derivatives(curve, BETAS[0])[1] > 0:

@@ -18,6 +18,7 @@ def lines_of(report: Any) -> list[tuple[str, str]]:
         (name, str(report.temperature()) if name == "temperature" else _shown(value, errors[name], name))
         for name, value in report.items()
     ]
+    shown += _distributions(report)
     if any(map(math.isfinite, errors.values())):
         shown.append(("±", f"standard error, {_independent(report)}"))
     done = f"{report.rows:,}" if report.complete else f"{report.rows:,} of {report.expected:,} (incomplete)"
@@ -37,6 +38,22 @@ def lines_of(report: Any) -> list[tuple[str, str]]:
     if report.state.total.clipped_loss.units:
         shown.append(("clipped share", f"{report.clipped_share:.2%} of the summed loss"))
     return shown + [("note", note) for note in report.notes]
+
+
+def _distributions(report: Any) -> list[tuple[str, str]]:
+    """Return lines of quantiles, and of the accuracy of the k largest, where they were asked for."""
+    lines = []
+    for name in report.question.histograms:
+        values = ", ".join(f"{value:.5g}" for value in report.quantile(name, SHARES))
+        lines.append((f"{name} at", f"{', '.join(f'{share:.4g}' for share in SHARES)} of the rows: {values}"))
+    if report.question.ranks:
+        curve = report.top_k_curve()
+        some = [line for line in curve if line["k"] in (1, 2, 5, 10, 100, 1000)]
+        lines.append(("top k", ", ".join(f"{line['k']}: {line['accuracy']:.4g}" for line in some)))
+    return lines
+
+
+SHARES = (0.1, 0.5, 0.9, 0.99, 0.999)
 
 
 def _padding(report: Any) -> str:
