@@ -203,17 +203,17 @@ def test_tokens_that_were_not_shifted_are_pointed_out(way):
     tokens, logits = rng.integers(0, C, (5, 40)), rng.normal(size=(5, 40, C)).astype("float32")
     np.put_along_axis(logits[:, :-1], tokens[:, 1:, None], 9, axis=-1)  # a good model
     y, x = WAYS[way](tokens, (2, 40)), WAYS[way](logits, (2, 40, C))
-    with pytest.warns(dx.DoubtfulResult, match=r"labels match the predictions of the place before them.* shift=1"):
+    with pytest.warns(dx.DoubtfulResult, match=r"labels match the predictions of the row before them.* shift=1"):
         report = dx.evaluate(y, x, from_logits=True)
-    assert any("shift=1" in note for note in report.notes)
-    assert not dx.evaluate(y, x, from_logits=True, shift=1).notes
+    assert any("shift=1" in doubt for doubt in report.doubts)
+    assert not dx.evaluate(y, x, from_logits=True, shift=1).doubts
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_chance_is_no_shift(seed):
     rng = np.random.default_rng(seed)
     report = dx.evaluate(rng.integers(0, 3, (2, 64)), rng.normal(size=(2, 64, 3)), from_logits=True)
-    assert not report.notes
+    assert not report.doubts
 
 
 def test_a_padded_vocabulary_is_pointed_out():

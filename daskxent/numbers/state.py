@@ -52,6 +52,9 @@ class State:
         The runs of rows whose predictions are all equal, as in `covered`; None if there are many.
     largest : int
         The largest label that is a class, of any row; -1 if there is none.
+    unshifted : bool
+        Whether the first labels match the predictions of the row before them, not their own. Of how many rows that is
+        said depends on the chunks, so it is no part of what is compared, or kept.
 
     Examples
     --------
@@ -72,6 +75,7 @@ class State:
     equal: tuple[tuple[int, int], ...] | None = ()
     picked: Mapping[str, Picked] = field(default_factory=dict)
     largest: int = -1
+    unshifted: bool = field(default=False, compare=False)
 
     @classmethod
     def zero(cls) -> State:
@@ -194,8 +198,9 @@ def merge_all(states: Iterable[State]) -> State:
     found: dict[str, Finding] = {}
     covered: list[tuple[int, int]] = []
     like_probabilities, equal = True, list[tuple[int, int]]()
-    many, largest = False, -1
+    many, largest, unshifted = False, -1, False
     for state in states:
+        unshifted |= state.unshifted
         largest = max(largest, state.largest)
         totals += [state.total] if state.total.totals or state.total.counted else []
         for name, table in state.tables.items():
@@ -213,7 +218,7 @@ def merge_all(states: Iterable[State]) -> State:
     if runs and ranges and len(runs) > most_runs(len(ranges)):
         runs = None
     first = {name: Picked.merged(several) for name, several in picked.items()}
-    return State(total, merged, found, ranges, like_probabilities, runs, first, largest)
+    return State(total, merged, found, ranges, like_probabilities, runs, first, largest, unshifted)
 
 
 def most_runs(pieces: int) -> int:

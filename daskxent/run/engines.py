@@ -12,9 +12,7 @@ from daskxent.report import Report
 from daskxent.run import planning
 from daskxent.run.code import this_worker
 from daskxent.run.driver import reports
-from daskxent.run.failures import DoubtfulResult, warn_caller
 from daskxent.run.parts import Work, retried
-from daskxent.run.text import UNSHIFTED, look_unshifted
 from daskxent.run.threads import Graph, Threads
 from daskxent.show.tables import amount
 from daskxent.sources import is_dask, place
@@ -78,9 +76,6 @@ def chosen(client: Any, threads: int | None) -> Any:
         return None
 
 
-LOW = 0.5  # accuracy from which on labels are not looked at again
-
-
 def run(
     inputs: Inputs,
     question: Question,
@@ -117,12 +112,11 @@ def run(
         begin = replace(begin, state=kept.state, notes=tuple(_notes(kept)))
     parts = planning.remaining(plan, begin.state.covered)
     work = Work(inputs, question, sink, versions=kept is not None)
-    local = isinstance(engine, Threads) and sink is None and "accuracy" in question.metrics
-    return _identified(begin, engine.states(work, parts, plan), inputs, plan, kept, local)
+    return _identified(begin, engine.states(work, parts, plan), inputs, plan, kept)
 
 
 def _identified(
-    begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None, look: bool
+    begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None
 ) -> Generator[Report]:
     """Yield the reports, which say which arrays they are about, and warn of what is doubtful about all rows.
 
@@ -136,9 +130,6 @@ def _identified(
     for report in reports(replace(begin, inputs=about, retries=retries), found, inputs, plan, kept):
         if report.complete:
             report.warn()
-            if look and report["accuracy"] < LOW and look_unshifted(inputs):
-                warn_caller(UNSHIFTED, DoubtfulResult)
-                report = replace(report, notes=(*report.notes, UNSHIFTED))
         yield report
 
 

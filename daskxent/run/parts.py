@@ -146,12 +146,12 @@ def evaluate_part(
     """
     per = inputs.rows_per_step
     scorer, totals = compiled_for(question, (stop - start) * per, inputs.sizes)
-    states, reached, ends, probable, largest = [], stop, math.inf, True, -1
+    states, reached, ends, probable, largest, unshifted = [], stop, math.inf, True, -1, False
     pages = None if sink is None else Pages(sink, inputs, stop)
     for block in read_blocks(inputs, question, start, stop):
         state = block.state(scorer, totals, pages, probable)
         probable = state.like_probabilities
-        largest = max(largest, state.largest)
+        largest, unshifted = max(largest, state.largest), unshifted | state.unshifted
         states += [state] if state.total.counted or state.audit or state.picked else []
         ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
         if time.monotonic() > ends and block.aligned.ends_run and (pages is None or pages.ends(step)):
@@ -160,7 +160,7 @@ def evaluate_part(
     if pages is not None:
         pages.flush()
     rest = State.zero() if totals is None else totals.state()
-    states.append(replace(rest, like_probabilities=probable, largest=largest))
+    states.append(replace(rest, like_probabilities=probable, largest=largest, unshifted=unshifted))
     return replace(merge_all(states), covered=((start * per, reached * per),)), reached
 
 

@@ -133,7 +133,8 @@ class Block:
                 columns[name][some] = values
             for name, pick in self.question.picks.items():
                 picks[name].append(picked(pick, rows, self._numbers(np.arange(some.start, some.stop))))
-            found, largest = self._added(rows, totals), max(largest, largest_class(rows.labels, asked.classes))
+            largest = max(largest, largest_class(rows.labels, asked.classes))
+            found = self._added(rows, totals)
             if "equal" in found.audit:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
             if found.total.counted or found.audit:
@@ -146,7 +147,21 @@ class Block:
         state = state.placed(self.place, ()) if state.audit else state
         found_rows = {name: Picked.merged(several) for name, several in picks.items()}
         kept = {name: rows for name, rows in found_rows.items() if len(rows)}
-        return replace(state, picked=kept, largest=largest)
+        return replace(state, picked=kept, largest=largest, unshifted=self._unshifted())
+
+    def _unshifted(self) -> bool:
+        """Tell whether the first labels of all match the predictions of the row before them, far better than their own.
+
+        Logits of language models are those of the token after, so this is what tokens look like that were not shifted.
+        """
+        if len(self.positions) < 2 or self._labels is None or any(s.start for s in self.aligned.box):
+            return False
+        some = slice(0, min(self.aligned.shape[-1], FEW))
+        if self.records is not None:
+            best = self.records.best[some]
+        else:
+            best = np.nan_to_num(self._values(some)[:, :, 0].astype(np.float32)).argmax(axis=1)
+        return match_the_row_before(self._labels[some], best, self.question.classes)
 
     def _numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
         """Return the numbers that rows of the block have among all rows."""
@@ -314,6 +329,27 @@ def largest_class(labels: NDArray[np.int64], classes: int) -> int:
     if found >= classes:
         found = int(np.where(labels < classes, labels, -1).max())
     return max(found, -1)
+
+
+def match_the_row_before(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: int) -> bool:
+    """Tell whether labels match the predictions of the row before them, beyond chance.
+
+    Examples
+    --------
+    >>> labels = np.arange(40) % 7
+    >>> match_the_row_before(labels, np.roll(labels, -1), 7), match_the_row_before(labels, labels, 7)
+    (True, False)
+    """
+    known = labels >= 0
+    own, before = (predictions == labels)[known], (predictions[:-1] == labels[1:])[known[1:]]
+    if classes < LEAST_CLASSES or not before.size:
+        return False
+    chance = max(own.mean(), 1 / classes)
+    lucky = chance * before.size + 5 * math.sqrt(chance * before.size)  # five standard deviations
+    return bool(before.sum() > lucky and before.mean() > 2 * own.mean() + 0.1)
+
+
+FEW, LEAST_CLASSES = 64, 3  # rows of a sequence that are looked at; with two classes a wrong one is the other
 
 
 def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.options import Asked
-    from daskxent.sources import Inputs
 
 UNITS = "bytes", "words"
 
@@ -174,37 +172,6 @@ def _mapped(array: Any, convert: Any) -> Any:
     if is_dask(array):
         return array.map_blocks(convert, dtype=np.float64, meta=np.empty((0,) * array.ndim))
     return Viewed(array, convert, np.float64)
-
-
-FEW = 64  # places of a sequence that are looked at
-UNSHIFTED = "y_true: labels match the predictions of the place before them, not their own: tokens need shift=1"
-
-
-def look_unshifted(inputs: Inputs) -> bool:
-    """Tell whether labels match the predictions of the place before them far better than their own.
-
-    Logits of language models are those of the token after, so this is what tokens look like that were not shifted. The
-    first places of the first sequence are read again.
-    """
-    if is_dask(inputs.predictions) or inputs.dense or len(inputs.positions) < 2 or inputs.classes < 3:
-        return False
-    *outer, length = inputs.positions
-    box = (*(slice(0, 1) for _ in outer), slice(0, min(length, FEW)))
-    try:
-        values = inputs.predictions.read(inputs.box(box, slice(0, inputs.classes)), [])
-        labels = inputs.along["labels"].read(box, fill=True).values
-    except OSError:  # the numbers are there already: what cannot be read again is no reason to lose them
-        return False
-    best = np.nan_to_num(np.moveaxis(values, inputs.axis, -1).reshape(-1, inputs.classes).astype(np.float32)).argmax(
-        axis=1
-    )
-    known = labels >= 0
-    own, before = (best == labels)[known], (best[:-1] == labels[1:])[known[1:]]
-    if not before.size:
-        return False
-    chance = max(own.mean(), 1 / inputs.classes)
-    lucky = chance * before.size + 5 * math.sqrt(chance * before.size)  # five standard deviations
-    return bool(before.sum() > lucky and before.mean() > 2 * own.mean() + 0.1)
 
 
 def to_call(asked: Asked, call_of: Any) -> Mapping[str, Any] | None:
