@@ -27,6 +27,7 @@ from daskxent.show.tables import as_html, as_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from daskxent.show.listing import Listing
     from daskxent.show.rows import RowTable
     from daskxent.show.slices import Slices
 
@@ -250,7 +251,7 @@ class Report(Tables):
             "audit": self.audit,
             "clipped_share": self.clipped_share,
             "independent": "rows" if self.question.clusters is None else "clusters",
-            **{name: list(getattr(self, name)) for name in ("worst", "sample") if name in self.question.picks},
+            **{name: list(self._rows_called(name)) for name in self.question.picks},
             **({"reliability": list(self.reliability())} if "reliability" in self.question.reliabilities else {}),
             **({"at_temperature": self.temperature()._asdict()} if "temperature" in self.question.metrics else {}),
             "by": {name_of(each.slicing): each.rows for each in self.slices},
@@ -355,9 +356,10 @@ class Report(Tables):
     def _repr_html_(self) -> str:
         return as_html("daskxent report", self.lines()) + "".join(each._repr_html_() for each in self.tables())
 
-    def tables(self) -> list[Slices | RowTable]:
-        """Return the tables that were asked for: of slices, and of single rows."""
-        return [*self.slices, *(getattr(self, name) for name in ("worst", "sample") if name in self.question.picks)]
+    def tables(self) -> list[Slices | RowTable | Listing]:
+        """Return the tables that were asked for: of slices, of single rows, of calibration."""
+        listed = [self.reliability()] if "reliability" in self.question.reliabilities else []
+        return [*self.slices, *map(self._rows_called, self.question.picks), *listed]
 
 
 def _content(inputs: Any) -> Any:

@@ -175,7 +175,8 @@ def test_the_worst_of_each_group(rows, by, tmp_path):
             assert [r["row"] for r in found if (r["language"], r["length"]) == (one, names[short])] == wanted
     assert found[-1]["row"] in range(rows)
     assert list(found.to_pandas().columns[:3]) == ["language", "length", "row"]
-    assert "Worst rows by language, length" in repr(found)
+    assert f"Worst rows by {by}, by language, length" in repr(report)
+    assert json.loads(report.to_json())["worst by language, length"][0]["row"] == found[0]["row"]
     split = dx.evaluate(y, da.from_array(x, chunks=(70, 5)), **options)
     assert split == report
     assert dx.Report.from_json(report.to_json()) == report

@@ -6,6 +6,7 @@ mean is the metric of the same name. Other metrics are functions of such a mean.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from decimal import Context, Decimal
@@ -129,8 +130,11 @@ def statistic(name: str) -> Statistic:
         return _in_top(name, int(top[1]))
     found = STATISTICS.get(name) or _INNER.get(name)
     if found is None:
-        known = ", ".join(map(repr, [*STATISTICS, *METRICS, *DERIVED]))
-        raise ValueError(f"metrics: {name!r} is unknown; known are {known} and 'top_K_accuracy' for any K >= 1")
+        names = [*STATISTICS, *METRICS, *DERIVED]
+        like = difflib.get_close_matches(str(name), names, 1)
+        hint = f"; did you mean {like[0]!r}?" if like else ""
+        known = ", ".join(map(repr, names))
+        raise ValueError(f"metrics: {name!r} is unknown; known are {known} and 'top_K_accuracy' for any K{hint}")
     return found
 
 

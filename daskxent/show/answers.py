@@ -85,7 +85,7 @@ class Tables(Mapping[str, float]):
         KeyError
             `worst` was not asked for.
         """
-        return self._rows_called("worst", f"Worst rows by {self.question.worst_by}")
+        return self._rows_called("worst")
 
     @property
     def sample(self) -> RowTable:
@@ -96,7 +96,7 @@ class Tables(Mapping[str, float]):
         KeyError
             `sample` was not asked for.
         """
-        return self._rows_called("sample", "Random rows")
+        return self._rows_called("sample")
 
     def worst_of(self, *names: str) -> RowTable:
         """Return the worst rows of each group of a slicing.
@@ -111,13 +111,15 @@ class Tables(Mapping[str, float]):
         KeyError
             They were not asked for.
         """
-        return self._rows_called(f"worst by {', '.join(names)}", f"Worst rows by {', '.join(names)}")
+        return self._rows_called(f"worst by {', '.join(names)}")
 
-    def _rows_called(self, name: str, title: str) -> RowTable:
+    def _rows_called(self, name: str) -> RowTable:
         if name not in self.question.picks:
             option = "worst=N, worst_per_group=True, and by" if " " in name else f"{name}=N"
             raise KeyError(f"evaluate was not asked for {option}")
         rows = self.state.picked.get(name) or Picked.none(1)
+        titles = {"worst": f"Worst rows by {self.question.worst_by}", "sample": "Random rows"}
+        title = titles.get(name, name.replace("worst", f"Worst rows by {self.question.worst_by},", 1))
         positions = tuple((self.inputs or {}).get("positions", [self.expected]))
         return RowTable(title, rows, positions, self.question.picks[name].per)
 
