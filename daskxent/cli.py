@@ -6,6 +6,8 @@ Only click and the options are imported at the top, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import operator
+import re
 import sys
 import warnings
 from contextlib import contextmanager
@@ -139,6 +141,27 @@ class Amount(click.ParamType):  # type: ignore[type-arg]
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+# Whether a metric is within a limit that fails above, or below it.
+BEYOND = {">": operator.ge, "<": operator.le}
+
+
+class Limit(click.ParamType):  # type: ignore[type-arg]
+    """A metric, a sign and a number."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the three of them."""
+        found = re.fullmatch(r"\s*(\w+)\s*([<>])\s*(\S+)\s*", value)
+        try:
+            return (found[1], found[2], float(found[3])) if found else self._refused(value, param, ctx)
+        except ValueError:
+            return self._refused(value, param, ctx)
+
+    def _refused(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        self.fail(f"{value!r} is not a limit such as 'crossentropy>2.5' or 'accuracy<0.7'", param, ctx)
+
+
 class Option(click.ParamType):  # type: ignore[type-arg]
     """A name and a value, which is JSON or else a string."""
 
@@ -268,16 +291,48 @@ def main() -> None:
 @SCHEDULER
 @JSON
 @click.option("--csv", metavar="FILE", help="Write the slices as comma-separated values as well.")
-def evaluate(scheduler: str | None, as_json: bool, csv: str | None, progress: bool | None, **options: Any) -> None:
+@click.option("--html", metavar="FILE", help="Write the report as a page to send on as well.")
+@click.option(
+    "--fail-if",
+    "limits",
+    type=Limit(),
+    multiple=True,
+    metavar="LIMIT",
+    help="End with status 1 if a metric is beyond a limit, such as 'crossentropy>2.5' or 'accuracy<0.7'.",
+)
+def evaluate(
+    scheduler: str | None,
+    as_json: bool,
+    csv: str | None,
+    html: str | None,
+    limits: tuple[tuple[str, str, float], ...],
+    progress: bool | None,
+    **options: Any,
+) -> None:
     """Evaluate PREDICTIONS against LABELS."""
     from daskxent import api
+
+    for name, _, _ in limits:
+        if name not in options["metrics"]:
+            raise click.UsageError(f"--fail-if: {name} is no --metric of this run")
 
     with _client(scheduler, options["threads"]) as client, _reporting_compilation():
         report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
     if csv is not None:
         _write_slices(report, csv)
+    if html is not None:
+        report.save(html)
     text = "\n".join([as_text("Report", _described(report)), *map(repr, report.tables())])
     click.echo(report.to_json() if as_json else text)
+    beyond = [
+        f"{name} is {report[name]:.6g}, which is {sign} {limit:g}"
+        for name, sign, limit in limits
+        if not BEYOND[sign](limit, report[name])
+    ]  # NaN is beyond any limit
+    for each in beyond:
+        click.echo(f"Error: --fail-if: {each}", err=True)
+    if beyond:
+        click.get_current_context().exit(FAILED)
 
 
 def _write_slices(report: Report, path: str) -> None:

@@ -25,6 +25,7 @@ from daskxent.show.summary import doubts_of, lines_of
 from daskxent.show.tables import as_html, as_text
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
     from daskxent.show.listing import Listing
@@ -260,6 +261,32 @@ class Report(Tables):
             "retries": self.retries,
             "notes": list(self.notes),
         }
+
+    def to_html(self, title: str = "daskxent report") -> str:
+        """Return the report as a page of HTML that needs nothing else: with plots, tables, and where it comes from."""
+        from daskxent.show.page import page
+
+        return page(self, title)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report to a file: of HTML, to be looked at, or of JSON, which `from_json` reads.
+
+        Parameters
+        ----------
+        path : path
+            Ends in .html or .json.
+
+        Raises
+        ------
+        ValueError
+            It ends in something else.
+        """
+        from pathlib import Path
+
+        into = Path(path).expanduser()
+        if into.suffix not in (".html", ".json"):
+            raise ValueError(f"save: expected a path that ends in .html or .json, got {str(path)!r}")
+        into.write_text(self.to_html(into.stem) if into.suffix == ".html" else self.to_json(), encoding="utf-8")
 
     def to_json(self) -> str:
         """Return the whole report, exact sums and coverage included, as one JSON object."""

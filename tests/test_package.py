@@ -30,9 +30,9 @@ sources.largest sources.align sources sources.fingerprint kernels.llvm kernels.l
 kernels.llvm.compiling kernels.llvm.shapes kernels.slabs kernels.blocks kernels.llvm.along kernels.llvm.across
 kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows kernels.lanes kernels.columns kernels.scan
 kernels.shapes kernels.sums kernels sources.boxes show show.tables show.listing show.slices show.classes show.rows
-show.answers show.summary run run.failures report run.slicing options show.progress run.code run.journal_file
-run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.text run.prepared run.threads
-run.cluster run.engines
+show.answers show.summary show.drawing show.page run run.failures report run.slicing options show.progress run.code
+run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.text run.prepared
+run.threads run.cluster run.engines
 api demo losses.evaluating losses metrics.variable metrics cli __init__ __main__
 """,
 )
