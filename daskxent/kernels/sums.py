@@ -16,9 +16,10 @@ from daskxent.kernels.slabs import along, plain
 from daskxent.numbers import tables
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
+from daskxent.numbers.grouping import Groups, add_rows
 from daskxent.numbers.state import State, tables_of
 from daskxent.numbers.sums import Moments, Sums
-from daskxent.numbers.tables import BELOW, Groups, add_rows
+from daskxent.numbers.tables import BELOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,8 +16,8 @@ from daskxent.numbers.question import Question
 from daskxent.numbers.records import EPSILON
 from daskxent.numbers.state import State
 from daskxent.numbers.statistics import LOSS
-from daskxent.options import flag, ignored
 from daskxent.run import graph
+from daskxent.run.checking import flag, ignored
 from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import Threads
 from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from daskxent.losses.evaluating import ask, open_inputs, result_dtype, total
-from daskxent.metrics.variable import Variable
+from daskxent.metrics.variable import Variable, initial
 from daskxent.numbers.exact import ratio
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Metric:
         kind, shape = self._dtype if dtype is None else result_dtype(dtype), tuple(shape)
         called = name or "variable"
         path = f"{self.name.replace('/', '>')}/{called}"
-        variable = Variable(np.broadcast_to(_initial(initializer, shape, kind), shape), kind, called, path)
+        variable = Variable(np.broadcast_to(initial(initializer, shape, kind), shape), kind, called, path)
         self._variables.append(variable)
         return variable
 
@@ -149,8 +149,8 @@ class Metric:
             raise NotImplementedError(f"{type(self).__name__} does not define update_state")
         asks = dict(self._asks)
         bare = np.dtype(np.float64 if self._dtype == np.float64 else np.float32)
-        shape = {name: asks.pop(name) for name in ("axis", "dense")}
-        inputs = open_inputs(y_true, y_pred, sample_weight, **shape, bare=bare, sorted_ids="sorted_ids" in asks)
+        shape = {name: asks.pop(name) for name in ("axis", "dense")} | {"sorted_ids": "sorted_ids" in asks}
+        inputs = open_inputs(y_true, y_pred, sample_weight, **shape, bare=bare)
         if k := asks.pop("sorted_ids", 0):
             asks["score"] = _top(min(k, inputs.classes - 1))
         state = total(inputs, ask(inputs, **asks))
@@ -398,8 +398,7 @@ class SparseTopKCategoricalAccuracy(Metric):
     dtype : dtype, optional
         Of the result; float32 by default.
     from_sorted_ids : bool
-        Whether predictions are integers, the classes of each row from the largest down, as many as there are: a row
-        counts if its label is among the first k.
+        Whether predictions are classes, the largest first: a row counts if its label is among the first k.
 
     Examples
     --------
@@ -419,8 +418,7 @@ class SparseTopKCategoricalAccuracy(Metric):
         super().__init__(dtype, name)
         self.k, self.from_sorted_ids = k, from_sorted_ids
         self._config = ("k", "from_sorted_ids") if from_sorted_ids else ("k",)  # Keras's too
-        options: dict[str, Any] = {"sorted_ids": k} if from_sorted_ids else {}
-        self._average(_top(k), dense=False, **options)
+        self._average(_top(k), dense=False, **({"sorted_ids": k} if from_sorted_ids else _NONE))
 
 
 class TopKCategoricalAccuracy(Metric):
@@ -451,13 +449,7 @@ def _top(k: int) -> str:
     return f"top_{k}_accuracy"
 
 
-def _initial(initializer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    if callable(initializer):
-        return initializer(shape, dtype=dtype.name)
-    known = {None: 0, "zeros": 0, "ones": 1}
-    if isinstance(initializer, str) and initializer not in known:
-        raise ValueError(f"initializer: expected 'zeros', 'ones', an array or a callable; got {initializer!r}")
-    return known[initializer] if initializer is None or isinstance(initializer, str) else initializer
+_NONE: dict[str, Any] = {}
 
 
 def __dir__() -> list[str]:

@@ -111,3 +111,13 @@ class Variable(np.lib.mixins.NDArrayOperatorsMixin):
         if given.shape != self.shape:
             raise ValueError(f"{self.path}: expected shape {self.shape}, got {given.shape}")
         return ExactSum.of(given) if self.shape == () else np.array(given, self._dtype)
+
+
+def initial(initializer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Return what a variable is at first."""
+    if callable(initializer):
+        return initializer(shape, dtype=dtype.name)
+    known = {None: 0, "zeros": 0, "ones": 1}
+    if isinstance(initializer, str) and initializer not in known:
+        raise ValueError(f"initializer: expected 'zeros', 'ones', an array or a callable; got {initializer!r}")
+    return known[initializer] if initializer is None or isinstance(initializer, str) else initializer

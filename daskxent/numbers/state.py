@@ -17,10 +17,11 @@ import numpy as np
 from daskxent.numbers import audit, reading
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED, Finding, Scored, findings
 from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.grouping import Groups, add_rows
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.picked import Picked
 from daskxent.numbers.sums import Sums, terms_of, weighted
-from daskxent.numbers.tables import Groups, Table, add_rows
+from daskxent.numbers.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

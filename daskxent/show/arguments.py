@@ -1,0 +1,109 @@
+"""What a shell gives as text, and what is meant by it."""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import Any
+
+import click
+
+
+class Steps(click.ParamType):  # type: ignore[type-arg]
+    """A range of steps, written like a slice."""
+
+    name = "steps"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the range as (start, stop)."""
+        edges = value.split(":")
+        try:
+            start, stop = (int(edge) if edge.strip() else None for edge in edges)
+        except ValueError:
+            self.fail(f"{value!r} is not START:STOP, two whole numbers, either of which may be left out", param, ctx)
+        return start, stop
+
+
+class What(click.ParamType):  # type: ignore[type-arg]
+    """What to group rows by: an array, a word, an axis or bins."""
+
+    name = "what"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a path or a word as it is, an axis, or bins."""
+        word, bracket, inner = value.partition("(")
+        if not bracket or word not in ("axis", "bins") or not inner.endswith(")"):
+            return value
+        from daskxent.run import slicing
+
+        of, *edges = inner[:-1].split(",")
+        try:
+            return slicing.bins(of.strip(), map(float, edges)) if word == "bins" else slicing.axis(int(of))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class Amount(click.ParamType):  # type: ignore[type-arg]
+    """A number, or an array of numbers."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a whole number as one, anything else as it is."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+# Whether a metric is within a limit that fails above, or below it.
+BEYOND = {">": operator.ge, "<": operator.le}
+
+
+class Limit(click.ParamType):  # type: ignore[type-arg]
+    """A metric, a sign and a number."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the three of them."""
+        found = re.fullmatch(r"\s*(\w+)\s*([<>])\s*(\S+)\s*", value)
+        try:
+            return (found[1], found[2], float(found[3])) if found else self._refused(value, param, ctx)
+        except ValueError:
+            return self._refused(value, param, ctx)
+
+    def _refused(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        self.fail(f"{value!r} is not a limit such as 'crossentropy>2.5' or 'accuracy<0.7'", param, ctx)
+
+
+class Option(click.ParamType):  # type: ignore[type-arg]
+    """A name and a value, which is JSON or else a string."""
+
+    name = "option"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name and the value."""
+        import json
+
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
+class By(What):
+    """What to group rows by, with a name."""
+
+    name = "by"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the slicing as a mapping, of several groupings where they are joined by an ampersand."""
+        found = {}
+        for each in value.split("&"):
+            name, equals, given = each.strip().partition("=")
+            if not equals or not name or not given:
+                forms = "NAME=PATH, NAME=label, NAME=axis(1) or NAME=bins(PATH, 0, 512, inf), or several joined by &"
+                self.fail(f"{value!r} is not {forms}", param, ctx)
+            found[name] = super().convert(given, param, ctx)
+        return found
