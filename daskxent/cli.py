@@ -6,6 +6,7 @@ Only click and the options are imported at the top, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from contextlib import contextmanager
@@ -169,19 +170,41 @@ def _asks(table: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
             flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])
             means = each.metadata["means"].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
             command = click.option(*flags, each.name, **{**default, "help": means, **special})(command)
-        command = click.argument("y_pred", metavar="PREDICTIONS")(command)
+        command = click.argument("y_pred", metavar="[PREDICTIONS]", required=False)(_complete(command))
         return click.argument("y_true", metavar="LABELS")(command)
 
     return decorate
 
 
-@click.group("xent", cls=Commands)  # the name is that of the command within `dask`
+def _complete(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take a dump alone, whose arrays have conventional names; say on stderr which they are."""
+
+    @functools.wraps(command)
+    def call(y_true: str, y_pred: str | None, **options: Any) -> None:
+        if y_pred is None:
+            from daskxent.sources.paths import conventional
+
+            found = conventional(y_true)
+            y_true, y_pred = found["labels"], found["predictions"]
+            weights = options.get("sample_weight") or found.get("weights")
+            options["sample_weight"] = weights
+            shown = f", weights {weights}" if weights else ""
+            click.echo(printable(f"Taking labels {y_true}, predictions {y_pred}{shown}"), err=True)
+        command(y_true=y_true, y_pred=y_pred, **options)
+
+    return call
+
+
+@click.group(
+    "xent", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}
+)  # the name is that of the command within `dask`
 @click.version_option(package_name="daskxent", prog_name="daskxent")
 def main() -> None:
     """Crossentropy and accuracy over prediction dumps bigger than memory.
 
-    LABELS, PREDICTIONS and weights are zarr arrays (dump.zarr/logits) or .npy files. Exit status: 0 only with a
-    complete result, 1 if the run failed, 2 for bad use or bad input.
+    LABELS, PREDICTIONS and weights are zarr arrays (dump.zarr/logits) or .npy files; LABELS alone is a dump whose
+    arrays have usual names. Exit status: 0 only with a complete result, 1 if the run failed, 2 for bad use or bad
+    input.
     """
 
 

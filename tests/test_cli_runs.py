@@ -169,3 +169,31 @@ def test_an_interrupt_while_the_command_is_imported(tmp_path):
     command = [sys.executable, "-m", "daskxent", "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path})
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
+
+
+def test_a_dump_whose_arrays_have_usual_names(tmp_path):
+    rng = np.random.default_rng(0)
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    for name, values in (
+        ("labels", rng.integers(0, 3, 40)),
+        ("logits", rng.normal(size=(40, 3))),
+        ("weights", rng.random(40)),
+    ):
+        group.create_array(name, data=values)
+    at = str(tmp_path / "d.zarr")
+    done = CliRunner().invoke(cli.main, ["evaluate", at, "--from-logits", "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.startswith(f"Taking labels {at}/labels, predictions {at}/logits, weights {at}/weights\n")
+    whole = dx.evaluate(f"{at}/labels", f"{at}/logits", sample_weight=f"{at}/weights", from_logits=True)
+    assert dx.Report.from_json(done.stdout) == whole
+    assert CliRunner().invoke(cli.main, ["plan", at, "--from-logits"]).exit_code == 0
+    typo = CliRunner().invoke(cli.main, ["evaluate", f"{at}/labels", f"{at}/logit", "--from-logits"])
+    assert typo.stderr == f"Error: y_pred: there is nothing at {at}/logit; {at} holds labels, logits, weights\n"
+    for given, message in (
+        (tmp_path, "holds no arrays; expected labels called labels, "),
+        (tmp_path / "none", "holds no arrays"),
+    ):
+        lost = CliRunner().invoke(cli.main, ["evaluate", str(given)])
+        assert lost.exit_code == 2
+        assert message in lost.stderr
+    assert CliRunner().invoke(cli.main, ["evaluate", "-h"]).exit_code == 0

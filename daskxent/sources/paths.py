@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from typing import Any
@@ -33,8 +34,63 @@ def found(path: str, name: str) -> str:
     except PermissionError as error:
         raise PermissionError(f"{name}: {path} may not be read: {error.strerror}") from error
     except (OSError, ValueError) as error:  # the latter of what can be no path
-        raise FileNotFoundError(f"{name}: there is nothing at {path}") from error
+        raise FileNotFoundError(f"{name}: there is nothing at {path}{_neighbours(path)}") from error
     return place(path)
+
+
+def _neighbours(path: str) -> str:
+    """Say what else is in the group, or the directory, where there is nothing at a path; nothing if that is unknown."""
+    group = os.path.dirname(os.path.expanduser(path))
+    there = arrays_in(group) if "\0" not in path else []
+    return f"; {os.path.dirname(path)} holds {', '.join(there)}" if there else ""
+
+
+def arrays_in(group: str) -> list[str]:
+    """Return the names of the zarr arrays and .npy files in a directory, at most ten, in order."""
+    try:
+        names = sorted(os.listdir(group)) if group else []
+    except OSError:
+        return []
+    return [each for each in names if each.endswith(".npy") or _is_zarr(os.path.join(group, each))][:MOST_NAMES]
+
+
+def _is_zarr(path: str) -> bool:
+    """Tell whether a directory is a zarr array, of either format, and no group."""
+    if os.path.isfile(os.path.join(path, ".zarray")):
+        return True
+    try:
+        with open(os.path.join(path, "zarr.json"), encoding="utf-8") as file:
+            return bool(json.load(file).get("node_type") == "array")
+    except (OSError, ValueError, AttributeError):  # nothing there, or no metadata of zarr
+        return False
+
+
+MOST_NAMES = 10
+# What the arrays of a dump are called.
+CONVENTIONAL = {
+    "labels": ("labels", "label", "y_true", "targets", "target", "tokens", "y"),
+    "predictions": ("logits", "predictions", "probabilities", "probs", "scores", "y_pred"),
+    "weights": ("weights", "sample_weight", "sample_weights"),
+}
+
+
+def conventional(group: str) -> dict[str, str]:
+    """Return the paths of labels, predictions and weights in a group of arrays with conventional names.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are no labels or no predictions of such a name.
+    """
+    there, found = arrays_in(os.path.expanduser(group)), dict[str, str]()
+    for what, names in CONVENTIONAL.items():
+        known = [f"{name}{end}" for name in names for end in ("", ".npy") if f"{name}{end}" in there]
+        if known:
+            found[what] = os.path.join(group, known[0])
+        elif what != "weights":
+            holds = f"holds {', '.join(there)}" if there else "holds no arrays"
+            raise FileNotFoundError(f"{group} {holds}; expected {what} called {', '.join(names)}: give both paths")
+    return found
 
 
 def matching(pattern: str, name: str) -> list[str]:
