@@ -182,6 +182,18 @@ def test_killed_and_continued_the_bytes_are_the_same(data, tmp_path):
     assert digests(tmp_path / "rows") == whole
 
 
+def test_what_a_killed_process_left_is_removed(data, tmp_path):
+    y, x, _ = data
+    out = tmp_path / "rows"
+    dx.rows(y, x, **OPTIONS, out=out)
+    group = zarr.open_group(out, mode="r+")
+    group.attrs[sink.MARK] = {**group.attrs[sink.MARK], "complete": False}
+    (out / "loss" / "c" / "0.abc.partial").write_bytes(b"half")
+    dx.rows(y, x, **OPTIONS, out=out)
+    assert list(out.rglob("*.partial")) == []
+    assert mark(out)["complete"]
+
+
 def test_a_journal_knows_the_group_it_is_of(data, tmp_path):
     y, x, _ = data
     held = stored(tmp_path, "y", y, (90,)), WAYS["chunks"](tmp_path, x)

@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -139,9 +140,11 @@ class Group:
         return found
 
     def end(self) -> None:
-        """Mark the group as complete."""
+        """Mark the group as complete, and remove what a process that was killed while it wrote has left there."""
         import zarr
 
+        for left in Path(self.path).rglob("*.partial") if "://" not in self.path else ():  # zarr's, on local disks
+            left.unlink(missing_ok=True)
         group = zarr.open_group(self.path, mode="r+")
         mark: Any = group.attrs[MARK]
         group.attrs[MARK] = {**mark, "complete": True}

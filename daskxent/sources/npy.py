@@ -80,9 +80,14 @@ class Npy(Base):
         return "{1} {2}".format(*self._written)
 
 
-def _mapped(path: str, name: str) -> NDArray[Any]:
-    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would take for ever
+def check_regular(path: str, name: str) -> None:
+    """Refuse what is no regular file: to open a pipe would take for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{name}: {path} is no regular file")
+
+
+def _mapped(path: str, name: str) -> NDArray[Any]:
+    check_regular(path, name)
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.sources import zipped
+from daskxent.sources import mapped, zipped
 from daskxent.sources.joined import Joined
 from daskxent.sources.meaning import check_attributes, is_labelled
 from daskxent.sources.memory import Memory, from_lists, plain
@@ -51,6 +51,8 @@ class Opener(NamedTuple):
 OPENERS = [
     Opener(lambda path: path.endswith(".npy"), Npy.open),
     Opener(zipped.takes, zipped.open_zipped),
+    Opener(mapped.takes(".safetensors"), mapped.open_safetensors),
+    Opener(mapped.takes(".npz"), mapped.open_npz),
     Opener(lambda path: True, open_zarr),
 ]
 

@@ -215,9 +215,7 @@ CONVERTED = {
     (".pt", ".pth"): 'numpy.save("array.npy", torch.load("{}").float().numpy())',
     (".pkl", ".pickle"): 'numpy.save("array.npy", numpy.asarray(pickle.load(open("{}", "rb"))))',
     (".csv", ".txt"): 'numpy.save("array.npy", numpy.loadtxt("{}", delimiter=","))',
-    (".npz",): 'numpy.save("array.npy", numpy.load("{}")["NAME"])',
     (".parquet",): 'numpy.save("array.npy", numpy.stack(pandas.read_parquet("{}")["NAME"]))',
-    (".safetensors",): 'numpy.save("array.npy", safetensors.numpy.load_file("{}")["NAME"])',
     (".h5", ".hdf5", ".nc"): 'give h5py.File("{}")["NAME"] itself',
 }
 
