@@ -63,8 +63,8 @@ profile: .venv/bench.stamp ## Show where the time of an evaluation goes
 scale: .venv/test.stamp ## Show what a cluster run costs: memory, parts per second, two workers for one (SCALE='workers')
 	$(BIN)/python benchmarks/scale.py $(SCALE)
 
-shootout: .venv/demo.stamp ## Compare answers with those of other packages; the table goes into README.md
-	$(BIN)/python benchmarks/shootout.py --readme README.md
+shootout: .venv/demo.stamp ## Compare answers with those of other packages; the table goes into docs/comparison.md
+	$(BIN)/python benchmarks/shootout.py --page docs/comparison.md
 
 clean: ## Remove the environment, caches, and the data of demo and bench
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers benchmarks/.against

@@ -434,7 +434,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, default=Path(__file__).parent / ".peers", help="where they are installed")
     parser.add_argument("--results", type=Path, help="write the answers to this file, as lines of JSON")
     parser.add_argument("--markdown", type=Path, help="write the table to this file")
-    parser.add_argument("--readme", type=Path, help=f"put the table between the marks {MARKS[0]} of this page")
+    parser.add_argument("--page", type=Path, help=f"put the table between the marks {MARKS[0]} of this page")
     parser.add_argument("--answer", choices=PEERS, help=argparse.SUPPRESS)  # what the processes of the peers do
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -455,8 +455,8 @@ def main() -> None:
     print(text)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
-    if options.readme:
-        put_into(options.readme, text)
+    if options.page:
+        put_into(options.page, text)
     wrong = [r["case"] for r in results if r["peer"] == "daskxent" and not is_right(r, truths[r["case"]])]
     if wrong:
         raise SystemExit(f"daskxent is wrong: {', '.join(wrong)}")

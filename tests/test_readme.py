@@ -1,4 +1,4 @@
-"""What the README shows is run, block by block, next to a dump.zarr."""
+"""What the README and docs/uses.md show is run, block by block, next to a dump.zarr."""
 
 import os
 import re
@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", ROOT / "docs" / "uses.md"]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 SHELL = [text for language, text in BLOCKS if language == "sh" and "daskxent " in text]
 
@@ -50,12 +55,16 @@ def run(command, directory):
     assert "Traceback" not in done.stderr  # not empty: on a busy machine Dask's log says that it had to wait
 
 
-def test_the_seven_uses_are_there():
-    assert (len(SHELL), len(PYTHON)) == (1, 6)
+def test_the_uses_are_there():
+    assert (len(SHELL), len(PYTHON)) == (1, 8)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", PYTHON, ids=["notebook", "calibration", "cluster", "metric", "lazy", "rows"])
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
 def test_python(block, directory, scheduler):
     run([sys.executable, "-W", "error", "-c", block.replace("tcp://scheduler:8786", scheduler)], directory)
 
@@ -73,5 +82,6 @@ def test_make_targets_exist():
 
 
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
-    assert [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        links = re.findall(r"\]\(([^)]+)\)", page.read_text())
+        assert [link for link in links if not (page.parent / link.partition("#")[0]).exists()] == [], page
