@@ -96,11 +96,11 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 
 .venv/lowest/test.stamp: pyproject.toml .venv/lowest/pip.stamp
 	sed -n '/^dependencies/,/^demo/s/.*"\([a-z0-9_-]*\)[^"]*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml >$(@D)/floors.txt
-	$(PIP) --editable . --group test --constraint $(@D)/floors.txt
+	$(PIP) --editable . --group core --constraint $(@D)/floors.txt
 	@touch $@
 
 .venv/newest/test.stamp: newest-now .venv/newest/pip.stamp
-	$(PIP) --upgrade --upgrade-strategy eager --editable . --group test
+	$(PIP) --upgrade --upgrade-strategy eager --editable . --group core
 	@touch $@
 
 newest-now: # no file: what was the newest at the last time need not be so now

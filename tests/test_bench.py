@@ -122,7 +122,7 @@ def test_steps_exist(programs):
 
 
 SMALL = ["scan-100", "scan-half", "dense", "losses", "nan", "blocks", "dask", "read-none", "read-split", "read-dask"]
-SMALL += ["chunks", "reach", "plan", "memory-0*", "growth", "reports", "labels-in-one-chunk-*"]
+SMALL += ["chunks", "reach", "plan", "memory-0*", "reports", "labels-in-one-chunk-*"]
 
 
 @pytest.mark.parametrize("case", SMALL)
