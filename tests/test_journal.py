@@ -67,11 +67,12 @@ def evaluate(dump, journal=None, **options):
 
 def begin(journal, count, **asked):
     """Evaluate a few parts and stop; wait for the one that runs meanwhile, which nobody else does."""
+    others = set(threading.enumerate())  # of a stream that somebody else has dropped, and that is not collected yet
     reports = dx.stream(**asked, journal=journal)
     last = list(itertools.islice(reports, count))[-1]
     reports.close()
     for thread in threading.enumerate():
-        if thread.name.startswith("daskxent"):
+        if thread.name.startswith("daskxent") and thread not in others:
             thread.join()
     return last
 

@@ -361,7 +361,7 @@ def test_the_audit_counts_what_numpy_counts(data, unit):
     nan = np.isnan(x).any(axis=1) & used
     wanted = {"ignored": ignored, "masked": masked, "label_out_of_range": (y_true == 4) & used, "nan": nan}
     wanted["infinite"] = np.isinf(x.max(axis=1)) & used & ~nan
-    wanted["loss_infinite"] = used & ~nan & ~wanted["infinite"] & (y_true < 4) & ~unit
+    wanted["loss_infinite"] = used & ~nan & ~wanted["infinite"] & (y_true < 4) & (not unit)
     wanted["loss_infinite"] &= x[np.arange(30), np.minimum(y_true, 3)] == -np.inf
     dropped = np.logical_or.reduce(
         [wanted[kind] for kind in ("label_out_of_range", "nan", "infinite", "loss_infinite")]
