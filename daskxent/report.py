@@ -125,7 +125,7 @@ class Report(Tables):
     @property
     def design_effect(self) -> dict[str, float]:
         """By how much the variance of each metric is larger than if rows were independent; 1 without clusters."""
-        found = Estimates(self.state.total, self._clusters, self._given)
+        found = Estimates(self.state.total, self._clusters, self.question.given_units)
         return {name: found.design_effect(name) for name in self}
 
     @property
@@ -138,14 +138,10 @@ class Report(Tables):
     @property
     def _estimates(self) -> Estimates:
         if self.question.average == "row" or self.question.clusters is None:
-            return Estimates(self.state.total, self._clusters, self._given)
+            return Estimates(self.state.total, self._clusters, self.question.given_units)
         table = self.state.tables.get(self.question.clusters.name)
         sums = Sums() if table is None else table.averages()
         return Estimates(sums, sums.moments)
-
-    @property
-    def _given(self) -> dict[str, int]:
-        return {name: getattr(self.question, name) for name in ("bytes", "words") if getattr(self.question, name)}
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """Return a confidence interval of a metric.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import struct
 
 import ml_dtypes
@@ -11,6 +12,7 @@ from distributed import Client, LocalCluster
 from safetensors.numpy import save_file
 
 import daskxent as dx
+from daskxent.sources import open_array
 
 ROWS, CLASSES = 900, 37
 
@@ -20,7 +22,7 @@ def data():
     rng = np.random.default_rng(0)
     return {
         "labels": rng.integers(0, CLASSES, ROWS),
-        "odd": np.zeros(3, np.uint8),  # what follows is not aligned in an .npz
+        "unaligned": np.zeros(3, np.uint8),  # what follows is not aligned in an .npz
         "logits": rng.normal(0, 3, (ROWS, CLASSES)).astype("float32"),
         "weights": rng.random(ROWS),
     }
@@ -118,3 +120,11 @@ def test_npz_that_cannot_be_read_in_parts(tmp_path):
         dx.open(tmp_path / "f.npz/x")
     with pytest.raises(ValueError, match="holds Python objects"):
         dx.open(tmp_path / "f.npz/o")
+
+
+def test_a_copy_of_another_size_is_an_error(file):
+    """As on a worker, where the same path may hold something else."""
+    travelled = pickle.dumps(open_array(f"{file}/logits", "y_pred"))
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(ValueError, match=r"was rewritten since it was opened"):
+        pickle.loads(travelled).read((slice(0, 2), slice(0, 3)))

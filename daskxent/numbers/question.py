@@ -22,6 +22,7 @@ from daskxent.numbers.statistics import (
     IS_LABEL,
     OF_LOGITS,
     OF_ONE_LABEL,
+    UNITS,
 )
 
 if TYPE_CHECKING:
@@ -261,6 +262,11 @@ class Question:
         return self._of(self.metrics)
 
     @cached_property
+    def given_units(self) -> dict[str, int]:
+        """The bytes and words of the whole text that were given as numbers."""
+        return {name: getattr(self, name) for name in UNITS if getattr(self, name)}
+
+    @cached_property
     def _of_means(self) -> tuple[Statistic, ...]:
         """Those of the metrics that groups of rows have too."""
         return self._of(name for name in self.metrics if name not in DERIVED)
@@ -268,8 +274,7 @@ class Question:
     def _of(self, metrics: Iterable[str]) -> tuple[Statistic, ...]:
         names = dict.fromkeys(each for name in metrics for each in statistics.needed_by(name))
         names |= {HIT: None} if self.per_class or "classes" in self._tables else {}
-        given = {name for name in ("bytes", "words") if getattr(self, name)}
-        left_out = given | set(map(statistics.both_of, given))
+        left_out = self.given_units.keys() | set(map(statistics.both_of, self.given_units))
         return tuple(statistics.statistic(name) for name in names if name not in left_out)
 
     @cached_property
@@ -279,7 +284,7 @@ class Question:
         groupings = [by for slicing in self.slicings for by in slicing]
         needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
         needs = needs.union(*(pick.needs for pick in self.picks.values()))
-        needs -= {name for name in ("bytes", "words") if getattr(self, name)}
+        needs -= self.given_units.keys()
         needs |= {"peak"} if needs & SHAPED else frozenset()
         needs |= {"target"} if "curve" in needs else frozenset()
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
@@ -339,7 +344,7 @@ class Question:
         for name in ("metrics", "columns", "histograms"):
             for each in reading.several(read[name], name):
                 reading.one_of(each, name, str)
-        for name in ("bytes", "words"):
+        for name in UNITS:
             reading.whole(read[name], name, 0)
         for name in read["metrics"]:
             statistics.metric(name)

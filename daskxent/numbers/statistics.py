@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.scores import Scores
 
 LOSS, HIT = "crossentropy", "accuracy"
+UNITS = "bytes", "words"  # of text
 LN2 = 0.6931471805599453
 ALL = 1 << 30  # a depth beyond all classes
 LEAST_LOG = 700.0  # exp(-loss) of a larger loss is 0
@@ -276,6 +277,8 @@ STATISTICS = {
         Statistic("words", frozenset({"words"}), lambda scores, labels: scores.words, "words"),
     )
 }
+# Those that are values of rows to be counted or binned.
+VALUES = tuple(name for name in STATISTICS if name not in (HIT, *UNITS))
 # What others are made of; no metrics.
 _INNER = {
     each.name: each

@@ -94,13 +94,9 @@ def statistic_names(given: Any, name: str) -> tuple[str, ...]:
 
     names = _names(given, name) if isinstance(given, str) or len(given) else ()
     for each in names:
-        if not isinstance(each, str) or each not in statistics.STATISTICS or each in ("accuracy", *UNITS):
-            known = ", ".join(each for each in statistics.STATISTICS if each not in ("accuracy", *UNITS))
-            raise ValueError(f"{name}: {each!r} is no value of rows; known are {known}")
+        if each not in statistics.VALUES:
+            raise ValueError(f"{name}: {each!r} is no value of rows; known are {', '.join(statistics.VALUES)}")
     return names
-
-
-UNITS = "bytes", "words"
 
 
 def units(given: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers.question import Question
-from daskxent.numbers.statistics import DERIVED, metric
+from daskxent.numbers.statistics import DERIVED, UNITS, metric
 from daskxent.options import Asked
 from daskxent.run import graph, slicing, text
 from daskxent.sources import (
@@ -43,9 +43,9 @@ APART = "sample_weight", "by", "clusters", "storage_options", "ids", "mask", "by
 def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
     """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
     along, weights = along or {}, asked.sample_weight
-    kinds = {name: kind for name, _, kind in slicing.arrays_of(asked.slicings, asked.clusters)}
-    arrays = {name: array for name, array, _ in slicing.arrays_of(asked.slicings, asked.clusters)}
-    arrays |= text.arrays_of(asked)
+    sliced = list(slicing.arrays_of(asked.slicings, asked.clusters))
+    kinds = {name: kind for name, _, kind in sliced}
+    arrays = {name: array for name, array, _ in sliced} | text.arrays_of(asked)
     named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along, **arrays}
     if asked.storage_options:
         named = {name: with_storage(each, asked.storage_options) for name, each in named.items()}
@@ -86,7 +86,7 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
     positions = positions_of(predictions.shape, asked.axis)
     further = {}
     for name, array in given.items():
-        if name in text.UNITS:
+        if name in UNITS:
             further[name] = text.unit_of(array, name, labels, (width, asked.classes or width), shift)
             continue
         found = slicing.opened(array, name, "mask" if name == "mask" else kinds.get(name, "keys"), positions)
@@ -98,12 +98,12 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
 
 
 def _check_units(asked: Asked, inputs: Inputs) -> None:
-    """Refuse metrics of text without the bytes or words that they are per, and a mask of dense labels' classes."""
+    """Refuse metrics of text without the bytes or words that they are per."""
     for name in asked.metrics:
         per = "" if name in DERIVED else metric(name).per or name
-        if per in text.UNITS and getattr(asked, per) is None:
+        if per in UNITS and getattr(asked, per) is None:
             raise ValueError(f"metrics: {name!r} needs {per}=: a table, an array along the labels, or their number")
-        if per == name and per in text.UNITS and per not in inputs.along:
+        if per == name and per in UNITS and per not in inputs.along:
             raise ValueError(f"metrics: the mean of {name!r} needs a table, or an array along the labels")
 
 

@@ -18,6 +18,7 @@ from daskxent.numbers.picked import Picked, picked
 from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, dense_losses, finish, like_probabilities
 from daskxent.numbers.shapes import probabilities_of
 from daskxent.numbers.state import State, accumulate, most_runs
+from daskxent.numbers.statistics import UNITS
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
@@ -217,20 +218,20 @@ class Block:
     def _completed(self, some: slice, scores: Scores) -> Scores:
         """Return scores with the columns that take the peaks of whole rows, or come from elsewhere."""
         needs, found = self.question.needs, dict[str, Any]()
-        for name in needs & {"bytes", "words"}:
-            found[name] = self._text(name)[some]
+        for name in needs.intersection(UNITS):
+            found[name] = self._text(name, some)
         if needs & SHAPED:
-            values, interpreted = self._values(some), _interpreted()
-            few = values.size < self.sizes.few or interpreted
-            found |= _shaped(values, scores, needs, self.question.from_logits, few)
+            values = self._values(some)
+            interpreted = values.size < self.sizes.few or _interpreted()
+            found |= _shaped(values, scores, needs, self.question.from_logits, interpreted)
         return scores._replace(**found) if found else scores
 
-    def _text(self, name: str) -> NDArray[np.float64]:
-        """Return how many bytes or words the label of each row stands for."""
-        given = self.aligned.columns[name].values
+    def _text(self, name: str, some: slice) -> NDArray[np.float64]:
+        """Return how many bytes or words the labels of some rows stand for."""
+        given = self.aligned.columns[name].values[some]
         wrong = np.flatnonzero(~(given >= 0) | np.isinf(given))
         if wrong.size:
-            place = self.place(int(wrong[0]))
+            place = self.place(some.start + int(wrong[0]))
             raise ValueError(
                 f"{name}: expected finite numbers that are not negative, got {given[wrong[0]]} at row {place}"
             )

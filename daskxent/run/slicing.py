@@ -11,7 +11,7 @@ import numpy as np
 
 from daskxent.numbers.keys import Bins, Group, Predicted
 from daskxent.numbers.scores import COLUMNS
-from daskxent.numbers.statistics import STATISTICS
+from daskxent.numbers.statistics import VALUES
 from daskxent.sources import Further, again, call_of, open_array, whole
 from daskxent.sources.memory import Memory
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LABEL, PREDICTION = "label", "prediction"  # words that stand for no path
 CLUSTERS = "clusters"
-BINNED = (COLUMNS - {"flags", "hit", "prediction"}) | (STATISTICS.keys() - {"accuracy", "bytes", "words"})
+BINNED = (COLUMNS - {"flags", "hit", "prediction"}) | set(VALUES)
 
 
 @dataclass(frozen=True)

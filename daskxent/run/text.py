@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.numbers.statistics import UNITS
 from daskxent.sources import Further, is_dask, open_array
-from daskxent.sources.sliced import Sliced
+from daskxent.sources.opening import part
 from daskxent.sources.viewed import Viewed
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.options import Asked
-
-UNITS = "bytes", "words"
 
 
 def arrays_of(asked: Asked) -> dict[str, Any]:
@@ -35,10 +34,10 @@ def totals_of(asked: Asked) -> dict[str, int]:
     return {name: int(each) for name, each in given.items() if isinstance(each, Integral)}
 
 
-def part(array: Any, axis: int, start: int, stop: int) -> Any:
+def along(array: Any, axis: int, start: int, stop: int) -> Any:
     """Return a part of a source or a dask array along an axis."""
     index = tuple(slice(start, stop) if at == axis else slice(0, n) for at, n in enumerate(array.shape))
-    return array[index] if is_dask(array) else Sliced(array, index)
+    return array[index] if is_dask(array) else part(array, index)
 
 
 def with_classes(predictions: Any, axis: int, classes: int | None) -> Any:
@@ -54,7 +53,7 @@ def with_classes(predictions: Any, axis: int, classes: int | None) -> Any:
     width = predictions.shape[axis]
     if classes > width:
         raise ValueError(f"classes: y_pred has only {width:,} classes, got {classes:,}")
-    return predictions if classes == width else part(predictions, axis % len(predictions.shape), 0, classes)
+    return predictions if classes == width else along(predictions, axis % len(predictions.shape), 0, classes)
 
 
 def check_ids(asked: Asked, slots: int) -> None:
@@ -111,13 +110,13 @@ class Shift:
             return array
         ndim = len(array.shape)
         at = ndim - 2 if axis % ndim == ndim - 1 else ndim - 1
-        return part(array, at, 0, self.length - self.by)
+        return along(array, at, 0, self.length - self.by)
 
     def labels(self, array: Any) -> Any:
         """Return the labels, or what lies along them, that have a prediction."""
         if not self.by or len(array.shape) <= self.axis or array.shape[self.axis] != self.length:
             return array
-        return part(array, self.axis, self.by, self.length)
+        return along(array, self.axis, self.by, self.length)
 
 
 class Lookup:

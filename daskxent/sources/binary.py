@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.columns import is_float
-from daskxent.sources.source import Base
+from daskxent.sources.source import Wrapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box, Source
 
 
-class Binary(Base):
+class Binary(Wrapped):
     """Predictions of class 1 with those of class 0 before them: logits of 0, or what probabilities lack to 1.
 
     The crossentropy over [0, x] is that of the sigmoid of x. A last axis of length 1 becomes the class axis; otherwise
@@ -33,6 +33,10 @@ class Binary(Base):
         self._column = len(source.shape) > 1 and source.shape[-1] == 1
         self.shape = (*(source.shape[:-1] if self._column else source.shape), 2)
         self.dtype = np.dtype(source.dtype if logits else _wide(source.dtype))
+
+    def like(self, source: Source) -> Binary:
+        """Return the same of another source."""
+        return Binary(source, self.logits)
 
     def stored(self, axis: int) -> Cuts | None:
         """Return the source's cuts; both classes are read at once."""
@@ -51,29 +55,9 @@ class Binary(Base):
             missing += [(*(gap[:-1] if self._column else gap), slice(0, 2)) for gap in gaps]
         return np.asarray(both(values[..., 0] if self._column else values, self.logits)[..., box[-1]])
 
-    def refresh(self) -> None:
-        """Refresh the source."""
-        self.source.refresh()
-
-    def window(self, axis: int | None, start: int, stop: int) -> Binary:
-        """Return the same of a source that holds no more than that."""
-        return Binary(self.source.window(axis, start, stop), self.logits)
-
-    def shared(self) -> Binary:
-        """Return the same of a shared source."""
-        return Binary(self.source.shared(), self.logits)
-
-    def tiny(self, below: int) -> bool:
-        """Tell whether the source's pieces are."""
-        return self.source.tiny(below)
-
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, which is taken for one of two classes."""
         return {**self.source.identity(lead, steps), "classes": "binary"}
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return the version of the source."""
-        return self.source.version(axis, start, stop)
 
 
 def _wide(dtype: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.sliced import Sliced
-from daskxent.sources.source import Base
+from daskxent.sources.opening import part
+from daskxent.sources.source import Base, Wrapped, joined_versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,11 +77,10 @@ class Slots(Base):
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
         """Return a version of both."""
-        both = [each.version(axis, start, stop) for each in (self.labels, self.ids)]
-        return None if None in both else " ".join(map(str, both))
+        return joined_versions(each.version(axis, start, stop) for each in (self.labels, self.ids))
 
 
-class Padded(Base):
+class Padded(Wrapped):
     """Predictions with one more class of -inf, along the last axis.
 
     Parameters
@@ -92,6 +91,10 @@ class Padded(Base):
     def __init__(self, source: Source) -> None:
         self.source, self.name, self.dtype = source, source.name, source.dtype
         self.shape = (*source.shape[:-1], source.shape[-1] + 1)
+
+    def like(self, source: Source) -> Padded:
+        """Return the same of another source."""
+        return Padded(source)
 
     def stored(self, axis: int) -> Cuts | None:
         """Return the source's cuts; all classes are read at once."""
@@ -107,29 +110,9 @@ class Padded(Base):
         last = np.full((*values.shape[:-1], 1), -np.inf, values.dtype)
         return np.asarray(np.concatenate([values, last], axis=-1)[..., box[-1]])
 
-    def refresh(self) -> None:
-        """Refresh the source."""
-        self.source.refresh()
-
-    def window(self, axis: int | None, start: int, stop: int) -> Padded:
-        """Return the same of a source that holds no more than that."""
-        return Padded(self.source.window(axis, start, stop))
-
-    def shared(self) -> Padded:
-        """Return the same of a shared source."""
-        return Padded(self.source.shared())
-
-    def tiny(self, below: int) -> bool:
-        """Tell whether the source's pieces are."""
-        return self.source.tiny(below)
-
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source."""
         return {**self.source.identity(lead, steps), "classes": "largest"}
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return the version of the source."""
-        return self.source.version(axis, start, stop)
 
 
 class Order(Base):
@@ -192,7 +175,7 @@ def without_single(labels: Any, ids: Any) -> Any:
         return labels
     if hasattr(labels, "dask"):
         return labels[..., 0]
-    return Sliced(labels, (*(slice(0, n) for n in labels.shape[:-1]), 0))
+    return part(labels, (*(slice(0, n) for n in labels.shape[:-1]), 0))
 
 
 def _as_dask_slots(labels: Any, ids: Any, values: Any) -> tuple[Any, Any]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.npy import check_regular
+from daskxent.sources.npy import MappedFile, check_regular
 from daskxent.sources.paths import found
-from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,13 +31,12 @@ MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
 LOCAL_HEADER = 30  # bytes before the names in a zip file
 
 
-class Mapped(Base):
+class Mapped(MappedFile):
     """An array inside a file of this machine, mapped anew for each read.
 
     Parameters
     ----------
-    path : str
-        Of the file.
+    file : str
     inner : str
         What the array is called in it.
     name : str
@@ -47,22 +45,24 @@ class Mapped(Base):
         As it is stored.
     offset : int
         Where in the file it begins, in bytes; its elements are in C order.
+    nbytes : int
+        Size of the file.
     bfloat16 : bool
         Whether what is stored are the bits of that.
     """
 
     def __init__(
-        self, path: str, inner: str, name: str, shape: tuple[int, ...], dtype: Any, offset: int, bfloat16: bool = False
-    ) -> None:
-        self.file, self.inner, self.name, self.shape = path, inner, name, shape
-        self.stored_dtype, self.offset, self.bfloat16 = np.dtype(dtype), offset, bfloat16
-        self.path, self.dtype = f"{path}/{inner}", _bfloat16() if bfloat16 else self.stored_dtype
-        written = os.stat(path)
-        self._written = written.st_ino, written.st_size, written.st_mtime_ns
+        self, file: str, inner: str, name: str, shape: tuple[int, ...], dtype: Any, offset: int, nbytes: int,
+        bfloat16: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(file, name, nbytes)
+        self.inner, self.shape, self.stored_dtype, self.offset = inner, shape, np.dtype(dtype), offset
+        self.bfloat16, self.path = bfloat16, f"{file}/{inner}"
+        self.dtype = _bfloat16() if bfloat16 else self.stored_dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # When and where it was written, the file is asked for on each machine: copies differ in that.
-        return Mapped, (self.file, self.inner, self.name, self.shape, self.stored_dtype, self.offset, self.bfloat16)
+        place = self.file, self.inner, self.name, self.shape, self.stored_dtype, self.offset, self.nbytes
+        return Mapped, (*place, self.bfloat16)
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Map the file and return the elements in a box.
@@ -72,20 +72,11 @@ class Mapped(Base):
         ValueError
             The file was rewritten since it was opened.
         """
-        self._check()
+        self.check_unchanged()
         whole = np.memmap(self.file, self.stored_dtype, "r", self.offset, self.shape)
-        self._check()
+        self.check_unchanged()
         values: NDArray[Any] = np.require(np.asarray(whole[box]), requirements="A")  # compiled code needs it aligned
         return values.view(self.dtype) if self.bfloat16 else values
-
-    def _check(self) -> None:
-        there = os.stat(self.file)
-        if (there.st_ino, there.st_size, there.st_mtime_ns) != self._written:
-            raise ValueError(f"{self.name}: {self.file} was rewritten since it was opened")
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return when the file was written, and its size."""
-        return "{1} {2}".format(*self._written)
 
 
 def _bfloat16() -> np.dtype[Any]:
@@ -125,17 +116,17 @@ def open_safetensors(path: str, name: str) -> Source:
     file = found(file, name)
     check_regular(file, name)
     arrays, begin = _header(file, name)
-    entry = arrays[_chosen(inner, arrays, file, name)]
     inner = _chosen(inner, arrays, file, name)
+    entry, size = arrays[inner], os.stat(file).st_size
     try:
         kind, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         fits = all(type(n) is int and n >= 0 for n in (*shape, start, stop))
         fits &= kind in DTYPES and stop - start == math.prod(shape) * np.dtype(DTYPES[kind]).itemsize
     except (KeyError, TypeError, ValueError):
         fits = False
-    if not fits or begin + stop > os.stat(file).st_size:
+    if not fits or begin + stop > size:
         raise ValueError(f"{name}: {file} is damaged, or has a type that is not read: {inner} is {entry}")
-    return Mapped(file, inner, name, shape, DTYPES[kind], begin + start, kind == "BF16")
+    return Mapped(file, inner, name, shape, DTYPES[kind], begin + start, size, kind == "BF16")
 
 
 def _header(file: str, name: str) -> tuple[dict[str, Any], int]:
@@ -190,7 +181,7 @@ def open_npz(path: str, name: str) -> Source:
         raise ValueError(f"{name}: {path} is in Fortran order; save numpy.ascontiguousarray of it")
     if dtype.hasobject:
         raise ValueError(f"{name}: {path} holds Python objects, which are not unpickled")
-    return Mapped(file, inner, name, shape, dtype, _data_of(file, entry) + length)
+    return Mapped(file, inner, name, shape, dtype, _data_of(file, entry) + length, os.stat(file).st_size)
 
 
 def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -17,7 +17,37 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box
 
 
-class Npy(Base):
+class MappedFile(Base):
+    """A file of this machine that is mapped for each read, and that nobody may rewrite meanwhile.
+
+    Parameters
+    ----------
+    file : str
+        On a cluster every worker has the same one there.
+    name : str
+    nbytes : int
+        Size of the file.
+    """
+
+    def __init__(self, file: str, name: str, nbytes: int) -> None:
+        self.file, self.name, self.nbytes = file, name, nbytes
+        # What tells a file from one that takes its place: which it is, its size, and when it was written. The first and
+        # the last are asked for on each machine: copies differ in that.
+        found = os.stat(file)
+        self._written = found.st_ino, nbytes, found.st_mtime_ns
+
+    def check_unchanged(self) -> None:
+        """Raise if the file is another one than that which was opened."""
+        found = os.stat(self.file)
+        if (found.st_ino, found.st_size, found.st_mtime_ns) != self._written:
+            raise ValueError(f"{self.name}: {self.file} was rewritten since it was opened")
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return when the file was written, and its size."""
+        return "{1} {2}".format(*self._written)
+
+
+class Npy(MappedFile):
     """A ``.npy`` file, mapped anew for each read so that the pages read before can leave memory.
 
     Parameters
@@ -32,10 +62,8 @@ class Npy(Base):
     """
 
     def __init__(self, path: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> None:
-        self.path, self.name, self.shape, self.dtype, self.nbytes = path, name, shape, dtype, nbytes
-        # What tells a file from one that takes its place: which it is, its size, and when it was written.
-        found = os.stat(path)
-        self._written = found.st_ino, nbytes, found.st_mtime_ns
+        super().__init__(path, name, nbytes)
+        self.path, self.shape, self.dtype = path, shape, dtype
 
     @classmethod
     def open(cls, path: str, name: str) -> Npy:
@@ -47,7 +75,6 @@ class Npy(Base):
         return cls(path, name, array.shape, array.dtype, os.stat(path).st_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # When and where it was written, the file is asked for on each machine: copies differ in that.
         return Npy, (self.path, self.name, self.shape, self.dtype, self.nbytes)
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
@@ -58,26 +85,17 @@ class Npy(Base):
         ValueError
             The file is another one than that which was opened.
         """
-        self._check()
+        self.check_unchanged()
         try:
             array = _mapped(self.path, self.name)
         finally:
-            self._check()  # what was mapped is what was there before and after
+            self.check_unchanged()  # what was mapped is what was there before and after
         if (array.shape, array.dtype) != (self.shape, self.dtype):
             raise ValueError(
                 f"{self.name}: {self.path} was {self.shape} {self.dtype} where it was opened, and is {array.shape} "
                 f"{array.dtype} here"
             )
         return np.asarray(array[box])
-
-    def _check(self) -> None:
-        found = os.stat(self.path)
-        if (found.st_ino, found.st_size, found.st_mtime_ns) != self._written:
-            raise ValueError(f"{self.name}: {self.path} was rewritten since it was opened")
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return when the file was written, and its size."""
-        return "{1} {2}".format(*self._written)
 
 
 def check_regular(path: str, name: str) -> None:

@@ -125,6 +125,39 @@ class Base:
         return digest(b"".join(bytes_of(self.read(box, []))[:SAMPLE_BYTES] for box in boxes))
 
 
+class Wrapped(Base):
+    """A source whose numbers are made of those of another one, along the same steps.
+
+    A kind of these says in `like` how to make the same of another source.
+    """
+
+    source: Source
+
+    def like(self, source: Source) -> Any:
+        """Return the same of another source."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Refresh the source."""
+        self.source.refresh()
+
+    def window(self, axis: int | None, start: int, stop: int) -> Any:
+        """Return the same of a source that holds no more than that."""
+        return self.like(self.source.window(axis, start, stop))
+
+    def shared(self) -> Any:
+        """Return the same of a shared source."""
+        return self.like(self.source.shared())
+
+    def tiny(self, below: int) -> bool:
+        """Tell whether the source's pieces are."""
+        return self.source.tiny(below)
+
+    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+        """Return the version of the source."""
+        return self.source.version(axis, start, stop)
+
+
 def joined_versions(versions: Iterable[str | None]) -> str | None:
     """Return a version of several arrays; None if there is none of one of them.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.source import Base
+from daskxent.sources.source import Wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box, Source
 
 
-class Viewed(Base):
+class Viewed(Wrapped):
     """A source whose boxes are turned into other numbers as they are read.
 
     Parameters
@@ -36,6 +36,10 @@ class Viewed(Base):
         self.source, self.convert, self.name, self.shape = source, convert, source.name, source.shape
         self.dtype = np.dtype(dtype)
 
+    def like(self, source: Source) -> Viewed:
+        """Return the same of another source."""
+        return Viewed(source, self.convert, self.dtype)
+
     def stored(self, axis: int) -> Cuts | None:
         """Return the source's cuts."""
         return self.source.stored(axis)
@@ -48,30 +52,10 @@ class Viewed(Base):
         """Read a box and convert it."""
         return self.convert(self.source.read(box, missing), tuple(s.start for s in box))
 
-    def refresh(self) -> None:
-        """Refresh the source."""
-        self.source.refresh()
-
-    def window(self, axis: int | None, start: int, stop: int) -> Viewed:
-        """Return the same of a source that holds no more than that."""
-        return Viewed(self.source.window(axis, start, stop), self.convert, self.dtype)
-
-    def shared(self) -> Viewed:
-        """Return the same of a shared source."""
-        return Viewed(self.source.shared(), self.convert, self.dtype)
-
-    def tiny(self, below: int) -> bool:
-        """Tell whether the source's pieces are."""
-        return self.source.tiny(below)
-
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, the type, and what the numbers are looked up in."""
         own = {"table": self.convert.identity} if hasattr(self.convert, "identity") else {}
         return {**self.source.identity(lead, steps), "dtype": self.dtype.name, **own}
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return the version of the source."""
-        return self.source.version(axis, start, stop)
 
 
 def as_bfloat16(bits: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[Any]:
