@@ -149,9 +149,9 @@ class Metric:
             raise NotImplementedError(f"{type(self).__name__} does not define update_state")
         asks = dict(self._asks)
         bare = np.dtype(np.float64 if self._dtype == np.float64 else np.float32)
-        shape = {name: asks.pop(name) for name in ("axis", "dense")} | {"sorted_ids": "sorted_ids" in asks}
-        inputs = open_inputs(y_true, y_pred, sample_weight, **shape, bare=bare)
-        if k := asks.pop("sorted_ids", 0):
+        k, shape = asks.pop("sorted_ids", 0), {name: asks.pop(name) for name in ("axis", "dense")}
+        inputs = open_inputs(y_true, y_pred, sample_weight, **shape, bare=bare, sorted_ids=bool(k))
+        if k:
             asks["score"] = _top(min(k, inputs.classes - 1))
         state = total(inputs, ask(inputs, **asks))
         for rows in state.total.totals.values():
@@ -418,7 +418,7 @@ class SparseTopKCategoricalAccuracy(Metric):
         super().__init__(dtype, name)
         self.k, self.from_sorted_ids = k, from_sorted_ids
         self._config = ("k", "from_sorted_ids") if from_sorted_ids else ("k",)  # Keras's too
-        self._average(_top(k), dense=False, **({"sorted_ids": k} if from_sorted_ids else _NONE))
+        self._average(_top(k), dense=False, sorted_ids=k if from_sorted_ids else 0)
 
 
 class TopKCategoricalAccuracy(Metric):
@@ -447,9 +447,6 @@ def _top(k: int) -> str:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k: expected a whole number of at least 1, got {k!r}")
     return f"top_{k}_accuracy"
-
-
-_NONE: dict[str, Any] = {}
 
 
 def __dir__() -> list[str]:

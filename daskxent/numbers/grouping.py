@@ -120,7 +120,7 @@ class Groups:
 
     def __init__(self, question: Question, slicing: Slicing, add: Add = add_terms, count: Count = count_rows) -> None:
         self.question, self.slicing, self._add, self._count = question, slicing, add, count
-        self._places, self._kept = Places(), kept_terms(question, slicing)
+        self._places, self.kept = Places(), kept_terms(question, slicing)
         self._columns: dict[str, NDArray[np.int64]] = {}
         self._rare: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = []
 
@@ -148,7 +148,7 @@ class Groups:
         check_count(self._places.count)
         self._whole(COUNTED_ROWS, places)
         for name, values in terms:
-            if name not in self._kept:
+            if name not in self.kept:
                 continue
             if values.dtype == bool:
                 self._whole(name, places, values)
@@ -191,7 +191,7 @@ def add_rows(groups: Sequence[Groups], question: Question, rows: Scored) -> None
     at: Any = np.flatnonzero(rows.status & COUNTED) if rows.exceptional.size else slice(None)
     if not groups or not len(rows.labels[at]):
         return
-    terms = list(terms_of(question, rows, at))
+    terms = list(terms_of(question, rows, at, frozenset().union(*(each.kept for each in groups))))
     for each in groups:
         each.add(rows, at, terms)
 

@@ -208,13 +208,22 @@ class Reliability(NamedTuple):
     @property
     def edges(self) -> NDArray[np.float64]:
         """The edges of the bins, (bins + 1,)."""
-        return np.linspace(0.0, 1.0, self.bins + 1)
+        return _edges(self.bins)
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the number of the bin of each row."""
         values = scores.confidence if self.place < 0 else scores.curve.confidence[self.place]
-        found: NDArray[Any] = np.searchsorted(self.edges[1:-1], values, side="left")
-        return np.where(np.isnan(values), self.bins, found)
+        return np.where(np.isnan(values), self.bins, _bin_of(values, self.bins))
+
+
+def _edges(bins: int) -> NDArray[np.float64]:
+    return np.linspace(0.0, 1.0, bins + 1)
+
+
+def _bin_of(values: NDArray[np.float64], bins: int) -> NDArray[Any]:
+    """Return into which of some bins of equal width each value falls, those on an edge into the one below it."""
+    found: NDArray[Any] = np.searchsorted(_edges(bins)[1:-1], values, side="left")
+    return found
 
 
 class Classwise(NamedTuple):
@@ -236,15 +245,9 @@ class Classwise(NamedTuple):
         """None."""
         return ""
 
-    @property
-    def edges(self) -> NDArray[np.float64]:
-        """The edges of the bins, (bins + 1,)."""
-        return np.linspace(0.0, 1.0, self.bins + 1)
-
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the keys of all classes of each row, (n, C)."""
-        found: NDArray[Any] = np.searchsorted(self.edges[1:-1], scores.probabilities, side="left")
-        return found + self.bins * np.arange(scores.probabilities.shape[1])
+        return _bin_of(scores.probabilities, self.bins) + self.bins * np.arange(scores.probabilities.shape[1])
 
 
 class Cells(NamedTuple):

@@ -158,19 +158,26 @@ WEIGHT, WEIGHT_SQUARES = "weight", "squares"
 TOTAL_OF, SQUARES_OF, PRODUCTS_OF = " total", " squares", " products"
 
 
-def terms_of(question: Question, rows: Scored, at: Any) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield all terms that are added up of some rows, all of which count, by name; bool where each is 0 or 1.
+def terms_of(
+    question: Question, rows: Scored, at: Any, kept: frozenset[str] | None = None
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the terms that are added up of some rows, all of which count, by name; bool where each is 0 or 1.
 
-    Where there are no weights, what would be equal to another sum is left out: see `Sums.of`.
+    Where there are no weights, what would be equal to another sum is left out: see `Sums.of`. Of the statistics only
+    the terms in `kept` are made, if that is given.
     """
     weights = None if rows.weights is None else rows.weights[at]
     for each in question.statistics:
+        if kept is not None and each.name + TOTAL_OF not in kept:
+            continue
         values = each.value(rows.scores, rows.labels)[at]
         if each.share and weights is None:
             yield each.name + TOTAL_OF, values.astype(bool, copy=False)
             continue
         terms = values.astype(np.float64, copy=False) if weights is None else weighted(values, weights)
         yield each.name + TOTAL_OF, terms
+        if kept is not None and each.name + SQUARES_OF not in kept:
+            continue
         yield each.name + SQUARES_OF, squared(terms)
         if weights is not None:
             yield each.name + PRODUCTS_OF, weighted(terms, weights)

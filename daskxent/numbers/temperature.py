@@ -64,8 +64,9 @@ def least(found: Estimates, bins: Callable[[str], list[Bin] | None]) -> Temperat
     if not all(map(math.isfinite, losses)) or min(losses) == max(losses):
         return Temperature(math.nan, math.nan, (before[0], math.nan), (before[1], math.nan))
     curve = _divided(losses)
-    if _derivatives(curve, BETAS[-1])[1] < 0 or _derivatives(curve, BETAS[0])[1] > 0:
-        where = "below 0.5" if _derivatives(curve, BETAS[-1])[1] < 0 else "above 2"
+    (_, falling, _), (_, rising, _) = (_derivatives(curve, beta) for beta in (BETAS[0], BETAS[-1]))
+    if rising < 0 or falling > 0:
+        where = "below 0.5" if rising < 0 else "above 2"
         return Temperature(math.nan, math.nan, (before[0], math.nan), (before[1], math.nan), where)
     low, high = BETAS[0], BETAS[-1]
     while low < (middle := (low + high) / 2) < high:

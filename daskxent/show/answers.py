@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,9 @@ class Tables(Mapping[str, float]):
     inputs: Mapping[str, Any] | None
 
     @property
+    @abstractmethod
     def _estimates(self) -> Estimates:
-        raise NotImplementedError
+        """What the metrics are estimated from."""
 
     def by(self, *names: str) -> Slices:
         """Return the metrics of the groups of a slicing.
@@ -170,9 +172,7 @@ class Tables(Mapping[str, float]):
         >>> [(line["low"], line["rows"], round(line["confidence"], 4)) for line in report.reliability()]
         [(0.5, 3, 0.7667)]
         """
-        _asked("a metric of calibration, such as 'ece'", "reliability" in self.question.reliabilities)
-        bins = derived.reliability(self.question, self.state) or []
-        return Listing("Reliability", [_line_of(each) for each in bins])
+        return Listing("Reliability", [_line_of(each) for each in self._bins()])
 
     def brier_decomposition(self) -> dict[str, float]:
         """Return the terms of the Brier score of the predictions, (confidence - hit)**2, by the bins of confidence.
@@ -184,8 +184,11 @@ class Tables(Mapping[str, float]):
         KeyError
             No metric of calibration was asked for, such as "ece".
         """
+        return calibration.decomposition(self._bins())
+
+    def _bins(self) -> list[calibration.Bin]:
         _asked("a metric of calibration, such as 'ece'", "reliability" in self.question.reliabilities)
-        return calibration.decomposition(derived.reliability(self.question, self.state) or [])
+        return derived.reliability(self.question, self.state) or []
 
     def temperature(self) -> Temperature:
         """Return the temperature of the least crossentropy: its value and error, and what it makes of the numbers.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from daskxent.show.tables import html_table, text_table
+from daskxent.show.tables import as_csv, html_table, text_table
 
 if TYPE_CHECKING:
     import pandas
@@ -53,11 +51,7 @@ class Listing(Sequence["dict[str, Any]"]):
 
     def to_csv(self) -> str:
         """Return the lines as comma-separated values, after a line of names."""
-        into = io.StringIO()
-        writer = csv.DictWriter(into, list(self._lines[0]) if self._lines else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._lines)
-        return into.getvalue()
+        return as_csv(list(self._lines[0]) if self._lines else [], self._lines)
 
     def _cells(self) -> list[list[str]]:
         return [list(self._lines[0]) if self._lines else ["nothing"]] + [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.numbers.statistics import DERIVED
-from daskxent.show.tables import html_table, text_table
+from daskxent.show.tables import as_csv, html_table, text_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -173,12 +171,8 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
 
     def to_csv(self) -> str:
         """Return the table as comma-separated values, with a line of names."""
-        into = io.StringIO()
         names = list(self.rows[0]) if self.rows else [*self.names, "rows", "weight", *self.metrics]
-        writer = csv.DictWriter(into, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        return into.getvalue()
+        return as_csv(names, self.rows)
 
     def _cells(self) -> Iterator[list[str]]:
         """Yield the lines of a table for people: the names, then some groups."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,3 +115,19 @@ def show_bytes(n: int) -> str:
         if n >= size:
             return f"{n / size:.2f} {unit}"
     return f"{n} B"
+
+
+def as_csv(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> str:
+    """Return lines as comma-separated values, after a line of names.
+
+    Examples
+    --------
+    >>> print(as_csv(["id", "rows"], [{"id": 7, "rows": 12}]), end="")
+    id,rows
+    7,12
+    """
+    into = io.StringIO()
+    writer = csv.DictWriter(into, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return into.getvalue()
