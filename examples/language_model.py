@@ -83,16 +83,19 @@ for at in range(0, len(test), 8):
 print(f"{array.nbytes / 1e6:.0f} MB of logits of {len(test)} sequences")
 
 # %% One call: each token's logits against the token after it, the padding of neither read nor counted.
+dumped = dump / "tokens", dump / "logits"
+asked = {
+    "from_logits": True,
+    "shift": 1,
+    "classes": VOCABULARY,
+    "ignore_class": PADDING,
+    "clusters": dx.axis(0),  # the tokens of a sequence depend on one another
+}
 report = dx.evaluate(
-    dump / "tokens",
-    dump / "logits",
-    from_logits=True,
-    shift=1,
-    classes=VOCABULARY,
-    ignore_class=PADDING,
+    *dumped,
+    **asked,
     bytes=dump / "bytes",
     metrics=["crossentropy", "perplexity", "bits_per_byte", "accuracy", "entropy", "ece", "temperature"],
-    clusters=dx.axis(0),
     by={"entropy": dx.bins("entropy", [0, 1, 2, 4, 7])},
     histograms=["crossentropy"],
     ranks=True,
@@ -115,17 +118,7 @@ assert np.isclose(report["entropy"], -(np.exp(logs) * logs).sum(axis=-1).mean(),
 assert report["accuracy"] == (logs.argmax(axis=-1) == labels).mean()
 
 # %% The mean over sequences instead of tokens, and the curve along them.
-curve = dx.evaluate(
-    dump / "tokens",
-    dump / "logits",
-    from_logits=True,
-    shift=1,
-    classes=VOCABULARY,
-    ignore_class=PADDING,
-    clusters=dx.axis(0),
-    average="cluster",
-    by={"position": dx.axis(1)},
-)
+curve = dx.evaluate(*dumped, **asked, average="cluster", by={"position": dx.axis(1)})
 print("per sequence", curve["crossentropy"], "±", curve.se["crossentropy"])
 print("first and last places", [curve.by("position").rows[k]["crossentropy"] for k in (0, -1)])
 scratch.cleanup()
