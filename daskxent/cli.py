@@ -182,12 +182,13 @@ def _complete(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def call(y_true: str, y_pred: str | None, **options: Any) -> None:
         if y_pred is None:
-            from daskxent.sources.paths import conventional
+            from daskxent.sources.conventional import conventional
 
             found = conventional(y_true)
             y_true, y_pred = found["labels"], found["predictions"]
-            weights = options.get("sample_weight") or found.get("weights")
-            options["sample_weight"] = weights
+            options["sample_weight"] = weights = options.get("sample_weight") or found.get("weights")
+            if y_pred.endswith("/log_probabilities"):
+                options["predictions"] = options.get("predictions") or "log_probabilities"
             shown = f", weights {weights}" if weights else ""
             click.echo(printable(f"Taking labels {y_true}, predictions {y_pred}{shown}"), err=True)
         command(y_true=y_true, y_pred=y_pred, **options)

@@ -258,7 +258,7 @@ def test_every_other_array_goes_through_zarr(other):
 @pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
 def test_through_zarr_a_missing_chunk_is_seen(other):
     chunks, scratch = Chunks(other, "y"), Scratch()
-    encoded._wait(other.store.delete("a/b/" + chunks.missing((0, 0)).key))
+    encoded.waited(other.store.delete("a/b/" + chunks.missing((0, 0)).key))
     assert chunks.read((0, 0), scratch) is None
     assert chunks.read((2, 2), scratch) is not None
 
@@ -267,8 +267,8 @@ def test_through_zarr_a_missing_chunk_is_seen(other):
 @pytest.mark.parametrize("keep", [0, 0.5])
 def test_through_zarr_a_torn_chunk_is_seen(other, keep):
     put = other.store_path / Chunks(other, "y").missing((0, 0)).key
-    whole = encoded._wait(put.get())
-    encoded._wait(put.set(whole[: int(len(whole) * keep)]))
+    whole = encoded.waited(put.get())
+    encoded.waited(put.set(whole[: int(len(whole) * keep)]))
     assert torn(other)
 
 

@@ -459,14 +459,14 @@ def test_arrays_inside_a_zip_file_are_read(tmp_path):
 @pytest.mark.parametrize("end", [end for ends in CONVERTED for end in ends])
 def test_files_that_are_not_read_are_refused_with_what_to_type(tmp_path, end):
     (tmp_path / f"logits{end}").write_bytes(b"anything")
-    with pytest.raises(ValueError, match=rf'is no zarr array; (numpy.save\("array.npy", |give h5py).*"logits{end}"'):
+    with pytest.raises(ValueError, match=rf'is no zarr array; numpy.save\("array.npy", .*"logits{end}"'):
         dx.open(tmp_path / f"logits{end}")
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_dtypes_that_zarr_does_not_know_are_refused_with_what_to_do(tmp_path, zarr_format):
+def test_dtypes_that_zarr_does_not_know_are_refused(tmp_path, zarr_format):
     zarr.create_array(str(tmp_path / "x"), shape=(2, 2), dtype="uint16", zarr_format=zarr_format)
     file = tmp_path / "x" / (".zarray" if zarr_format == 2 else "zarr.json")
-    file.write_text(file.read_text().replace('"<u2"', '"bfloat16"').replace('"uint16"', '"bfloat16"'))
-    with pytest.raises(ValueError, match=r"zarr does not know the dtype of .*/x; store the bits of bfloat16 as uint16"):
+    file.write_text(file.read_text().replace('"<u2"', '"float8"').replace('"uint16"', '"float8"'))
+    with pytest.raises(ValueError, match=r"zarr does not know the dtype of .*/x"):
         dx.open(tmp_path / "x")

@@ -1,4 +1,5 @@
 import itertools
+import pickle
 import warnings
 
 import dask.array as da
@@ -16,6 +17,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 import daskxent as dx
 from daskxent.numbers.question import Question
+from daskxent.sources import open_array
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 V2 = {"none": None, "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip()}
@@ -365,3 +367,28 @@ def test_a_question_is_the_same_whoever_holds_the_arrays(tmp_path, data):
     wanted = Question(METRICS, 23, from_logits=True)
     for held in (y_pred, write(tmp_path, "p", y_pred, (9, 9)), da.from_array(y_pred)):
         assert ask(y_true, held).question == wanted
+
+
+@pytest.mark.skipif(not hasattr(zarr.Array, "read_chunk_sizes"), reason="this zarr has regular grids only")
+def test_grids_of_unequal_chunks(tmp_path):
+    rng = np.random.default_rng(3)
+    x, labels = rng.normal(0, 3, (900, 37)).astype("float32"), rng.integers(0, 37, 900)
+    with zarr.config.set({"array.rectilinear_chunks": True}):
+        z = zarr.create_array(
+            tmp_path / "r.zarr", shape=x.shape, chunks=[[100, 50, 300, 200, 250], [20, 17]], dtype="float32"
+        )
+        z[:] = x
+    wanted = dx.evaluate(labels, x, from_logits=True).state
+    report = dx.evaluate(labels, tmp_path / "r.zarr", from_logits=True)
+    assert report.state == wanted
+    assert dx.plan(labels, tmp_path / "r.zarr", from_logits=True).chunks == 10
+    assert np.array_equal(dx.open(tmp_path / "r.zarr")[90:460, 10:30], x[90:460, 10:30])
+    assert pickle.loads(pickle.dumps(open_array(tmp_path / "r.zarr", "y"))).shape == x.shape
+    (tmp_path / "r.zarr/c/2/1").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"y_pred: chunk c/2/1 of .* cannot be decoded"):
+        dx.evaluate(labels, tmp_path / "r.zarr", from_logits=True)
+    (tmp_path / "r.zarr/c/2/1").unlink()
+    with pytest.raises(ValueError, match=r"y_pred: chunk c/2/1 of .* is missing; .*on_missing='fill'"):
+        dx.evaluate(labels, tmp_path / "r.zarr", from_logits=True)
+    filled = dx.evaluate(labels, tmp_path / "r.zarr", from_logits=True, on_missing="fill")
+    assert filled.audit["prediction_missing"]["count"] == 300

@@ -179,13 +179,13 @@ class Objects:
         if span.start is not None:
             request = SuffixByteRequest(-span.start) if span.stop is None else RangeByteRequest(span.start, span.stop)
         with failing(self.where):
-            found = _wait(self._store.get(self._prefix + key, buffer_prototype, request))
+            found = waited(self._store.get(self._prefix + key, buffer_prototype, request))
         return None if found is None else np.asarray(found.as_numpy_array()).view(np.uint8)
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
         with failing(self.where):
-            return bool(_wait(self._store.exists(self._prefix + key)))
+            return bool(waited(self._store.exists(self._prefix + key)))
 
     def version(self, key: str) -> None:
         """Return None: to ask would take as long as to get the object."""
@@ -211,7 +211,7 @@ class Objects:
         prefix = f"{root}/{self._prefix}".rstrip("/")
         fs.invalidate_cache()
         with failing(self.where):
-            found = _wait(fs._find(prefix, detail=True))  # a coroutine for those who have a loop, as fsspec says
+            found = waited(fs._find(prefix, detail=True))  # a coroutine for those who have a loop, as fsspec says
         skip = len(prefix.lstrip("/")) + 1
         listed = {name.lstrip("/")[skip:]: known for name, info in found.items() if (known := _known_by(info))}
         return listed if len(listed) == len(found) else None
@@ -229,7 +229,7 @@ def _known_by(info: dict[str, Any]) -> tuple[Any, ...] | None:
     return None if by is None else (info.get("size"), by)
 
 
-def _wait(work: Coroutine[Any, Any, Any]) -> Any:
+def waited(work: Coroutine[Any, Any, Any]) -> Any:
     """Run a store's coroutine where its connections live: on zarr's event loop."""
     try:
         from zarr.core.sync import sync  # the one name here that zarr does not call public

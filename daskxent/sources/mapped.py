@@ -7,17 +7,15 @@ import math
 import os
 import struct
 import zipfile
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.npy import MappedFile, check_regular
+from daskxent.sources.local import LocalFile, bfloat16_dtype, check_regular, chosen, split
+from daskxent.sources.npy import header_of
 from daskxent.sources.paths import found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from numpy.typing import NDArray
 
     from daskxent.sources.source import Box, Source
@@ -31,7 +29,7 @@ MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
 LOCAL_HEADER = 30  # bytes before the names in a zip file
 
 
-class Mapped(MappedFile):
+class Mapped(LocalFile):
     """An array inside a file of this machine, mapped anew for each read.
 
     Parameters
@@ -58,7 +56,7 @@ class Mapped(MappedFile):
         super().__init__(file, name, nbytes)
         self.inner, self.shape, self.stored_dtype, self.offset = inner, shape, np.dtype(dtype), offset
         self.bfloat16, self.path = bfloat16, f"{file}/{inner}"
-        self.dtype = _bfloat16() if bfloat16 else self.stored_dtype
+        self.dtype = bfloat16_dtype() if bfloat16 else self.stored_dtype
 
     def __reduce__(self) -> tuple[Any, ...]:
         place = self.file, self.inner, self.name, self.shape, self.stored_dtype, self.offset, self.nbytes
@@ -79,44 +77,13 @@ class Mapped(MappedFile):
         return values.view(self.dtype) if self.bfloat16 else values
 
 
-def _bfloat16() -> np.dtype[Any]:
-    if not find_spec("ml_dtypes"):
-        raise ImportError("bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'")
-    from ml_dtypes import bfloat16
-
-    found: np.dtype[Any] = np.dtype(bfloat16)
-    return found
-
-
-def split(path: str, end: str) -> tuple[str, str]:
-    """Return the file with such an end that a path leads into, and the name behind it.
-
-    Examples
-    --------
-    >>> split("out/rank0.safetensors/logits", ".safetensors"), split("dump.npz", ".npz"), split("a.npy", ".npz")
-    (('out/rank0.safetensors', 'logits'), ('dump.npz', ''), ('', ''))
-    """
-    file, inside, inner = f"{path}/".partition(f"{end}/")
-    return (file + end, inner.rstrip("/")) if inside else ("", "")
-
-
-def takes(end: str) -> Callable[[str], bool]:
-    """Return what tells whether a path leads into a file with such an end, and not into a directory of that name."""
-
-    def asked(path: str) -> bool:
-        file = split(path, end)[0]
-        return bool(file) and "://" not in path and not os.path.isdir(os.path.expanduser(file))
-
-    return asked
-
-
 def open_safetensors(path: str, name: str) -> Source:
     """Open an array of a safetensors file, ``file.safetensors/NAME``; of the only one the name may be left out."""
     file, inner = split(path, ".safetensors")
     file = found(file, name)
     check_regular(file, name)
     arrays, begin = _header(file, name)
-    inner = _chosen(inner, arrays, file, name)
+    inner = chosen(inner, arrays, file, name)
     entry, size = arrays[inner], os.stat(file).st_size
     try:
         kind, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
@@ -127,6 +94,17 @@ def open_safetensors(path: str, name: str) -> Source:
     if not fits or begin + stop > size:
         raise ValueError(f"{name}: {file} is damaged, or has a type that is not read: {inner} is {entry}")
     return Mapped(file, inner, name, shape, DTYPES[kind], begin + start, size, kind == "BF16")
+
+
+def names_in_safetensors(path: str) -> list[str]:
+    """Return the names of the arrays of a safetensors file."""
+    return list(_header(path, "the dump")[0])
+
+
+def names_in_npz(path: str) -> list[str]:
+    """Return the names of the arrays of a ``.npz`` file."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def _header(file: str, name: str) -> tuple[dict[str, Any], int]:
@@ -148,17 +126,6 @@ def _header(file: str, name: str) -> tuple[dict[str, Any], int]:
     return arrays, 8 + length
 
 
-def _chosen(inner: str, arrays: Iterable[str], file: str, name: str) -> str:
-    """Return the name of an array of a file: the one that was given, or the only one."""
-    names = list(arrays)
-    if not inner and len(names) == 1:
-        return names[0]
-    if inner not in names:
-        holds = f"{file} holds {', '.join(names[:10]) or 'no arrays'}"
-        raise FileNotFoundError(f"{name}: there is no {inner or 'name of an array'} in it; {holds}: {file}/NAME")
-    return inner
-
-
 def open_npz(path: str, name: str) -> Source:
     """Open an array of a ``.npz`` file, ``file.npz/NAME``, as numpy.savez writes it, without compression."""
     file, inner = split(path, ".npz")
@@ -167,13 +134,13 @@ def open_npz(path: str, name: str) -> Source:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
-            inner = _chosen(inner, entries, file, name)
+            inner = chosen(inner, entries, file, name)
             entry = entries[inner]
             if entry.compress_type != zipfile.ZIP_STORED:
                 line = f'numpy.save("array.npy", numpy.load("{os.path.basename(file)}")["{inner}"])'
                 raise ValueError(f"{name}: {path} is compressed, so that no part of it can be read alone; {line}")
             with archive.open(entry) as member:
-                shape, fortran, dtype = _npy_header(member)
+                shape, fortran, dtype = header_of(member)
                 length = member.tell()
     except zipfile.BadZipFile as error:
         raise ValueError(f"{name}: {file} is no .npz file: {error}") from error
@@ -182,12 +149,6 @@ def open_npz(path: str, name: str) -> Source:
     if dtype.hasobject:
         raise ValueError(f"{name}: {path} holds Python objects, which are not unpickled")
     return Mapped(file, inner, name, shape, dtype, _data_of(file, entry) + length, os.stat(file).st_size)
-
-
-def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(member)
 
 
 def _data_of(file: str, entry: zipfile.ZipInfo) -> int:

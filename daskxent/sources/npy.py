@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.local import LocalFile, check_regular
 from daskxent.sources.paths import found
-from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,37 +16,7 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box
 
 
-class MappedFile(Base):
-    """A file of this machine that is mapped for each read, and that nobody may rewrite meanwhile.
-
-    Parameters
-    ----------
-    file : str
-        On a cluster every worker has the same one there.
-    name : str
-    nbytes : int
-        Size of the file.
-    """
-
-    def __init__(self, file: str, name: str, nbytes: int) -> None:
-        self.file, self.name, self.nbytes = file, name, nbytes
-        # What tells a file from one that takes its place: which it is, its size, and when it was written. The first and
-        # the last are asked for on each machine: copies differ in that.
-        found = os.stat(file)
-        self._written = found.st_ino, nbytes, found.st_mtime_ns
-
-    def check_unchanged(self) -> None:
-        """Raise if the file is another one than that which was opened."""
-        found = os.stat(self.file)
-        if (found.st_ino, found.st_size, found.st_mtime_ns) != self._written:
-            raise ValueError(f"{self.name}: {self.file} was rewritten since it was opened")
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return when the file was written, and its size."""
-        return "{1} {2}".format(*self._written)
-
-
-class Npy(MappedFile):
+class Npy(LocalFile):
     """A ``.npy`` file, mapped anew for each read so that the pages read before can leave memory.
 
     Parameters
@@ -68,8 +37,6 @@ class Npy(MappedFile):
     @classmethod
     def open(cls, path: str, name: str) -> Npy:
         """Read the header of a file."""
-        if "://" in path:
-            raise ValueError(f"{name}: a .npy file is memory-mapped: expected a local path, got {path}")
         path = found(path, name)
         array = _mapped(path, name)
         return cls(path, name, array.shape, array.dtype, os.stat(path).st_size)
@@ -98,12 +65,6 @@ class Npy(MappedFile):
         return np.asarray(array[box])
 
 
-def check_regular(path: str, name: str) -> None:
-    """Refuse what is no regular file: to open a pipe would take for ever."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{name}: {path} is no regular file")
-
-
 def _mapped(path: str, name: str) -> NDArray[Any]:
     check_regular(path, name)
     try:
@@ -112,3 +73,10 @@ def _mapped(path: str, name: str) -> NDArray[Any]:
         raise
     except Exception as error:  # what NumPy makes of damaged headers is of many kinds
         raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
+
+
+def header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an open file: shape, whether it is in Fortran order, dtype."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.sources import mapped, zipped
+from daskxent.sources import columnar, hdf5, kld, mapped, raw, remote, zipped
 from daskxent.sources.joined import Joined
+from daskxent.sources.local import takes
 from daskxent.sources.meaning import check_attributes, is_labelled
 from daskxent.sources.memory import Memory, from_lists, plain
 from daskxent.sources.npy import Npy
@@ -40,19 +41,29 @@ class Opener(NamedTuple):
     takes : callable
         Whether a path or URL, as the user gave it but for its index, is of the format.
     open : callable
-        From the path and the name of the array in messages to a `Source`.
+        From the path and the name of the array in messages to a `Source`; of URLs it takes the options of their file
+        system as well.
+    names : callable, optional
+        From the path of a file to the names of its arrays.
     """
 
     takes: Callable[[str], bool]
-    open: Callable[[str, str], Source]
+    open: Callable[..., Source]
+    names: Callable[[str], Sequence[str]] | None = None
 
 
 # Asked in this order, before anybody looks whether there is something at the path.
 OPENERS = [
+    Opener(raw.takes, raw.open_raw),
+    Opener(remote.takes, remote.open_remote),
     Opener(lambda path: path.endswith(".npy"), Npy.open),
-    Opener(zipped.takes, zipped.open_zipped),
-    Opener(mapped.takes(".safetensors"), mapped.open_safetensors),
-    Opener(mapped.takes(".npz"), mapped.open_npz),
+    Opener(takes(".zip"), zipped.open_zipped),
+    Opener(takes(".safetensors"), mapped.open_safetensors, mapped.names_in_safetensors),
+    Opener(takes(".npz"), mapped.open_npz, mapped.names_in_npz),
+    Opener(takes(*hdf5.ENDS), hdf5.open_hdf5, hdf5.names_in),
+    Opener(takes(".parquet"), columnar.open_parquet, partial(columnar.names_in, "Parquet")),
+    Opener(takes(*columnar.ARROW), columnar.open_arrow, partial(columnar.names_in, "Arrow")),
+    Opener(takes(".kld"), kld.open_kld, lambda path: kld.NAMES),
     Opener(lambda path: True, open_zarr),
 ]
 
@@ -198,7 +209,10 @@ def _recipe(call: Any) -> _Recipe:
     return _Part(inner, resolved(index, inner.opened("array").shape, "array"))
 
 
-def open_lazy(given: Any, *, storage_options: Mapping[str, Any] | None = None) -> LazyArray:
+def open_lazy(
+    given: Any, *, dtype: Any = None, shape: Sequence[int] | None = None, offset: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
+) -> LazyArray:  # fmt: skip
     """Open an array, wherever it is, to be sliced, joined and evaluated; nothing is read.
 
     Parameters
@@ -206,6 +220,12 @@ def open_lazy(given: Any, *, storage_options: Mapping[str, Any] | None = None) -
     given : path, URL, list of paths, zarr.Array, numpy.ndarray, xarray.DataArray or lists of numbers
         A path may carry an index: ``"dump.zarr/logits[:, :-1, :50257]"``. Several paths, or a path with ``*``, are
         joined along the first axis.
+    dtype : dtype or "bfloat16", optional
+        Of a file of bare numbers, little-endian and in C order; the same as ``"logits.bin?dtype=float16&shape=-1,10"``.
+    shape : sequence of int, optional
+        Of such a file; -1 for as many as there are.
+    offset : int
+        Bytes before its numbers.
     storage_options : mapping, optional
         What the file system of a URL takes, such as ``{"anon": True}``.
 
@@ -229,6 +249,8 @@ def open_lazy(given: Any, *, storage_options: Mapping[str, Any] | None = None) -
     """
     if is_dask(given):
         raise TypeError("open: a dask array is lazy itself: slice it, and join several with dask.array.concatenate")
+    if dtype is not None:
+        given = raw.described(os.fspath(given), dtype, shape, offset)
     lazy = given if isinstance(given, LazyArray) else LazyArray(_Given(given, storage_options))
     lazy.shape  # noqa: B018 - opens it, so that errors come now
     return lazy
@@ -362,6 +384,8 @@ def _open_held(given: Any, name: str, storage: Mapping[str, Any] | None = None) 
         return checked(given, name)
     if isinstance(given, (list, tuple)) and given:
         return _open_several(given, name, storage)
+    if type(given).__module__.partition(".")[0] == "h5py" and (dataset := hdf5.opened_already(given, name)):
+        return dataset
     if is_sliceable(given):
         return Sliceable(given, name)
     if isinstance(given, (list, tuple, int, float)) or hasattr(given, "__array__"):
@@ -396,8 +420,7 @@ def _open_path(given: str, name: str, storage: Mapping[str, Any] | None = None) 
     path, index = (given, None) if exists(given) else parsed(given)
     if "*" in path and "://" not in path and not exists(path):
         source = join([_open_path(each, each) for each in matching(path, name)], 0, name)
-    elif storage and "://" in path:
-        source = open_zarr(path, name, storage)
     else:
-        source = next(each for each in OPENERS if each.takes(path)).open(path, name)
+        options = {"storage": storage} if storage and "://" in path else {}
+        source = next(each for each in OPENERS if each.takes(path)).open(path, name, **options)
     return source if index is None else part(source, resolved(index, source.shape, name))

@@ -66,31 +66,6 @@ def _is_zarr(path: str) -> bool:
 
 
 MOST_NAMES = 10
-# What the arrays of a dump are called.
-CONVENTIONAL = {
-    "labels": ("labels", "label", "y_true", "targets", "target", "tokens", "y"),
-    "predictions": ("logits", "predictions", "probabilities", "probs", "scores", "y_pred"),
-    "weights": ("weights", "sample_weight", "sample_weights"),
-}
-
-
-def conventional(group: str) -> dict[str, str]:
-    """Return the paths of labels, predictions and weights in a group of arrays with conventional names.
-
-    Raises
-    ------
-    FileNotFoundError
-        There are no labels or no predictions of such a name.
-    """
-    there, found = arrays_in(os.path.expanduser(group)), dict[str, str]()
-    for what, names in CONVENTIONAL.items():
-        known = [f"{name}{end}" for name in names for end in ("", ".npy") if f"{name}{end}" in there]
-        if known:
-            found[what] = os.path.join(group, known[0])
-        elif what != "weights":
-            holds = f"holds {', '.join(there)}" if there else "holds no arrays"
-            raise FileNotFoundError(f"{group} {holds}; expected {what} called {', '.join(names)}: give both paths")
-    return found
 
 
 def matching(pattern: str, name: str) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -156,6 +157,21 @@ class Wrapped(Base):
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
         """Return the version of the source."""
         return self.source.version(axis, start, stop)
+
+
+def pieced(box: Box, cuts: Iterable[Cuts | None], dtype: Any, read: Callable[[Box], NDArray[Any]]) -> NDArray[Any]:
+    """Read a box in pieces that end at cuts, and put them together; a box inside one piece is what `read` returns."""
+    ranges = [
+        [s] if each is None else [slice(*edges) for edges in each.ranges(s.start, s.stop)]
+        for s, each in zip(box, cuts, strict=True)
+    ]
+    if all(len(several) == 1 for several in ranges):
+        return read(box)
+    out = np.empty(tuple(s.stop - s.start for s in box), dtype)
+    for part in itertools.product(*ranges):
+        target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, box, strict=True))
+        out[target] = read(part)
+    return out
 
 
 def joined_versions(versions: Iterable[str | None]) -> str | None:

@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.bits import is_unknown, open_bits
 from daskxent.sources.chunks import Chunks, Scratch
 from daskxent.sources.cuts import Even
 from daskxent.sources.kept import KEPT, Opening
 from daskxent.sources.layout import address, layout, layout_digest
+from daskxent.sources.local import bfloat16_dtype
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.paths import found
-from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, spread
+from daskxent.sources.rectilinear import Rectilinear, is_switched_off, open_rectilinear
+from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, pieced, spread
+from daskxent.sources.viewed import Viewed, as_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from daskxent.sources.source import Box
+    from daskxent.sources.source import Box, Source
 
 ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
 
@@ -84,14 +88,11 @@ class Zarr(Base):
         last = tuple([(s.stop - 1) // n for s, n in zip(box, pieces, strict=True)])
         if first == last:
             return self._part(first, box, missing)
-        out = np.empty(tuple(s.stop - s.start for s in box), self.dtype)
-        for index in itertools.product(*(range(i, j + 1) for i, j in zip(first, last, strict=True))):
-            part = tuple(
-                slice(max(s.start, i * n), min(s.stop, (i + 1) * n)) for s, i, n in zip(box, index, pieces, strict=True)
-            )
-            target = tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, box, strict=True))
-            out[target] = self._part(index, part, missing)
-        return out
+
+        def part(inside: Box) -> NDArray[Any]:
+            return self._part(tuple(s.start // n for s, n in zip(inside, pieces, strict=True)), inside, missing)
+
+        return pieced(box, map(self.pieces, range(len(box))), self.dtype, part)
 
     def refresh(self) -> None:
         """Forget what the calling thread read last, and take what is kept only if its file is the same."""
@@ -188,7 +189,12 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
     import zarr
 
     store = where if isinstance(where, str) else pickle.loads(where)
-    array = zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
+    try:
+        array = zarr.open_array(store, path=path, mode="r", zarr_format=zarr_format)
+    except ValueError as error:
+        if not is_unknown(error):
+            raise
+        array = open_bits(zarr.storage.LocalStore(store, read_only=True) if isinstance(store, str) else store, path)
     if layout_digest(array) != digest:
         raise ValueError(f"{name}: the shape or the storage of {array.store_path} has changed since it was opened")
     return array
@@ -201,13 +207,15 @@ def members(group: Any, where: str) -> str:
     return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
 
 
-def checked(array: Any, name: str) -> Zarr:
+def checked(array: Any, name: str) -> Zarr | Rectilinear:
     """Return a zarr array as a source, unless its attributes change its numbers."""
     check_attributes(array.attrs, array.dtype, name)
     try:
         return Zarr(array, name)
     except NotImplementedError as error:  # zarr's, of grids that are not regular
-        raise ValueError(f"{name}: {array.store_path} is stored in a way that is not read here: {error}") from error
+        if not hasattr(array, "read_chunk_sizes"):
+            raise ValueError(f"{name}: {array.store_path} is stored in a way that is not read here: {error}") from error
+        return Rectilinear(array, name)
 
 
 # What makes an array of files that are not read, by the ends of their names.
@@ -215,8 +223,6 @@ CONVERTED = {
     (".pt", ".pth"): 'numpy.save("array.npy", torch.load("{}").float().numpy())',
     (".pkl", ".pickle"): 'numpy.save("array.npy", numpy.asarray(pickle.load(open("{}", "rb"))))',
     (".csv", ".txt"): 'numpy.save("array.npy", numpy.loadtxt("{}", delimiter=","))',
-    (".parquet",): 'numpy.save("array.npy", numpy.stack(pandas.read_parquet("{}")["NAME"]))',
-    (".h5", ".hdf5", ".nc"): 'give h5py.File("{}")["NAME"] itself',
 }
 
 
@@ -227,13 +233,14 @@ def _converting(path: str) -> str:
     return f"; {line.format(name)}" if line else ""
 
 
-def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) -> Zarr:
+def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) -> Source:
     """Open the array at a path or URL, with what its file system takes."""
     import zarr
 
     path, local = found(path, name), "://" not in path
+    options = None if storage is None else dict(storage)
     try:
-        opened = zarr.open(path, mode="r", storage_options=None if storage is None else dict(storage))
+        opened = zarr.open(path, mode="r", storage_options=options)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{path} is no zarr array{_converting(path)}" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
@@ -242,12 +249,27 @@ def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) ->
     except OSError:
         raise
     except Exception as error:
+        if is_unknown(error):
+            return _open_bits(path, name, storage)
+        if is_switched_off(error):
+            return checked(open_rectilinear(path, options, name), name)
         if "No Zarr data type" in str(error):
-            hint = "store the bits of bfloat16 as uint16, and give view='bfloat16'" if "bfloat16" in str(error) else ""
-            raise ValueError(f"{name}: zarr does not know the dtype of {path}{hint and '; '}{hint}") from error
+            raise ValueError(f"{name}: zarr does not know the dtype of {path}") from error
         if local or isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):  # of damaged metadata
             raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
         raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
     return checked(opened, name)
+
+
+def _open_bits(path: str, name: str, storage: Mapping[str, Any] | None) -> Viewed:
+    """Open an array of bfloat16."""
+    from zarr.storage import FsspecStore, LocalStore
+
+    dtype = bfloat16_dtype()
+    if "://" in path:
+        store: Any = FsspecStore.from_url(path, storage_options=dict(storage or {}), read_only=True)
+    else:
+        store = LocalStore(path, read_only=True)
+    return Viewed(checked(open_bits(store), name), as_bfloat16, dtype)

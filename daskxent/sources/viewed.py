@@ -81,6 +81,8 @@ def as_view(array: Any, view: str | None, name: str) -> Any:
         raise ValueError(f"view: expected 'bfloat16', got {view!r}")
     if not find_spec("ml_dtypes"):
         raise ImportError("view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'")
+    if array.dtype.name == "bfloat16":
+        return array
     if array.dtype.name not in ("uint16", "void16"):  # numpy.save writes bfloat16 as bytes without a meaning
         raise ValueError(f"view: bfloat16 is stored as uint16; {name} has dtype {array.dtype}")
     from ml_dtypes import bfloat16

@@ -1,0 +1,50 @@
+"""Dumps of which only one path is given: their arrays have usual names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from daskxent.sources.opening import OPENERS
+from daskxent.sources.paths import arrays_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# What the arrays of a dump are called.
+CONVENTIONAL = {
+    "labels": ("labels", "label", "y_true", "targets", "target", "tokens", "y"),
+    "predictions": ("logits", "log_probabilities", "predictions", "probabilities", "probs", "scores", "y_pred"),
+    "weights": ("weights", "sample_weight", "sample_weights"),
+}
+
+
+def conventional(dump: str) -> dict[str, str]:
+    """Return the paths of labels, predictions and weights in a group of arrays, or a file, with conventional names.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are no labels or no predictions of such a name.
+    """
+    there, found = names_in(dump), dict[str, str]()
+    for what, names in CONVENTIONAL.items():
+        known = [f"{name}{end}" for name in names for end in ("", ".npy") if f"{name}{end}" in there]
+        if known:
+            found[what] = os.path.join(dump, known[0])
+        elif what != "weights":
+            holds = f"holds {', '.join(there)}" if there else "holds no arrays"
+            raise FileNotFoundError(f"{dump} {holds}; expected {what} called {', '.join(names)}: give both paths")
+    return found
+
+
+def names_in(dump: str) -> Sequence[str]:
+    """Return the names of the arrays in a directory, in a group behind a URL, or in a file."""
+    if "://" in dump:
+        import zarr
+
+        opened = zarr.open(dump, mode="r")
+        return sorted(opened.array_keys()) if isinstance(opened, zarr.Group) else []
+    opener = next(each for each in OPENERS if each.takes(dump))
+    path = os.path.expanduser(dump)
+    return opener.names(path) if opener.names and os.path.exists(path) else arrays_in(path)

@@ -1,0 +1,149 @@
+"""Datasets of HDF5 files, ``dump.h5/logits``, read chunk by chunk; netCDF-4 files are such files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskxent.sources.cuts import Even
+from daskxent.sources.encoded import failing
+from daskxent.sources.kept import Opening
+from daskxent.sources.local import LocalFile, check_regular, chosen, split, written
+from daskxent.sources.meaning import check_attributes
+from daskxent.sources.paths import found
+from daskxent.sources.pieces import Pieces
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskxent.sources.source import Box
+
+ENDS = ".h5", ".hdf5", ".nc"
+
+
+class Hdf5(Pieces, LocalFile):
+    """A dataset of an HDF5 file, which every process opens for itself.
+
+    The library reads in one thread at a time. A chunk that nobody wrote is missing, as it is in zarr; HDF5 reads it as
+    the fill value.
+
+    Parameters
+    ----------
+    file, inner : str
+        The file, and the path of the dataset in it.
+    name : str
+    nbytes : int
+        Size of the file.
+    """
+
+    def __init__(self, file: str, inner: str, name: str, nbytes: int, opening: Opening | None = None) -> None:
+        super().__init__(file, name, nbytes)
+        self.check_unchanged()  # a worker may have another file there
+        self.inner, self.path, self.opening = inner, f"{file}/{inner}", opening or Opening()
+        self.shape, self.dtype = self._dataset.shape, _native(self._dataset.dtype)
+        chunks = self._dataset.chunks or (None,) * len(self.shape)
+        self.cuts = [None if size is None else Even(n, size) for n, size in zip(self.shape, chunks, strict=True)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hdf5, (self.file, self.inner, self.name, self.nbytes, self.opening)
+
+    @property
+    def _dataset(self) -> Any:
+        return _opened(self.file, self._written)[self.inner]
+
+    def fill(self) -> Any:
+        """Return the fill value of the dataset."""
+        return self._dataset.fillvalue
+
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box; the file must be the one that was opened."""
+        self.check_unchanged()
+        return super().read(box, missing)
+
+    def piece(self, box: Box) -> NDArray[Any] | None:
+        """Read one chunk, or any box of a dataset without chunks."""
+        with failing(f"{self.name}: {self.path}"):
+            if not self._is_written(box):
+                return None
+            strings = self.dtype.kind == "O"
+            return np.asarray((self._dataset.asstr() if strings else self._dataset)[box], self.dtype)
+
+    def _is_written(self, box: Box) -> bool:
+        """Tell whether a chunk, or a dataset that has none, has a place in the file."""
+        import h5py
+
+        stored = self._dataset.id
+        layout = stored.get_create_plist().get_layout()
+        if layout == h5py.h5d.CHUNKED:
+            return stored.get_chunk_info_by_coord(tuple(s.start for s in box)).byte_offset is not None
+        external = self._dataset.external is not None
+        return layout != h5py.h5d.CONTIGUOUS or external or not self._dataset.size or stored.get_offset() is not None
+
+
+# Files by their paths, with what tells them from those that take their place: to open one takes a millisecond.
+_OPEN: dict[str, tuple[Any, Any]] = {}
+_LOCK = threading.Lock()
+
+
+def _opened(file: str, written: Any) -> Any:
+    """Return an open file; one that was rewritten is closed before, because HDF5 would go on with what it knew."""
+    import h5py
+
+    with _LOCK:
+        known, opened = _OPEN.get(file, (None, None))
+        if known != written or not opened:
+            if opened:
+                opened.close()
+            _OPEN[file] = written, h5py.File(file, "r")
+        return _OPEN[file][1]
+
+
+def opened_already(given: Any, name: str) -> Hdf5 | None:
+    """Return a dataset of a file that is open for reading; None for what workers could not open for themselves."""
+    if given.file.driver != "sec2" or given.file.mode != "r":
+        return None
+    check_attributes(given.attrs, given.dtype, name)
+    file = os.path.abspath(given.file.filename)
+    return Hdf5(file, given.name.lstrip("/"), name, os.stat(file).st_size)
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in the byte order of this machine; strings of HDF5 are objects, which have none."""
+    return dtype if dtype.kind == "O" else dtype.newbyteorder("=")
+
+
+def open_hdf5(path: str, name: str) -> Hdf5:
+    """Open a dataset of an HDF5 file; of the only one the name may be left out."""
+    file, inner = split(path, *ENDS)
+    file = found(file, name)
+    check_regular(file, name)
+    if not find_spec("h5py"):
+        raise ImportError(f"{name}: HDF5 files need h5py: pip install 'daskxent[hdf5]'")
+    try:
+        opened = _opened(file, written(file))
+        inner = chosen(inner, _datasets(opened), file, name)
+        check_attributes(opened[inner].attrs, opened[inner].dtype, name)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{name}: {file} cannot be read as an HDF5 file: {error}") from error
+    return Hdf5(file, inner, name, os.stat(file).st_size)
+
+
+def names_in(path: str) -> list[str]:
+    """Return the names of the datasets of a file."""
+    return _datasets(_opened(path, written(path)))
+
+
+def _datasets(group: Any) -> list[str]:
+    """Return the paths of the datasets in a group and in those below, in order."""
+    import h5py
+
+    below = ([name] if isinstance(each, h5py.Dataset) else [f"{name}/{inner}" for inner in _datasets(each)]
+             for name, each in sorted(group.items()) if isinstance(each, (h5py.Dataset, h5py.Group)))  # fmt: skip
+    return list(itertools.chain.from_iterable(below))
