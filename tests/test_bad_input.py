@@ -460,11 +460,6 @@ def test_what_a_url_fails_of_is_named_with_the_url(monkeypatch):
     refused(OSError, "y_pred: s3://dump/p cannot be opened: Unable to locate credentials", LABELS, "s3://dump/p")
 
 
-def test_an_npy_file_behind_a_url():
-    message = "y_pred: a .npy file is memory-mapped: expected a local path, got s3://dump/p.npy"
-    refused(ValueError, message, LABELS, "s3://dump/p.npy")
-
-
 def test_a_view_without_its_package(monkeypatch):
     monkeypatch.setattr("daskxent.sources.viewed.find_spec", lambda name: None)
     message = "view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'"

@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, Sharding
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
 from daskxent.cli import peak_memory
-from daskxent.sources import encoded
+from daskxent.sources import encoded, objects
 from daskxent.sources.chunks import Chunks, MissingChunk, Scratch, TornChunk
 
 with warnings.catch_warnings(action="ignore"):  # zarr warns that these are not in the v3 specification
@@ -191,7 +191,7 @@ def other_stores(tmp_path):
 def test_any_store(tmp_path, layout, which):
     store = list(other_stores(tmp_path))[which]
     z = create(store, numbers((7, 5)), (3, 2), layout)
-    assert type(Chunks(z, "y")._bytes) is encoded.Objects
+    assert type(Chunks(z, "y")._bytes) is objects.Objects
     assert_same(z, fast=True)
     store.close()
 
@@ -258,7 +258,7 @@ def test_every_other_array_goes_through_zarr(other):
 @pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
 def test_through_zarr_a_missing_chunk_is_seen(other):
     chunks, scratch = Chunks(other, "y"), Scratch()
-    encoded.waited(other.store.delete("a/b/" + chunks.missing((0, 0)).key))
+    objects.waited(other.store.delete("a/b/" + chunks.missing((0, 0)).key))
     assert chunks.read((0, 0), scratch) is None
     assert chunks.read((2, 2), scratch) is not None
 
@@ -267,8 +267,8 @@ def test_through_zarr_a_missing_chunk_is_seen(other):
 @pytest.mark.parametrize("keep", [0, 0.5])
 def test_through_zarr_a_torn_chunk_is_seen(other, keep):
     put = other.store_path / Chunks(other, "y").missing((0, 0)).key
-    whole = encoded.waited(put.get())
-    encoded.waited(put.set(whole[: int(len(whole) * keep)]))
+    whole = objects.waited(put.get())
+    objects.waited(put.set(whole[: int(len(whole) * keep)]))
     assert torn(other)
 
 

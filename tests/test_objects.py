@@ -17,7 +17,7 @@ from zarr.storage import FsspecStore
 
 import daskxent as dx
 from daskxent import cli
-from daskxent.sources.encoded import open_bytes
+from daskxent.sources.objects import open_bytes
 
 ROWS, CLASSES = 90, 5
 RNG = np.random.default_rng(4)

@@ -19,8 +19,10 @@ from daskxent.run import scoring
 from daskxent.run.failures import Unreadable
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
 from daskxent.run.sink import Pages
+from daskxent.sources.ahead import WINDOW, reading
 from daskxent.sources.align import marked
-from daskxent.sources.boxes import boxes
+from daskxent.sources.boxes import boxes, needed
+from daskxent.sources.objects import retried as requests_retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -98,12 +100,22 @@ class Work:
         """
         per = self.inputs.rows_per_step
         done, retries = retried(lambda: self._evaluated(start, stop), f"rows {start * per} to {stop * per - 1}")
-        return done._replace(retries=retries)
+        return done._replace(retries=retries + requests_retried())
+
+    def announce(self, start: int, stop: int) -> None:
+        """Have the chunks of a part asked for that is evaluated later, if they are far away and there is room."""
+        WINDOW.announce((id(self), start, stop), needed(self.inputs, start, stop))
+
+    def withdraw(self, parts: Iterable[Part]) -> None:
+        """Drop what was announced of parts."""
+        WINDOW.forget((id(self), *part) for part in parts)
 
     def _evaluated(self, start: int, stop: int) -> Done:
         before = self.inputs.version(start, stop) if self.versions else None
-        state, reached = evaluate_part(self.inputs, self.question, start, stop, self.sink, self.patience)
-        rest = ((reached, stop),) if reached < stop else ()
+        with reading(WINDOW, (id(self), start, stop), needed(self.inputs, start, stop)) as left:
+            state, reached = evaluate_part(self.inputs, self.question, start, stop, self.sink, self.patience)
+            rest = ((reached, stop),) if reached < stop else ()
+            left += [(id(self), *part) for part in rest]
         return Done(state, 0, rest, self._versions(start, reached, stop, before))
 
     def _versions(self, start: int, reached: int, stop: int, before: str | None) -> tuple[tuple[int, int, str], ...]:

@@ -48,13 +48,17 @@ class _Threads:
 
     least = 1
 
-    def __init__(self, work: Callable[..., Done], threads: int) -> None:
+    def __init__(self, work: Work, threads: int) -> None:
         self._work, self.width = work, threads * IN_FLIGHT
+        self._announced: list[Part] = []
         self._pool = ThreadPoolExecutor(threads, "daskxent")
         self._pending: list[Future[Done]] = []
 
     def submit(self, items: list[Any]) -> None:
-        """Hand items out."""
+        """Hand items out; what they read is asked for ahead."""
+        for item in items:
+            self._work.announce(*item)
+        self._announced = [*self._announced[-self.width :], *items]
         self._pending += [self._pool.submit(self._work, *item) for item in items]
 
     def results(self) -> Iterator[Done]:
@@ -66,6 +70,7 @@ class _Threads:
     def close(self, wait: bool = True) -> None:
         """Give up what is under way."""
         self._pool.shutdown(wait, cancel_futures=True)
+        self._work.withdraw(self._announced)
 
 
 class Caller:

@@ -53,11 +53,15 @@ class Along:
 
         What is not stored is an error, or with `fill` the fill value.
         """
-        own = tuple(slice(0, 1) if axis is None else box[axis] for axis in self.follows)
+        own = self.within(box)
         gaps: list[Box] | None = [] if fill else None
         part = self.source.read(own, gaps)
         missing = marked(gaps, own) if gaps else None
         return self.column(part, missing, tuple(s.stop - s.start for s in box))
+
+    def within(self, box: Box) -> Box:
+        """Return the box of the source that lies along a box of positions."""
+        return tuple(slice(0, 1) if axis is None else box[axis] for axis in self.follows)
 
     def column(self, part: NDArray[Any], missing: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Column:
         """Make a column over positions of the given shape of what was read for them."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.encoded import waited
 from daskxent.sources.local import bfloat16_dtype
+from daskxent.sources.objects import waited
 
 if TYPE_CHECKING:
     import zarr

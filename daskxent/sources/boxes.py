@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.question import Question
     from daskxent.sources import Inputs
+    from daskxent.sources.chunks import Chunks
     from daskxent.sources.columns import Column
     from daskxent.sources.source import Box
 
@@ -101,6 +102,19 @@ def boxes(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator
         start = run[inputs.lead].stop
         if time.monotonic() - began < QUICK:
             steps = min(most, 2 * steps)
+
+
+def needed(inputs: Inputs, start: int, stop: int) -> Iterator[tuple[Chunks, tuple[int, ...]]]:
+    """Yield the chunks that a part will read and that are worth asking for ahead, about in the order of reading."""
+    run = _run(inputs, start, stop, stop)
+    for along in inputs.along.values():
+        if hasattr(along.source, "encoded"):  # or it is a dask array
+            yield from along.source.encoded(along.within(run))
+    for box in _boxes(inputs, run):
+        whole = inputs.box(box, slice(0, inputs.classes))
+        if inputs.dense:
+            yield from inputs.dense_labels.encoded(whole)
+        yield from inputs.predictions.encoded(whole)
 
 
 def _read(inputs: Inputs, question: Question, run: Box) -> Aligned:

@@ -7,6 +7,7 @@ arrays that dumps are made of take the short way; every other array goes through
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import math
 import struct
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.sources.encoded import Buffer, Decoder, Files, decoder, open_bytes
+from daskxent.sources.ahead import WINDOW
+from daskxent.sources.encoded import Buffer, Decoder, Files, decoder
+from daskxent.sources.objects import Objects, open_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
+MOST_TABLES = 64  # indexes of shards that are kept
 NOWHERE = 2**64 - 1  # offset and length of an inner chunk that is not stored
 
 
@@ -98,6 +102,8 @@ class Chunks:
         Whether chunks are read here, rather than through zarr.
     local : bool
         Whether they are files of this machine.
+    far : bool
+        Whether to get one may take long: neither files, nor in memory.
 
     Raises
     ------
@@ -115,11 +121,13 @@ class Chunks:
         self._array = array
         self._bytes = open_bytes(array)
         self.local = isinstance(self._bytes, Files)
+        self.far = isinstance(self._bytes, Objects) and self._bytes.far
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
         self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
         codecs = chain(array.metadata)
         self._decode = _decoder(_inner(codecs), array.dtype, self.chunks)
         self._shards = _shards(codecs, self._per_block)
+        self._tables: dict[str, asyncio.Future[Any]] = {}  # indexes of shards, on the event loop of the stores
         self.fast = self._decode is not None and (self._shards is not None or self.blocks == self.chunks)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -145,11 +153,15 @@ class Chunks:
         """
         return self._bytes.written(self._stored(index), opening)
 
-    def first_bytes(self, index: tuple[int, ...], count: int) -> bytes:
-        """Return up to `count` bytes, as they are stored, of the object that holds a chunk; none if there is none."""
-        with self._naming(index):
-            found = self._bytes.fetch(self._stored(index), slice(0, count), Buffer())
-        return b"" if found is None else found.tobytes()
+    def first_bytes(self, several: list[tuple[int, ...]], count: int) -> bytes:
+        """Return up to `count` bytes, as they are stored, of each object that holds a chunk and is there."""
+        if isinstance(self._bytes, Objects):
+            return b"".join(self._bytes.first_bytes([self._stored(index) for index in several], count))
+        found = []
+        for index in several:
+            with self._naming(index):
+                found.append(self._bytes.fetch(self._stored(index), slice(0, count), Buffer()))
+        return b"".join(each.tobytes() for each in found if each is not None)
 
     def read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
         """Read one chunk.
@@ -204,14 +216,49 @@ class Chunks:
         extent = self.extent(index)
         if not self.fast:
             return self._through_zarr(index, extent, scratch)
-        found = self._find(index, scratch)
-        if found is None:
-            return None
-        encoded = self._bytes.fetch(*found, scratch.encoded)
+        known, encoded = self._asked_ahead(index) if self.far else (False, None)
+        if not known:
+            found = self._find(index, scratch)
+            encoded = None if found is None else self._bytes.fetch(*found, scratch.encoded)
         if encoded is None:
             return None
         chunk = self._decoded(index, encoded, scratch)
         return chunk if extent == self.chunks else chunk[tuple(map(slice, extent))]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return math.prod(self.chunks) * self.dtype.itemsize
+
+    def together(self, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+        """Tell whether two chunks are in one object."""
+        return self._shards is not None and self._stored(one) == self._stored(other)
+
+    async def encoded(self, several: list[tuple[int, ...]], expected: int) -> list[NDArray[np.uint8] | None]:
+        """Get some chunks of one object, encoded, of about so many bytes each; None for what is not stored."""
+        assert isinstance(self._bytes, Objects)
+        key = self._stored(several[0])
+        if self._shards is None:
+            return [await self._bytes.get_large(key, expected)]
+        if key not in self._tables:
+            self._tables[key] = asyncio.ensure_future(self._bytes.get(key, self._shards.span))
+            while len(self._tables) > MOST_TABLES:
+                del self._tables[next(iter(self._tables))]
+        index = await self._tables[key]
+        if index is None:
+            return [None] * len(several)
+        table = np.frombuffer(self._shards.decode(index, Buffer()), "<u8").reshape(*self._per_block, 2)
+        places = [tuple(table[tuple(map(mod, each, self._per_block))].tolist()) for each in several]
+        found = await self._bytes.get_spans(key, [place for place in places if place != (NOWHERE, NOWHERE)])
+        return [found.get(place) for place in places]
+
+    def _asked_ahead(self, index: tuple[int, ...]) -> tuple[bool, NDArray[np.uint8] | None]:
+        """Return whether a chunk was asked for before, and then its bytes, or None if it is not stored."""
+        asked = WINDOW.take(self, index)
+        try:
+            return (False, None) if asked is None else (True, asked.result())
+        except (ValueError, struct.error):  # a torn index, which is named where it is read again
+            return False, None
 
     def _decoded(self, index: tuple[int, ...], encoded: NDArray[np.uint8], scratch: Scratch) -> NDArray[Any]:
         assert self._decode is not None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.sources.cuts import chunked
-from daskxent.sources.encoded import failing
 from daskxent.sources.kept import Opening
 from daskxent.sources.local import LocalFile, check_regular, chosen, split
+from daskxent.sources.objects import failing
 from daskxent.sources.paths import found
 from daskxent.sources.pieces import Pieces
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from daskxent.sources.buckets import stores
 from daskxent.sources.opening import OPENERS
 from daskxent.sources.paths import arrays_in
 
@@ -43,7 +44,7 @@ def names_in(dump: str) -> Sequence[str]:
     if "://" in dump:
         import zarr
 
-        opened = zarr.open(dump, mode="r")
+        opened = zarr.open(list(stores(dump, None))[-1], mode="r")
         return sorted(opened.array_keys()) if isinstance(opened, zarr.Group) else []
     opener = next(each for each in OPENERS if each.takes(dump))
     path = os.path.expanduser(dump)

@@ -1,8 +1,7 @@
-"""Encoded chunks: their bytes out of a store, and what the bytes decode to, in the calling thread."""
+"""Encoded chunks: their bytes out of files, and what the bytes decode to, in the calling thread."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import mmap
@@ -18,9 +17,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import zarr
     from numpy.typing import NDArray
 
     Bytes: TypeAlias = NDArray[np.uint8]
@@ -143,108 +141,6 @@ def _read(file: io.FileIO, start: int, out: Bytes) -> Bytes:
     while done < out.size and (got := file.readinto(out[done:].data)):  # Linux reads 2 GiB at once at most
         done += got
     return out[:done]  # less than asked if the file has just been cut short; the decoder will notice
-
-
-@contextlib.contextmanager
-def failing(what: str) -> Iterator[None]:
-    """Take the errors of libraries that read for what they are: of storage, to be tried again, with its name."""
-    try:
-        yield
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise OSError(f"{what}: {type(error).__name__}: {error}") from error
-
-
-class Objects:
-    """The chunks of an array in any zarr store, through the store's own methods.
-
-    Parameters
-    ----------
-    array : zarr.Array
-        The array.
-    """
-
-    def __init__(self, array: zarr.Array[Any]) -> None:
-        self.where = str(array.store_path)
-        self._store = array.store
-        self._prefix = f"{array.path}/" if array.path else ""
-
-    def fetch(self, key: str, span: slice, buffer: Buffer) -> Bytes | None:
-        """Get the bytes `span` of one object; None if there is no such object. `buffer` is not used."""
-        from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
-        from zarr.buffer.cpu import buffer_prototype
-
-        request: ByteRequest | None = None
-        if span.start is not None:
-            request = SuffixByteRequest(-span.start) if span.stop is None else RangeByteRequest(span.start, span.stop)
-        with failing(self.where):
-            found = waited(self._store.get(self._prefix + key, buffer_prototype, request))
-        return None if found is None else np.asarray(found.as_numpy_array()).view(np.uint8)
-
-    def exists(self, key: str) -> bool:
-        """Tell whether there is such an object."""
-        with failing(self.where):
-            return bool(waited(self._store.exists(self._prefix + key)))
-
-    def version(self, key: str) -> None:
-        """Return None: to ask would take as long as to get the object."""
-
-    def written(self, key: str, opening: bytes = b"") -> tuple[Any, ...] | None:
-        """Return the size and the ETag or time of an object, () if there is none; None if the store does not say.
-
-        The array's objects are listed once for each opening, a thousand with a request: to ask for one of them takes as
-        long as to get it.
-        """
-        at = opening, self.where
-        if at not in _LISTED:
-            if len(_LISTED) >= MOST_LISTED:
-                _LISTED.clear()
-            _LISTED[at] = self._list()
-        listed = _LISTED[at]
-        return None if listed is None else listed.get(key, ())
-
-    def _list(self) -> dict[str, tuple[Any, ...]] | None:
-        fs, root = getattr(self._store, "fs", None), getattr(self._store, "path", "")
-        if fs is None or {"http", "https"} & set(np.atleast_1d(fs.protocol)):  # web pages are no lists of objects
-            return None
-        prefix = f"{root}/{self._prefix}".rstrip("/")
-        fs.invalidate_cache()
-        with failing(self.where):
-            found = waited(fs._find(prefix, detail=True))  # a coroutine for those who have a loop, as fsspec says
-        skip = len(prefix.lstrip("/")) + 1
-        listed = {name.lstrip("/")[skip:]: known for name, info in found.items() if (known := _known_by(info))}
-        return listed if len(listed) == len(found) else None
-
-
-# Objects of an array by opening and place; a run has a few arrays.
-MOST_LISTED = 64
-_LISTED: dict[tuple[bytes, str], dict[str, tuple[Any, ...]] | None] = {}
-TIMES = "LastModified", "last_modified", "updated", "mtime", "created"
-
-
-def _known_by(info: dict[str, Any]) -> tuple[Any, ...] | None:
-    """Return the size of an object, and its ETag or when it was written, as the stores call them; None without both."""
-    by = next((str(info[name]) for name in ("ETag", "etag", *TIMES) if info.get(name)), None)
-    return None if by is None else (info.get("size"), by)
-
-
-def waited(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run a store's coroutine where its connections live: on zarr's event loop."""
-    try:
-        from zarr.core.sync import sync  # the one name here that zarr does not call public
-    except ImportError:
-        return asyncio.run(work)
-    return sync(work)
-
-
-def open_bytes(array: zarr.Array[Any]) -> Files | Objects:
-    """Choose the quickest way to the bytes of an array's chunks."""
-    from zarr.storage import LocalStore
-
-    if type(array.store) is LocalStore:  # a subclass may keep its bytes elsewhere
-        return Files(os.path.join(str(array.store.root), array.path) if array.path else str(array.store.root))
-    return Objects(array)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.cuts import Even
-from daskxent.sources.encoded import failing
 from daskxent.sources.kept import Opening
 from daskxent.sources.local import LocalFile, check_regular, chosen, split, written
 from daskxent.sources.meaning import check_attributes
+from daskxent.sources.objects import failing
 from daskxent.sources.paths import found
 from daskxent.sources.pieces import Pieces
 

@@ -12,10 +12,11 @@ from daskxent.sources.cuts import Even, Uneven, overlapping
 from daskxent.sources.source import Base, joined_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from daskxent.sources.chunks import Chunks
     from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box, Source
 
@@ -73,6 +74,11 @@ class Joined(Base):
             out[(slice(None),) * self.axis + (slice(at, at + found.shape[self.axis]),)] = found
         assert out is not None
         return out
+
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Yield the chunks of the members."""
+        for member, _, inside in self._within(box):
+            yield from member.encoded(inside)
 
     def refresh(self) -> None:
         """Refresh all members."""

@@ -13,6 +13,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from daskxent.sources.buckets import url_of
 from daskxent.sources.chunks import chain, filled
 
 if TYPE_CHECKING:
@@ -65,16 +66,13 @@ def address(array: Any) -> str:
 
     A URL where zarr has one; the names that zarr gives to its stores differ between its versions.
     """
-    from zarr.storage import FsspecStore, LocalStore
+    from zarr.storage import LocalStore
 
     store = array.store
-    if isinstance(store, LocalStore):
-        where = f"file://{os.path.abspath(store.root)}"
-    elif isinstance(store, FsspecStore):
-        where = store.fs.unstrip_protocol(store.path)
-    else:
+    where = f"file://{os.path.abspath(store.root)}" if isinstance(store, LocalStore) else url_of(store)
+    if where is None:
         return str(array.store_path)
-    return f"{where}/{array.path}" if array.path else str(where)
+    return f"{where}/{array.path}" if array.path else where
 
 
 def _codecs(codecs: Iterable[Any]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ import numpy as np
 
 from daskxent.sources.chunks import MissingChunk, TornChunk, filled
 from daskxent.sources.cuts import chunked
-from daskxent.sources.encoded import failing, open_bytes
 from daskxent.sources.kept import Opening
 from daskxent.sources.layout import address
+from daskxent.sources.objects import failing, open_bytes
 from daskxent.sources.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class Rectilinear(Pieces):
         return found
 
 
-def open_rectilinear(path: str, storage: dict[str, Any] | None, name: str) -> Any:
+def open_rectilinear(store: Any, name: str) -> Any:
     """Open what zarr opens only if it is asked to read such grids."""
     import zarr
 
     with failing(name), zarr.config.set({"array.rectilinear_chunks": True}):
-        return zarr.open(path, mode="r", storage_options=storage)
+        return zarr.open(store, mode="r")
 
 
 def is_switched_off(error: Exception) -> bool:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.encoded import failing
 from daskxent.sources.npy import header_of
+from daskxent.sources.objects import RANGE, failing
 from daskxent.sources.source import Base, digest
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box
 
 HEADER = 1 << 12  # bytes, more than the header of any array without fields
-RANGE = 8 << 20  # bytes of a request; a box takes several at once
 
 
 class RemoteNpy(Base):

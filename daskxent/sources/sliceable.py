@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.cuts import Even
-from daskxent.sources.encoded import failing
+from daskxent.sources.objects import failing
 from daskxent.sources.source import Base
 
 if TYPE_CHECKING:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
+    from daskxent.sources.chunks import Chunks
     from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box, Source
 
@@ -56,13 +59,21 @@ class Sliced(Base):
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box."""
-        ranges = iter(box)
-        own = tuple([self._moved(each, next(ranges) if isinstance(each, slice) else None) for each in self.index])
+        own = self._own(box)
         gaps: list[Box] | None = None if missing is None else []
         found = self.source.read(own, gaps)
         if missing is not None and gaps:
             missing += [self._back(gap) for gap in gaps]
         return found[tuple([slice(None) if isinstance(each, slice) else 0 for each in self.index])]
+
+    def _own(self, box: Box) -> Box:
+        """Return the box of the source that a box of the part is."""
+        ranges = iter(box)
+        return tuple([self._moved(each, next(ranges) if isinstance(each, slice) else None) for each in self.index])
+
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Yield the chunks of the source."""
+        return self.source.encoded(self._own(box))
 
     def refresh(self) -> None:
         """Refresh the source."""

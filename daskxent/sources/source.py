@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from daskxent.sources.chunks import Chunks
     from daskxent.sources.cuts import Cuts
 
 Box = tuple[slice, ...]
@@ -52,6 +53,9 @@ class Source(Protocol):
         What is not stored reads as the fill value and its box is added to `missing`; without a list to add it to,
         it is an error.
         """
+
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Yield the chunks that a box takes part of and that are worth asking for ahead: see `ahead`."""
 
     def refresh(self) -> None:
         """Make the calling thread look anew at what is stored: it may have been rewritten since the last read."""
@@ -93,6 +97,10 @@ class Base:
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read the elements in a box."""
         raise NotImplementedError
+
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Return none: nothing is far away."""
+        return ()
 
     def refresh(self) -> None:
         """Do nothing: nothing is remembered."""

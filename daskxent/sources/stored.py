@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.bits import is_unknown, open_bits
+from daskxent.sources.buckets import stores
 from daskxent.sources.chunks import Chunks, Scratch
 from daskxent.sources.cuts import Even
 from daskxent.sources.kept import KEPT, Opening
@@ -26,7 +28,7 @@ from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, pieced,
 from daskxent.sources.viewed import Viewed, as_bfloat16
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -94,6 +96,14 @@ class Zarr(Base):
 
         return pieced(box, map(self.pieces, range(len(box))), self.dtype, part)
 
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Yield the chunks of a box, if they are far away."""
+        if not (self.chunks.far and self.chunks.fast):
+            return
+        grid = [range(s.start // n, -(-s.stop // n)) for s, n in zip(box, self.chunks.chunks, strict=True)]
+        for index in itertools.product(*grid):
+            yield self.chunks, index
+
     def refresh(self) -> None:
         """Forget what the calling thread read last, and take what is kept only if its file is the same."""
         mine = self._mine()
@@ -119,9 +129,9 @@ class Zarr(Base):
             return super().sample(lead, shape)
         at = [
             tuple(i if axis == lead else 0 for axis in range(len(shape)))
-            for i in spread(full, SAMPLES if self.chunks.local else 3)
+            for i in spread(full, SAMPLES if self.chunks.local else 2)
         ]
-        return digest(b"".join(self.chunks.first_bytes(index, SAMPLE_BYTES) for index in at))
+        return digest(self.chunks.first_bytes(at, SAMPLE_BYTES))
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
         """Digest sizes and times of the files or objects that hold the steps; None where a store does not say them."""
@@ -235,24 +245,40 @@ def _converting(path: str) -> str:
 
 def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) -> Source:
     """Open the array at a path or URL, with what its file system takes."""
+    path = found(path, name)
+    if "://" not in path:
+        return _opened(path, path, name)
+    try:
+        several = list(stores(path, storage))
+    except ImportError as error:
+        raise ImportError(f"{name}: {path} needs another package: {error}") from error
+    for store in several[:-1]:
+        with contextlib.suppress(OSError):  # of credentials or a region that only the next one knows
+            return _opened(store, path, name)
+    return _opened(several[-1], path, name)
+
+
+def _opened(store: Any, path: str, name: str) -> Source:
+    """Open what zarr finds in a store, or at a local path."""
     import zarr
 
-    path, local = found(path, name), "://" not in path
-    options = None if storage is None else dict(storage)
+    local = "://" not in path
     try:
-        opened = zarr.open(path, mode="r", storage_options=options)
+        try:  # one request, and not three at once
+            opened = zarr.open(store, mode="r", zarr_format=None if local else 3)
+        except FileNotFoundError:
+            opened = zarr.open(store, mode="r")
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{path} is no zarr array{_converting(path)}" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
-    except ImportError as error:
-        raise ImportError(f"{name}: {path} needs another package: {error}") from error
     except OSError:
         raise
     except Exception as error:
         if is_unknown(error):
-            return _open_bits(path, name, storage)
+            bits = open_bits(zarr.storage.LocalStore(path, read_only=True) if local else store)
+            return Viewed(checked(bits, name), as_bfloat16, bfloat16_dtype())
         if is_switched_off(error):
-            return checked(open_rectilinear(path, options, name), name)
+            return checked(open_rectilinear(store, name), name)
         if "No Zarr data type" in str(error):
             raise ValueError(f"{name}: zarr does not know the dtype of {path}") from error
         if local or isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):  # of damaged metadata
@@ -261,15 +287,3 @@ def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) ->
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
     return checked(opened, name)
-
-
-def _open_bits(path: str, name: str, storage: Mapping[str, Any] | None) -> Viewed:
-    """Open an array of bfloat16."""
-    from zarr.storage import FsspecStore, LocalStore
-
-    dtype = bfloat16_dtype()
-    if "://" in path:
-        store: Any = FsspecStore.from_url(path, storage_options=dict(storage or {}), read_only=True)
-    else:
-        store = LocalStore(path, read_only=True)
-    return Viewed(checked(open_bits(store), name), as_bfloat16, dtype)
