@@ -14,6 +14,7 @@ import asyncio
 import json
 from collections import Counter
 from pathlib import Path
+from urllib.parse import unquote
 
 PIECE = 1 << 18  # bytes sent at a time
 FAILURES = {503: "Slow Down", 404: "Not Found", 416: "Range Not Satisfiable", 206: "Partial Content", 200: "OK"}
@@ -42,7 +43,7 @@ class Server:
                 self.at_once += 1
                 self.largest = max(self.largest, self.at_once)
                 try:
-                    await self._answer(writer, method, path.partition("?")[0], headers.get("range"))
+                    await self._answer(writer, method, unquote(path.partition("?")[0]), headers.get("range"))
                 finally:
                     self.at_once -= 1
         except (ConnectionError, asyncio.CancelledError):

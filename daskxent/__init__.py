@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from daskxent.run.journal import JournalError
     from daskxent.run.planning import Plan
     from daskxent.run.slicing import axis, bins
+    from daskxent.run.writer import Dump, create, reopen
     from daskxent.sources import concat
 
 __all__ = [
     "ClusterLost",
     "DoubtfulResult",
+    "Dump",
     "IncompleteResult",
     "Interrupted",
     "JournalError",
@@ -40,12 +42,14 @@ __all__ = [
     "axis",
     "bins",
     "concat",
+    "create",
     "delayed",
     "evaluate",
     "losses",
     "metrics",
     "open",
     "plan",
+    "reopen",
     "rows",
     "stream",
     "verify",
@@ -54,6 +58,7 @@ __all__ = [
 _HOMES = {
     "ClusterLost": "daskxent.run.failures",
     "DoubtfulResult": "daskxent.run.failures",
+    "Dump": "daskxent.run.writer",
     "IncompleteResult": "daskxent.run.failures",
     "Interrupted": "daskxent.run.failures",
     "JournalError": "daskxent.run.journal",
@@ -68,9 +73,11 @@ _HOMES = {
     "axis": "daskxent.run.slicing",
     "bins": "daskxent.run.slicing",
     "concat": "daskxent.sources",
+    "create": "daskxent.run.writer",
     "delayed": "daskxent.api",
     "evaluate": "daskxent.api",
     "plan": "daskxent.api",
+    "reopen": "daskxent.run.writer",
     "rows": "daskxent.api",
     "stream": "daskxent.api",
     "verify": "daskxent.api",

@@ -297,16 +297,17 @@ def rows(scheduler: str | None, progress: bool | None, out: str, **options: Any)
 
 @main.command()
 @click.argument("reports", metavar="REPORT...", nargs=-1, required=True)
+@click.option("--dumps", is_flag=True, help="The reports are about different dumps, joined along the rows.")
 @JSON
 @click.pass_context
-def merge(ctx: click.Context, reports: tuple[str, ...], as_json: bool) -> None:
+def merge(ctx: click.Context, reports: tuple[str, ...], dumps: bool, as_json: bool) -> None:
     """Join reports of different rows, as `evaluate --steps --json` writes them, to that of one run over all.
 
     The exit status is 1 if rows are missing; they are listed.
     """
     from daskxent.report import Report
 
-    report = Report.merge(*map(_read_report, reports))
+    report = Report.merge(*map(_read_report, reports), dumps=dumps)
     click.echo(report.to_json() if as_json else repr(report))
     for start, stop in report.gaps:
         click.echo(f"Missing: rows {start} to {stop - 1}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -328,21 +329,39 @@ class Report(Tables):
         further = {name: data[name] for name in _FURTHER}
         return cls(question, state, expected, notes=tuple(data["notes"]), **further)
 
-    def merge(self, *others: Report) -> Report:
+    def merge(self, *others: Report, dumps: bool = False) -> Report:
         """Join the reports of different rows of the same arrays: the report that one run over all would have given.
+
+        Parameters
+        ----------
+        *others : Report
+        dumps : bool
+            The reports are about different dumps, which are joined one after the other along the first axis.
 
         Raises
         ------
         ValueError
             The reports ask different questions, are of different arrays or do not say of which, or cover the same rows.
+            With `dumps`: groups are indexes along the first axis, or rows were sampled, which the joined dumps would
+            number in another way.
         """
         for other in others:
-            self._check_same(other)
+            self._check_same(other, dumps)
         every = (self, *others)
+        rows = [report.available or report.expected for report in every]
+        states = [report.state for report in every]
+        inputs: Any = self.inputs
+        if dumps:
+            states = [state.moved(by) for state, by in zip(states, itertools.accumulate(rows, initial=0), strict=False)]
+            places = [list((report.inputs or {})["positions"]) for report in every]
+            inputs = {"dumps": [report.inputs for report in every]}
+            inputs["positions"] = [sum(place[0] for place in places), *places[0][1:]]
         return replace(
             self,
-            state=merge_all(report.state for report in every),
-            expected=self.available or self.expected,
+            state=merge_all(states),
+            expected=sum(rows) if dumps else self.available or self.expected,
+            available=sum(rows) if dumps else self.available,
+            inputs=inputs,
             elapsed=sum(report.elapsed for report in every),
             nbytes=sum(report.nbytes for report in every),
             retries=sum(report.retries for report in every),
@@ -350,15 +369,19 @@ class Report(Tables):
             journal=None,
         )
 
-    def _check_same(self, other: Report) -> None:
+    def _check_same(self, other: Report, dumps: bool) -> None:
         """Raise if another report is about something else, or may be."""
         if self.inputs is None or other.inputs is None:
             raise ValueError("the reports do not say which arrays they are about, and may be of different ones")
-        for what, mine, theirs in (
-            ("questions", self.question.to_json(), other.question.to_json()),
-            ("numbers of rows", self.available, other.available),
-            ("arrays", _content(self.inputs), _content(other.inputs)),
-        ):
+        compared: list[tuple[str, Any, Any]] = [("questions", self.question.to_json(), other.question.to_json())]
+        if dumps:
+            _check_joined(self)
+            mine, theirs = (list(each.inputs["positions"])[1:] for each in (self, other) if each.inputs)
+            compared.append(("shapes of a step", mine, theirs))
+        else:
+            compared.append(("numbers of rows", self.available, other.available))
+            compared.append(("arrays", _content(self.inputs), _content(other.inputs)))
+        for what, mine, theirs in compared:
             shown = differences(mine, theirs)
             if found := "; ".join(f"{name} {_brief(one)} and {_brief(two)}" for name, one, two in shown):
                 raise ValueError(f"the reports are of different {what}: {found.lstrip()}")
@@ -383,6 +406,15 @@ class Report(Tables):
         """Return the tables that were asked for: of slices, of single rows, of calibration."""
         listed = [self.reliability()] if "reliability" in self.question.reliabilities else []
         return [*self.slices, *map(self._rows_called, self.question.picks), *listed]
+
+
+def _check_joined(report: Report) -> None:
+    """Refuse what would be another thing in dumps that are joined."""
+    for name, known in (report.inputs or {}).items():
+        if isinstance(known, dict) and known.get("where") == "axis 0":
+            raise ValueError(f"{name}: indexes along axis 0 begin anew in each dump; group by an array of ids instead")
+    if "sample" in report.question.picks:
+        raise ValueError("sample: which rows are sampled depends on their numbers, which are others in joined dumps")
 
 
 def _content(inputs: Any) -> Any:

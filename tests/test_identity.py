@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import sized
 import zarr
+from click.testing import CliRunner
 
 import daskxent as dx
+from daskxent import cli
 
 ROWS, CLASSES = 40, 5
 OPTIONS = {"from_logits": True, "threads": 1}
@@ -171,3 +173,49 @@ def test_reports_say_how_many_classes_there_are_in_how_many_blocks(tmp_path, kin
     report = dx.evaluate(y, {**given, "sliced": joined[:, 1:]}[kind], **OPTIONS)
     expected = {"memory": "1,200", "sliced": "1,199 in 2 blocks"}.get(kind, "1,200 in 2 blocks")
     assert dict(report.lines())["classes"] == expected
+
+
+def test_reports_about_different_dumps_are_joined_where_that_is_said(tmp_path):
+    rng = np.random.default_rng(5)
+    dumps = [(rng.integers(0, 4, (n, 3)), rng.normal(0, 3, (n, 3, 4)).astype("f4")) for n in (30, 7, 55)]
+    dumps[1][1][2, 1, 0] = np.nan
+    kinds = [rng.integers(0, 2, n) for n in (30, 7, 55)]
+    options = {"from_logits": True, "worst": 5, "per_class": True, "confusions": True, "on_invalid": "count",
+               "metrics": ["crossentropy", "accuracy", "ece", "temperature"]}  # fmt: skip
+    reports = [
+        dx.evaluate(y, x, by={"kind": kind, "position": dx.axis(1)}, clusters=kind, **options)
+        for (y, x), kind in zip(dumps, kinds, strict=True)
+    ]
+    y, x = (np.concatenate(several) for several in zip(*dumps, strict=True))
+    by = {"kind": np.concatenate(kinds), "position": dx.axis(1)}
+    whole = dx.evaluate(y, x, by=by, clusters=by["kind"], **options)
+    joined = reports[0].merge(*reports[1:], dumps=True)
+    assert joined.state == whole.state
+    assert list(joined.worst) == list(whole.worst)
+    assert joined.expected == whole.expected
+    assert dict(joined.se) == pytest.approx(whole.se, nan_ok=True)
+    paths = [tmp_path / f"{i}.json" for i in range(3)]
+    for path, report in zip(paths, reports, strict=True):
+        path.write_text(report.to_json())
+    done = CliRunner().invoke(cli.main, ["merge", "--dumps", "--json", *map(str, paths)])
+    assert dx.Report.from_json(done.stdout).state == whole.state
+    assert done.exit_code == 0
+    with pytest.raises(ValueError, match="the reports are of different numbers of rows"):
+        reports[0].merge(reports[1])
+
+
+def test_dumps_that_cannot_be_joined_are_refused():
+    x, y = np.random.default_rng(5).normal(0, 3, (9, 2, 4)), np.zeros((9, 2), int)
+    options = {"from_logits": True}
+    by = [dx.evaluate(y, x, by={"image": dx.axis(0)}, **options) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"by\['image'\]: indexes along axis 0 begin anew in each dump"):
+        by[0].merge(by[1], dumps=True)
+    clustered = dx.evaluate(y, x, clusters=dx.axis(0), **options)
+    with pytest.raises(ValueError, match="clusters: indexes along axis 0 begin anew"):
+        clustered.merge(clustered, dumps=True)
+    sampled = dx.evaluate(y, x, sample=3, **options)
+    with pytest.raises(ValueError, match="sample: which rows are sampled depends on their numbers"):
+        sampled.merge(sampled, dumps=True)
+    plain, narrow = dx.evaluate(y, x, **options), dx.evaluate(y[:, :1], x[:, :1], **options)
+    with pytest.raises(ValueError, match="the reports are of different shapes of a step"):
+        plain.merge(narrow, dumps=True)

@@ -84,6 +84,10 @@ class Picked:
         first = _first(found["row"], found["order"], keys, several[0].count)
         return cls({name: c[first] for name, c in found.items()}, several[0].count, tuple(k[first] for k in keys))
 
+    def moved(self, by: int) -> Picked:
+        """Return the rows, numbered from another one on."""
+        return Picked({**self.columns, "row": self.columns["row"] + by}, self.count, self.keys)
+
     def to_json(self) -> dict[str, Any]:
         """Return the rows as plain lists, losslessly."""
         return {"count": self.count, "keys": [column.tolist() for column in self.keys]} | {

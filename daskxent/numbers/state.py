@@ -110,6 +110,16 @@ class State:
         }
         return replace(self, audit=found, covered=covered)
 
+    def moved(self, by: int) -> State:
+        """Return the state with its rows numbered from another one on, as where others come before them."""
+
+        def runs(spans: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+            return tuple((start + by, stop + by) for start, stop in spans)
+
+        found = self.placed(lambda row: row + by, runs(self.covered))
+        picked = {name: rows.moved(by) for name, rows in self.picked.items()}
+        return replace(found, equal=None if self.equal is None else runs(self.equal), picked=picked)
+
     def to_json(self) -> dict[str, Any]:
         """Return the state as plain lists, numbers and strings, losslessly."""
         return {

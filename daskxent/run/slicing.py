@@ -167,7 +167,9 @@ def opened(given: Any, name: str, kind: str, positions: tuple[int, ...]) -> Furt
         raise ValueError(f"{name}: axis {given.number} is out of range for labels of shape {positions}")
     at = given.number % ndim
     shape = [1] * at + [positions[at]]
-    return Further(Memory(np.arange(positions[at]).reshape(shape), name), name, kind)
+    index = Memory(np.arange(positions[at]).reshape(shape), name)
+    index.path = f"axis {at}"
+    return Further(index, name, kind)
 
 
 def to_call(by: Iterable[Mapping[str, Any]]) -> list[Any] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
+from daskxent.sources.marks import check_finished
 from daskxent.sources.memory import Memory
 from daskxent.sources.sizes import USUAL, Sizes
 from daskxent.sources.source import joined_versions
@@ -251,6 +252,7 @@ def align(
         along["weights"] = _leading(weights, positions, "sample_weight", "weights")
     for name, (source, title, kind) in (further or {}).items():
         along[name] = _leading(source, positions, title, kind)
+    check_finished([predictions, labels, *(each.source for each in along.values())])
     return Inputs(predictions, axis, along, labels if single is None else None)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.local import bfloat16_dtype
 from daskxent.sources.source import SAMPLE_BYTES, Base, bytes_of, digest, spread
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Memory(Base):
     ) -> None:
         self.array, self.name, self.axis, self.offset = array, name, axis, offset
         self.shape, self.dtype = array.shape if shape is None else shape, array.dtype
+        self.path = "memory"  # where it is, for whom it is identified
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Return a view of the elements in a box, which must lie inside what is held."""
@@ -46,7 +48,9 @@ class Memory(Base):
         if axis is None or self.array.shape != self.shape:  # it holds a window already
             return self
         held = self.array[(slice(None),) * axis + (slice(start, stop),)]
-        return Memory(held, self.name, self.shape, axis, start)
+        found = Memory(held, self.name, self.shape, axis, start)
+        found.path = self.path
+        return found
 
     def sample(self, lead: int | None, shape: list[int]) -> str:
         """Digest the same bytes, of small steps at once: 4 us instead of 40."""
@@ -71,8 +75,18 @@ def from_lists(given: Any, name: str) -> NDArray[Any]:
     """Return nested lists of numbers, or what another library has for an array, as an array."""
     lists = isinstance(given, (list, tuple, int, float))
     try:
-        return np.asarray(given)
-    except Exception as error:  # of torch for a tensor on a GPU, or with a gradient, RuntimeError and TypeError
+        return _from_torch(given) if type(given).__module__.partition(".")[0] == "torch" else np.asarray(given)
+    except Exception as error:
         what = "the nested lists do not form an array" if lists else f"this {type(given).__name__} gives no array"
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name}: {what}: {error}") from error
+
+
+def _from_torch(tensor: Any) -> NDArray[Any]:
+    """Return a tensor, from whatever device and without its gradient; NumPy has no name for its bfloat16."""
+    held = tensor.detach().cpu()
+    if str(held.dtype) != "torch.bfloat16":
+        return np.asarray(held)
+    import torch
+
+    return np.asarray(held.view(torch.int16)).view(bfloat16_dtype())

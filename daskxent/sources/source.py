@@ -41,6 +41,10 @@ class Source(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Type of the elements as they are read."""
 
+    @property
+    def unfinished(self) -> int | None:
+        """How many steps are complete, if somebody has not finished writing them; None where nothing says so."""
+
     def stored(self, axis: int) -> Cuts | None:
         """Return where along an axis begins what is stored, read and decoded as one; None where any box is cheap."""
 
@@ -81,6 +85,7 @@ class Base:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    unfinished: int | None = None
 
     def tiny(self, below: int) -> bool:
         """Return False: there are no pieces."""
@@ -141,6 +146,11 @@ class Wrapped(Base):
     """
 
     source: Source
+
+    @property
+    def unfinished(self) -> int | None:  # type: ignore[override]
+        """That of the source."""
+        return self.source.unfinished
 
     def like(self, source: Source) -> Any:
         """Return the same of another source."""

@@ -21,6 +21,7 @@ from daskxent.sources.cuts import Even
 from daskxent.sources.kept import KEPT, Opening
 from daskxent.sources.layout import address, layout, layout_digest
 from daskxent.sources.local import bfloat16_dtype
+from daskxent.sources.marks import is_bfloat16, unfinished
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.paths import found
 from daskxent.sources.rectilinear import Rectilinear, is_switched_off, open_rectilinear
@@ -57,6 +58,7 @@ class Zarr(Base):
         self.array, self.name, self.opening, self.side_by_side = array, name, opening or Opening(), side_by_side
         self.chunks = Chunks(array, name)
         self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
+        self.unfinished = unfinished(array.attrs)
         self._thread = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -217,11 +219,12 @@ def members(group: Any, where: str) -> str:
     return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
 
 
-def checked(array: Any, name: str) -> Zarr | Rectilinear:
+def checked(array: Any, name: str) -> Source:
     """Return a zarr array as a source, unless its attributes change its numbers."""
     check_attributes(array.attrs, array.dtype, name)
     try:
-        return Zarr(array, name)
+        found = Zarr(array, name)
+        return Viewed(found, as_bfloat16, bfloat16_dtype()) if is_bfloat16(array.attrs) else found
     except NotImplementedError as error:  # zarr's, of grids that are not regular
         if not hasattr(array, "read_chunk_sizes"):
             raise ValueError(f"{name}: {array.store_path} is stored in a way that is not read here: {error}") from error

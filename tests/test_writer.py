@@ -1,0 +1,265 @@
+"""Dumps that `create` writes: read to the same bits, whole after any end, marked when they are finished."""
+
+import multiprocessing
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import draws
+
+import daskxent as dx
+
+ROWS, CLASSES = 1000, 12
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(0, 3, (ROWS, CLASSES)).astype("float32"), RNG.integers(0, CLASSES, ROWS)
+
+
+SMALL = {"chunk_bytes": 40 * CLASSES * 4, "shard_bytes": 200 * CLASSES * 4}  # 40 rows, and 200
+
+
+def write(path, x=X, y=Y, batches=(170, 1, 629), **options):
+    with dx.create(path, **SMALL, **options) as dump:
+        for some_x, some_y in zip(np.split(x, np.cumsum(batches)), np.split(y, np.cumsum(batches)), strict=True):
+            dump.append(some_x, some_y)
+    return dump
+
+
+def state(y, x):
+    return dx.evaluate(y, x, from_logits=True).state
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("checksums", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_the_bits_are_those_of_what_was_appended(tmp_path, codec, checksums, dtype):
+    dump = write(tmp_path / "d.zarr", codec=codec, checksums=checksums, dtype=dtype, classes=CLASSES)
+    assert dump.steps == ROWS
+    array = zarr.open_array(tmp_path / "d.zarr/logits", mode="r")
+    itemsize = 4 if dtype == "float32" else 8 if dtype == "float64" else 2
+    assert array.chunks == (40 * 4 // itemsize, CLASSES)
+    assert array.shards == (200 * 4 // itemsize, CLASSES)
+    wanted = X.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, wanted)
+    assert array.attrs["daskxent dump"]["complete"] is True
+    assert array.attrs["daskxent dump"]["steps"] == ROWS
+    if checksums:
+        file = tmp_path / "d.zarr/logits/c/2/0"
+        torn = bytearray(file.read_bytes())
+        torn[40] ^= 1
+        file.write_bytes(torn)
+        with pytest.raises(ValueError, match=r"y_pred: chunk 1\d/0 in shard c/2/0 .* cannot be decoded: crc32c|c/2/0"):
+            state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits")
+
+
+@draws(30)
+@given(st.lists(st.integers(0, 450), min_size=1, max_size=8))
+def test_batches_of_any_length_give_the_same_files(tmp_path_factory, lengths):
+    directory = tmp_path_factory.mktemp("dumps")
+    count = sum(lengths)
+    x, y = np.resize(X, (count, CLASSES)), np.resize(Y, count)
+    if not count:
+        return
+    write(directory / "one.zarr", x, y, batches=())
+    write(directory / "many.zarr", x, y, batches=lengths[:-1])
+    files = [sorted(p.relative_to(d) for p in d.rglob("*") if p.is_file()) for d in directory.iterdir()]
+    assert files[0] == files[1]
+    for file in files[0]:
+        assert (directory / "one.zarr" / file).read_bytes() == (directory / "many.zarr" / file).read_bytes()
+
+
+def test_zeros_are_written_and_not_missing(tmp_path):
+    x = X.copy()
+    x[40:80] = x[400:600] = 0
+    write(tmp_path / "d.zarr", x, np.zeros_like(Y))
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(np.zeros_like(Y), x)
+
+
+def test_sequences_columns_and_other_libraries(tmp_path):
+    x, y = X.reshape(50, 20, CLASSES), Y.reshape(50, 20)
+    names = np.array([f"document {i % 7}" for i in range(50)])
+    with dx.create(tmp_path / "d.zarr", dtype="bfloat16", **SMALL) as dump:
+        for at in range(0, 50, 9):
+            some = slice(at, at + 9)
+            dump.append(jnp.asarray(x[some]), jnp.asarray(y[some]), doc=np.arange(50)[some], name=list(names[some]))
+    wanted = x.astype(ml_dtypes.bfloat16)
+    options = {"from_logits": True, "by": {"doc": tmp_path / "d.zarr/doc", "name": tmp_path / "d.zarr/name"}}
+    report = dx.evaluate(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits", **options)
+    expected = dx.evaluate(y, wanted, from_logits=True, by={"doc": np.arange(50), "name": names})
+    assert report.state == expected.state
+
+
+def test_logits_alone(tmp_path):
+    with dx.create(tmp_path / "d.zarr") as dump:
+        dump.append(X)
+    assert state(Y, tmp_path / "d.zarr/logits") == state(Y, X)
+
+
+def test_a_writer_that_ends_with_an_error_leaves_whole_shards(tmp_path):
+    def fails():
+        with dx.create(tmp_path / "d.zarr", **SMALL) as dump:
+            dump.append(X[:450], Y[:450])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    with pytest.raises(ValueError, match=r"y_pred: its writer has not finished it; \[:400\] behind the path takes"):
+        state(Y[:400], tmp_path / "d.zarr/logits")
+    with pytest.raises(ValueError, match=r"y_true: its writer has not finished it"):
+        dx.plan(tmp_path / "d.zarr/labels", X[:400], from_logits=True)
+    both = dx.concat([tmp_path / "d.zarr/logits"] * 2)
+    with pytest.raises(ValueError, match="has not finished it"):
+        state(np.zeros(800, int), both)
+    parts = f"{tmp_path}/d.zarr/labels[:400]", f"{tmp_path}/d.zarr/logits[:400]"
+    assert state(*parts) == state(Y[:400], X[:400])
+    with dx.reopen(tmp_path / "d.zarr") as dump:  # goes on after the last shard
+        assert dump.steps == 400
+        dump.append(X[400:], Y[400:])
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, X)
+    with pytest.raises(ValueError, match=r"d.zarr is complete: it has 1000 steps"):
+        dx.reopen(tmp_path / "d.zarr")
+
+
+WRITER = """
+import sys, time
+import numpy as np, daskxent as dx
+rng = np.random.default_rng(0)
+x, y = rng.normal(0, 3, (1000, 12)).astype("float32"), rng.integers(0, 12, 1000)
+with dx.create(sys.argv[1], chunk_bytes=1920, shard_bytes=9600) as dump:
+    dump.append(x[:1], y[:1])
+    print("begun", flush=True)
+    dump.append(x[1:], y[1:])
+    while True:
+        dump.append(x, y)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.45])
+def test_what_a_killed_writer_leaves_is_whole(tmp_path, after):
+    process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "d.zarr"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    dump = dx.reopen(tmp_path / "d.zarr")
+    parts = [f"{tmp_path}/d.zarr/{name}[:{dump.steps}]" for name in ("labels", "logits")]
+    assert dump.steps % 200 == 0
+    if dump.steps:
+        assert state(*parts) == state(np.resize(Y, dump.steps), np.resize(X, (dump.steps, CLASSES)))
+    with dump:
+        dump.append(X[:30], Y[:30])
+    assert dx.evaluate(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits", from_logits=True).rows == dump.steps
+
+
+def _write_part(part, start, stop):
+    with part:
+        for at in range(start, stop, 70):
+            some = slice(at, min(at + 70, stop))
+            part.append(X[some], Y[some], doc=np.arange(ROWS)[some])
+
+
+@pytest.mark.slow
+def test_several_processes_write_ranges_at_once(tmp_path):
+    dump = dx.create(
+        tmp_path / "d.zarr",
+        classes=CLASSES,
+        dtype="float32",
+        steps=ROWS,
+        columns={"doc": "int64"},
+        checksums=True,
+        **SMALL,
+    )
+    assert dump.shard_steps == 200
+    ranges = [(0, 400), (400, 800), (800, 1000)]
+    context = multiprocessing.get_context("spawn")
+    some = [context.Process(target=_write_part, args=(dump.part(*each), *each)) for each in ranges[:2]]
+    for process in some:
+        process.start()
+    for process in some:
+        process.join()
+    assert [process.exitcode for process in some] == [0, 0]
+    with pytest.raises(ValueError, match=r"d.zarr/logits: the shard of step 800 was not written"):
+        dump.finish()
+    with pytest.raises(ValueError, match="y_pred: its writer has not finished it; none of it may be there"):
+        state(Y, tmp_path / "d.zarr/logits")
+    _write_part(dx.reopen(tmp_path / "d.zarr").part(800, 1000), 800, 1000)
+    dump.finish()
+    by = {"doc": tmp_path / "d.zarr/doc"}
+    report = dx.evaluate(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits", from_logits=True, by=by)
+    assert report.state == dx.evaluate(Y, X, from_logits=True, by={"doc": np.arange(ROWS)}).state
+
+
+def test_ranges_that_are_none(tmp_path):
+    dump = dx.create(tmp_path / "d.zarr", classes=CLASSES, dtype="float32", steps=ROWS, **SMALL)
+    for start, stop in ((0, 100), (100, 200), (200, 200), (400, 200), (0, 1200), (-200, 200)):
+        with pytest.raises(ValueError, match=rf"part: {start}:{stop} is no range of whole shards of 200 in 1000 steps"):
+            dump.part(start, stop)
+    part = pickle.loads(pickle.dumps(dump.part(0, 200)))
+    part.append(X[:150], Y[:150])
+    with pytest.raises(ValueError, match="append: 201 steps, but the range ends after 200"):
+        part.append(X[:51], Y[:51])
+    with pytest.raises(ValueError, match="the range 0:200 ends after 150 steps"):
+        part.finish()
+    with pytest.raises(ValueError, match=r"part: ranges can be written where create\(\.\.\., steps=N\)"):
+        dx.create(tmp_path / "other.zarr").part(0, 200)
+    with pytest.raises(ValueError, match="steps: classes= and dtype= must be given as well"):
+        dx.create(tmp_path / "third.zarr", steps=3)
+
+
+def test_batches_that_do_not_fit(tmp_path):
+    dump = dx.create(tmp_path / "d.zarr", classes=CLASSES, dtype="float16")
+    with pytest.raises(ValueError, match=r"logits: expected 12 classes of floats, got 11"):
+        dump.append(X[:, 1:], Y)
+    dump.append(X[:100], Y[:100].astype("uint8"))
+    large = np.where(np.arange(4)[:, None] == 2, 1e6, X[:4])
+    for message, batch in {
+        r"append: expected logits, labels, got logits": (X,),
+        r"labels: expected shape \(n\) along the other arrays, got \(3,\)": (X[:4], Y[:3]),
+        r"logits: expected shape \(n, 12\) along the other arrays, got \(4, 3\)": (X[:4, :3], Y[:4]),
+        r"logits: 1000000.0 in step 102 does not fit float16": (large, Y[:4]),
+        r"labels: 300 in step 101 does not fit uint8": (X[:3], [1, 300, 2]),
+        r"labels: -1 in step 100 does not fit uint8": (X[:1], [-1]),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            dump.append(*batch)
+    assert dump.steps == 100
+    dump.finish()
+    with pytest.raises(ValueError, match=r"logits: expected None classes of floats, got 12 of int64"):
+        dx.create(tmp_path / "e.zarr").append(np.zeros((3, 12), int), Y[:3])
+    with pytest.raises(ValueError, match="nothing was appended"):
+        dx.create(tmp_path / "f.zarr").finish()
+
+
+def test_options_that_are_none(tmp_path):
+    write(tmp_path / "d.zarr")
+    with pytest.raises(FileExistsError, match=r"d.zarr exists; overwrite=True replaces it, reopen\(\) goes on"):
+        dx.create(tmp_path / "d.zarr")
+    write(tmp_path / "d.zarr", X[:50], Y[:50], batches=(), overwrite=True)
+    assert zarr.open_array(tmp_path / "d.zarr/logits").shape == (50, CLASSES)
+    with pytest.raises(ValueError, match="codec: expected one of lz4, zstd, none, got 'gzip'"):
+        dx.create(tmp_path / "e.zarr", codec="gzip")
+    with pytest.raises(ValueError, match="dtype: expected one of float16, bfloat16, float32, float64, got 'int8'"):
+        dx.create(tmp_path / "e.zarr", dtype="int8")
+    zarr.create_group(tmp_path / "g.zarr")
+    with pytest.raises(ValueError, match=r"g.zarr is no dump that daskxent.create wrote"):
+        dx.reopen(tmp_path / "g.zarr")
+    with pytest.raises(FileNotFoundError):
+        dx.reopen(tmp_path / "none.zarr")
+
+
+def test_a_dump_in_a_bucket():
+    with dx.create("memory://writer/d.zarr") as dump:
+        dump.append(X, Y)
+    assert state("memory://writer/d.zarr/labels", "memory://writer/d.zarr/logits") == state(Y, X)
+    with pytest.raises(FileExistsError, match=r"memory://writer/d\.zarr exists"):
+        dx.create("memory://writer/d.zarr")
