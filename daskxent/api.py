@@ -20,7 +20,7 @@ from daskxent.run import graph, slicing
 from daskxent.run.engines import chosen, engine_for, run
 from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
-from daskxent.run.prepared import prepare, repeatable
+from daskxent.run.prepared import prepare, repeatable, with_axis
 from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
@@ -30,6 +30,7 @@ from daskxent.sources import (
     place,
 )
 from daskxent.sources.fingerprint import fingerprint
+from daskxent.sources.meaning import aligned_by_name, labelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -148,8 +149,9 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
 
     Returns
     -------
-    dict of str to numpy.ndarray or zarr.Array
-        The columns by name, of the shape of the positions. Floats are float64, and NaN where there is no such number:
+    dict of str to numpy.ndarray, xarray.DataArray or zarr.Array
+        The columns by name, of the shape of the positions, with the coordinates of the predictions where these are
+        xarray's and there is no `out`. Floats are float64, and NaN where there is no such number:
         the loss of a row whose label is no class, for example.
 
     Raises
@@ -166,8 +168,10 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     >>> rows([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]], columns=["hit", "prediction"])
     {'hit': array([ True, False]), 'prediction': array([1, 1])}
     """
-    inputs, question = prepare(y_true, y_pred, options)
+    options = with_axis(options, y_pred)
+    inputs, question = prepare(y_true, y_pred, replace(options, dim=None))
     names = tuple(options.columns)
+    named = aligned_by_name({"y_true": y_true, "y_pred": y_pred}, options.axis, options.join)["y_pred"]
     if options.journal is not None and options.out is None:
         raise ValueError("journal: needs out as well: columns in memory end with the process")
     if is_dask(inputs.predictions) and options.out is not None:
@@ -177,12 +181,12 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     if is_dask(inputs.predictions):
         dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
         table = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype).compute()
-        return {name: np.ascontiguousarray(table[name]) for name in names}
+        return labelled(named, options.axis, {name: np.ascontiguousarray(table[name]) for name in names})
     run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
     if options.out is None:
         arrays = {name: np.zeros(inputs.positions, ROW_COLUMNS[name]) for name in names}
         _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress)
-        return arrays
+        return labelled(named, options.axis, arrays)
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
     group = Group(place(options.out), names)

@@ -137,6 +137,7 @@ SHELL: dict[str, dict[str, Any]] = {
     "predictions": {"type": click.Choice(["logits", "probabilities", "log_probabilities"])},
     "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},
     "axis": {"type": int, "show_default": True},
+    "dim": {"metavar": "NAME"},
     "ignore_class": {"type": int, "metavar": "N", "multiple": True},
     "label_smoothing": {"type": float, "metavar": "X"},
     "on_invalid": {"type": click.Choice(["raise", "skip", "count"]), "show_default": True},

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from daskxent.run.checking import (
+    a_name,
     at_least,
     class_weights,
     column_names,
@@ -256,6 +257,13 @@ class Asked:
         default=None, metadata=_option('Words that labels stand for, for "word_perplexity", as `bytes`.', units)
     )
     axis: int = field(default=-1, metadata=_option("The class axis of the predictions.", whole))
+    dim: str | None = field(
+        default=None,
+        metadata=_option(
+            "The class axis by its name: a dimension of an xarray.DataArray, or a dimension name of a zarr array.",
+            a_name,
+        ),
+    )
     view: str | None = field(
         default=None,
         metadata=_option(

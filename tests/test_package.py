@@ -35,7 +35,7 @@ kernels.shapes kernels.sums kernels sources.boxes show show.tables show.listing 
 show.answers show.summary show.drawing show.page run run.failures report run.slicing run.checking options
 show.progress show.arguments run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts
 run.driver run.graph run.text run.prepared run.threads run.cluster run.engines run.dump_arrays run.writer api demo
-losses.evaluating losses metrics.variable metrics cli __init__ __main__
+losses.evaluating losses metrics.variable metrics xarray cli __init__ __main__
 """,
 )
 

@@ -56,7 +56,7 @@ def run(command, directory):
 
 
 def test_the_uses_are_there():
-    assert (len(SHELL), len(PYTHON)) == (1, 8)
+    assert (len(SHELL), len(PYTHON)) == (1, 10)
 
 
 def test_the_readme_is_short():

@@ -15,6 +15,13 @@ def flag(given: Any, name: str) -> bool:
     return bool(given)
 
 
+def a_name(given: Any, name: str) -> str | None:
+    """Return a name, or None."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"{name}: expected a name, got {given!r}")
+    return given
+
+
 def whole(given: Any, name: str) -> int:
     """Return an integer of any kind as an int."""
     from daskxent.sources import whole as checked

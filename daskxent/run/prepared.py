@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from daskxent.numbers.question import Question
 from daskxent.numbers.statistics import DERIVED, UNITS, metric
@@ -28,6 +28,8 @@ from daskxent.sources.largest import as_slots
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+T = TypeVar("T", bound=Asked)
+
 # What the options and the question share, by the same names.
 SHARED = (
     "metrics", "worst", "worst_by", "worst_per_group",
@@ -42,7 +44,7 @@ APART = "sample_weight", "by", "clusters", "storage_options", "ids", "mask", "by
 
 def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
     """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
-    along, weights = along or {}, asked.sample_weight
+    asked, along, weights = with_axis(asked, y_pred), along or {}, asked.sample_weight
     sliced = list(slicing.arrays_of(asked.slicings, asked.clusters))
     kinds = {name: kind for name, _, kind in sliced}
     arrays = {name: array for name, array, _ in sliced} | text.arrays_of(asked)
@@ -62,6 +64,34 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | N
     clusters = slicing.clusters_of(asked.clusters)
     shared["class_weight"] = class_weight_of(asked.class_weight, inputs.classes)
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, by=by, clusters=clusters, **shared)
+
+
+def with_axis(asked: T, y_pred: Any) -> T:
+    """Return options in which a class axis that was given by its name has its number.
+
+    Raises
+    ------
+    ValueError
+        The predictions have no such name, or an axis was given as well.
+    """
+    if asked.dim is None:
+        return asked
+    if asked.axis != -1:
+        raise ValueError(f"dim: {asked.dim!r} is an axis already; axis={asked.axis} is another")
+    names = tuple(getattr(y_pred, "dims", None) or dimension_names(y_pred, asked.storage_options))
+    if asked.dim not in names:
+        known = (
+            f"the dimensions of y_pred, {', '.join(map(str, names))}" if names else "any: y_pred names no dimensions"
+        )
+        raise ValueError(f"dim: {asked.dim!r} is none of {known}")
+    return replace(asked, axis=names.index(asked.dim) - len(names))
+
+
+def dimension_names(y_pred: Any, storage: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the names that a stored array gives to its axes; none of what has none."""
+    source = open_array(with_storage(y_pred, storage) if storage else y_pred, "y_pred")
+    array = getattr(getattr(source, "source", source), "array", None)
+    return tuple(name or "" for name in getattr(getattr(array, "metadata", None), "dimension_names", None) or ())
 
 
 def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> Inputs:

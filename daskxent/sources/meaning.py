@@ -109,6 +109,29 @@ def aligned_by_name(given: dict[str, Any], axis: int, join: str = "exact") -> di
     return given | {name: _ordered(name, array, predictions.dims, axis) for name, array in named.items()}
 
 
+def labelled(given: Any, axis: int, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns of rows with the dimensions and coordinates of labelled predictions, if these are such.
+
+    Examples
+    --------
+    >>> import xarray
+    >>> logits = xarray.DataArray(np.zeros((2, 3)), dims=("time", "class"), coords={"time": [10, 20]})
+    >>> labelled(logits, -1, {"loss": np.zeros(2)})["loss"].time.values.tolist()
+    [10, 20]
+    """
+    if not is_labelled(given):
+        return columns
+    import xarray
+
+    dims = tuple(dim for dim in given.dims if dim != given.dims[axis])
+    coords = {name: each for name, each in given.coords.items() if set(each.dims) <= set(dims)}
+    shape = tuple(given.sizes[dim] for dim in dims)
+    return {
+        name: xarray.DataArray(values, dims=dims, coords=coords, name=name) if values.shape == shape else values
+        for name, values in columns.items()
+    }
+
+
 def _is_unnamed(array: Any) -> bool:
     """Tell whether an array has the names that xarray gives where there are none."""
     return all(re.fullmatch(r"dim_\d+", str(dim)) for dim in array.dims)

@@ -1,0 +1,85 @@
+"""Predictions with names: dimensions by name, results with coordinates, the accessor."""
+
+import numpy as np
+import pytest
+import xarray
+import zarr
+from click.testing import CliRunner
+
+import daskxent as dx
+import daskxent.xarray
+from daskxent import cli
+
+RNG = np.random.default_rng(3)
+X = RNG.normal(0, 2, (6, 4, 5, 7)).astype("float32")
+Y = RNG.integers(0, 4, (6, 5, 7))
+COORDS = {"time": np.arange(6) * 10, "lat": [10.0, 0, -10, -20, -30], "place": ("lat", list("abcde"))}
+
+
+@pytest.fixture
+def maps():
+    logits = xarray.DataArray(X, dims=("time", "class", "lat", "lon"), coords=COORDS | {"class": list("wxyz")})
+    labels = xarray.DataArray(Y, dims=("time", "lat", "lon"), coords=COORDS)
+    return labels, logits
+
+
+def test_the_class_axis_by_name(maps):
+    labels, logits = maps
+    wanted = dx.evaluate(Y, X, from_logits=True, axis=1).state
+    assert dx.evaluate(labels, logits, from_logits=True, dim="class").state == wanted
+    assert dx.evaluate(labels, logits.chunk(time=2), from_logits=True, dim="class").state == wanted
+    moved = logits.transpose("class", "lon", "time", "lat")
+    assert (
+        dx.evaluate(labels, moved, from_logits=True, dim="class")["accuracy"]
+        == dx.evaluate(Y, X, from_logits=True, axis=1)["accuracy"]
+    )
+
+
+def test_names_of_zarr_arrays(tmp_path):
+    zarr.create_array(tmp_path / "x.zarr", data=X, chunks=(2, 4, 5, 7), dimension_names=["time", "class", "lat", "lon"])
+    wanted = dx.evaluate(Y, X, from_logits=True, axis=1).state
+    assert dx.evaluate(Y, tmp_path / "x.zarr", from_logits=True, dim="class").state == wanted
+    np.save(tmp_path / "y.npy", Y)
+    line = ["evaluate", f"{tmp_path}/y.npy", f"{tmp_path}/x.zarr", "--from-logits", "--dim", "class", "--json"]
+    assert dx.Report.from_json(CliRunner().invoke(cli.main, line).stdout).state == wanted
+
+
+def test_names_that_are_not_there(maps):
+    labels, logits = maps
+    for message, given, options in (
+        ("dim: 'klass' is none of the dimensions of y_pred, time, class, lat, lon", logits, {"dim": "klass"}),
+        ("dim: 'class' is none of any: y_pred has no names", X, {"dim": "class"}),
+        ("dim: 'class' is an axis already; axis=2 is another", logits, {"dim": "class", "axis": 2}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dx.evaluate(labels, given, from_logits=True, **options)
+    with pytest.raises(TypeError, match="dim: expected a name, got 1"):
+        dx.evaluate(labels, logits, from_logits=True, dim=1)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_columns_of_rows_keep_their_coordinates(maps, chunked):
+    labels, logits = maps
+    given = logits.chunk(time=2) if chunked else logits
+    rows = dx.rows(labels, given, from_logits=True, dim="class", columns=["loss", "prediction"])
+    plain = dx.rows(Y, X, from_logits=True, axis=1, columns=["loss", "prediction"])
+    assert rows["loss"].dims == ("time", "lat", "lon")
+    assert set(rows["loss"].coords) == set(COORDS)
+    for name, values in plain.items():
+        assert np.array_equal(rows[name].values, values)
+    assert float(rows["loss"].sel(time=30, lat=-10)[2]) == plain["loss"][3, 2, 2]
+    assert isinstance(plain["loss"], np.ndarray)
+
+
+def test_joined_coordinates_are_those_of_the_result(maps):
+    labels, logits = maps
+    rows = dx.rows(labels[2:], logits[:5], from_logits=True, dim="class", join="inner", columns=["hit"])
+    assert rows["hit"].time.values.tolist() == [20, 30, 40]
+
+
+def test_the_accessor(maps):
+    labels, logits = maps
+    options = {"dim": "class", "from_logits": True}
+    assert logits.xent.evaluate(labels, **options).state == dx.evaluate(Y, X, from_logits=True, axis=1).state
+    assert logits.xent.plan(labels, **options).rows == Y.size
+    assert logits.xent.rows(labels, columns=["hit"], **options)["hit"].dims == ("time", "lat", "lon")
