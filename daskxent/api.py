@@ -24,6 +24,7 @@ from daskxent.run.prepared import prepare, repeatable, with_axis
 from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
+from daskxent.show.provenance import made
 from daskxent.sources import (
     again,
     is_dask,
@@ -399,7 +400,7 @@ def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
 def _finished(question: Question, positions: tuple[int, ...], about: dict[str, Any], state: State) -> Report:
     complain(question, state.audit, positions)
     rows = math.prod(positions)
-    report = Report(question, state, rows, available=rows, inputs=about)
+    report = Report(question, state, rows, available=rows, inputs=about, made=made("a graph"))
     report.warn()
     return _warned(report)
 

@@ -11,13 +11,13 @@ import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import fields
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from daskxent.options import Rows, Run, Shown
-from daskxent.show.arguments import BEYOND, Amount, By, Limit, Option, Steps, What
+from daskxent.show.arguments import BEYOND, Amount, By, Limit, Option, Steps, What, arrays_below, metrics_like
+from daskxent.show.shell import flags_of, in_words, peak_memory
 from daskxent.show.tables import as_text, printable, show_bytes
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from daskxent.report import Report
 
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
-PATIENCE = 2.0  # seconds of compilation after which it is reported
+WORST = 24  # digits that the demo's page shows
 BAD_INPUT = (
     ValueError,
     TypeError,
@@ -61,7 +61,7 @@ class Commands(click.Group):
 
     @staticmethod
     def _end(ctx: click.Context, message: str, status: int) -> None:
-        click.echo(printable(message), err=True)
+        click.echo(printable(in_words(message, flags_of(main.commands.values()))), err=True)
         ctx.exit(status)
 
 
@@ -157,6 +157,7 @@ SHELL: dict[str, dict[str, Any]] = {
     },
 }
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
+WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="Run on a cluster of N processes here.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 
@@ -170,9 +171,13 @@ def _asks(table: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
             default = {} if each.default is None else {"default": each.default}
             flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])
             means = each.metadata["means"].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
+            if each.name == "metrics":
+                special["shell_complete"] = metrics_like
             command = click.option(*flags, each.name, **{**default, "help": means, **special})(command)
-        command = click.argument("y_pred", metavar="[PREDICTIONS]", required=False)(_complete(command))
-        return click.argument("y_true", metavar="LABELS")(command)
+        command = click.argument("y_pred", metavar="[PREDICTIONS]", required=False, shell_complete=arrays_below)(
+            _complete(command)
+        )
+        return click.argument("y_true", metavar="LABELS", shell_complete=arrays_below)(command)
 
     return decorate
 
@@ -213,9 +218,11 @@ def main() -> None:
 @main.command()
 @_asks(Shown)
 @SCHEDULER
+@WORKERS
 @JSON
 @click.option("--csv", metavar="FILE", help="Write the slices as comma-separated values as well.")
 @click.option("--html", metavar="FILE", help="Write the report as a page to send on as well.")
+@click.option("--output", metavar="FILE", help="Write the report to a file as well, as JSON or HTML by its ending.")
 @click.option(
     "--fail-if",
     "limits",
@@ -226,9 +233,11 @@ def main() -> None:
 )
 def evaluate(
     scheduler: str | None,
+    workers: int | None,
     as_json: bool,
     csv: str | None,
     html: str | None,
+    output: str | None,
     limits: tuple[tuple[str, str, float], ...],
     progress: bool | None,
     **options: Any,
@@ -240,12 +249,12 @@ def evaluate(
         if name not in options["metrics"]:
             raise click.UsageError(f"--fail-if: {name} is no --metric of this run")
 
-    with _client(scheduler, options["threads"]) as client, _reporting_compilation():
-        report = api.evaluate(**options, client=client, progress=_wants_bar(progress))
+    with _client(scheduler, workers, options["threads"]) as client:
+        report = api.evaluate(**options, client=client, progress=_progress(progress))
     if csv is not None:
         _write_slices(report, csv)
-    if html is not None:
-        report.save(html)
+    for path in filter(None, (html, output)):
+        report.save(path)
     text = "\n".join([as_text("Report", _described(report)), *map(repr, report.tables())])
     click.echo(report.to_json() if as_json else text)
     beyond = [
@@ -271,14 +280,15 @@ def _write_slices(report: Report, path: str) -> None:
 @main.command()
 @_asks(Run)
 @SCHEDULER
+@WORKERS
 @JSON
-def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
+def plan(scheduler: str | None, workers: int | None, as_json: bool, **options: Any) -> None:
     """Say what `evaluate` would read, in which parts, with how much memory; evaluate nothing."""
     import json
 
     from daskxent import api
 
-    with _client(scheduler, options["threads"]) as client:
+    with _client(scheduler, workers, options["threads"]) as client:
         found = api.plan(**options, client=client)
     click.echo(json.dumps(found.to_dict()) if as_json else repr(found))
 
@@ -286,12 +296,13 @@ def plan(scheduler: str | None, as_json: bool, **options: Any) -> None:
 @main.command()
 @_asks(Rows)
 @SCHEDULER
-def rows(scheduler: str | None, progress: bool | None, out: str, **options: Any) -> None:
+@WORKERS
+def rows(scheduler: str | None, workers: int | None, progress: bool | None, out: str, **options: Any) -> None:
     """Evaluate PREDICTIONS against LABELS, and keep columns of every row in a zarr group."""
     from daskxent import api
 
-    with _client(scheduler, options["threads"]) as client, _reporting_compilation():
-        arrays = api.rows(**options, out=out, client=client, progress=_wants_bar(progress))
+    with _client(scheduler, workers, options["threads"]) as client:
+        arrays = api.rows(**options, out=out, client=client, progress=_progress(progress))
     for name, array in arrays.items():
         click.echo(f"{out}/{name}  {array.shape} {array.dtype}")
 
@@ -344,6 +355,20 @@ def _read_report(path: str) -> Report:
 
 
 @main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what completes commands, options, metrics and paths in SHELL.
+
+    For bash: eval "$(daskxent completion bash)", in ~/.bashrc for all time.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "daskxent", "_DASKXENT_COMPLETE").source())
+
+
+@main.command()
 @click.option("--size", default="1GB", show_default=True, help="Size of the dump, such as 100MB or 2GiB.")
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Where to write the dump.")
 @click.option("--threads", type=int, metavar="N", help="Threads to evaluate on; by default one per core.")
@@ -357,92 +382,67 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
     from pathlib import Path
 
     from daskxent import api
-    from daskxent.demo import parse_size, write_dump
+    from daskxent.demo import parse_size, pictures, write_dump
+    from daskxent.show.page import page
 
-    bar = _wants_bar(progress)
-    dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar)
-    with _reporting_compilation():
-        report = api.evaluate(
-            dump / "labels",
-            dump / "logits",
-            sample_weight=dump / "weights",
-            from_logits=True,
-            threads=threads,
-            progress=bar,
-        )
-    click.echo(as_text("Report", [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report)]))
-
-
-@contextmanager
-def _reporting_compilation() -> Iterator[None]:
-    """Say on stderr, once, that scans are being compiled if that takes long: nothing else is to be seen meanwhile."""
-    done = Event()
-
-    def watch() -> None:
-        while not done.wait(PATIENCE):  # looking this often, it misses nothing that takes longer
-            if _compiling():
-                click.echo("\rCompiling the scans, which is done once and kept ...", err=True)  # over the bar, if any
-                return
-
-    Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
-
-
-def _compiling() -> bool:
-    """Tell whether a compiled function was looked for among the kept ones, in vain, and is not there yet."""
-    modules = [module for name, module in sys.modules.copy().items() if name.startswith("daskxent.kernels.")]
-    return any(  # of the class of compiled functions itself it is a property, which is not True
-        getattr(value, "is_compiling", False) is True for module in modules for value in list(vars(module).values())
+    bar = _progress(progress)
+    dump = write_dump(Path(out).expanduser() / "digits.zarr", parse_size(size), progress=bar is True)
+    report = api.evaluate(
+        dump / "labels",
+        dump / "logits",
+        sample_weight=dump / "weights",
+        from_logits=True,
+        metrics=["crossentropy", "accuracy", "ece"],
+        by={"digit": "label"},
+        histograms=["crossentropy"],
+        worst=WORST,
+        threads=threads,
+        progress=bar,
     )
+    into = dump.parent / "report.html"
+    more = [("The worst digits", pictures(report.worst))]
+    into.write_text(page(report, "Handwritten digits", more), encoding="utf-8")
+    lines = [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report), ("page", f"{into}: open it")]
+    click.echo(as_text("Report", lines))
 
 
 def _size_on_disk(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 
-def _wants_bar(progress: bool | None) -> bool:
-    return sys.stderr.isatty() if progress is None else progress
+def _progress(progress: bool | None) -> Any:
+    """Return how to show progress: drawn if that is wanted or on a terminal, else a line now and then."""
+    from daskxent.show.progress import NowAndThen
+
+    if progress is None:
+        return True if sys.stderr.isatty() else NowAndThen()
+    return progress or None
 
 
 @contextmanager
-def _client(address: str | None, threads: int | None) -> Iterator[Any]:
-    """Connect to a scheduler, if there is an address, and disconnect."""
-    if address is None:
+def _client(address: str | None, workers: int | None, threads: int | None) -> Iterator[Any]:
+    """Connect to a scheduler, or start a cluster of processes, if either is asked for; and end it."""
+    given = {"--scheduler": address, "--workers": workers, "--threads": threads}
+    several = [flag for flag, value in given.items() if value is not None]
+    if len(several) > 1:
+        raise click.UsageError(f"{' and '.join(several)} exclude each other")
+    if address is None and workers is None:
         yield None
         return
-    if threads is not None:
-        raise click.UsageError("--threads and --scheduler exclude each other")
     try:
-        from distributed import Client
+        from distributed import Client, LocalCluster
         from distributed.comm.addressing import get_address_host_port
     except ImportError as error:
-        raise ImportError("--scheduler needs distributed: pip install 'daskxent[distributed]'") from error
-    get_address_host_port(address)  # a client that is given no address leaves threads behind
+        raise ImportError(f"{several[0]} needs distributed: pip install 'daskxent[distributed]'") from error
+    if workers is not None:
+        local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        with local as cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+        return
+    get_address_host_port(str(address))  # a client that is given no address leaves threads behind
     with Client(address, set_as_default=False) as client:
         yield client
 
 
 def _described(report: Report) -> list[tuple[str, str]]:
     return [*report.lines(), ("peak memory", f"{show_bytes(peak_memory())} of this process")]
-
-
-def peak_memory() -> int:
-    """Return the most memory that this process has held so far, in bytes.
-
-    Examples
-    --------
-    >>> peak_memory() > 1_000_000
-    True
-    """
-    try:
-        # On Linux getrusage starts from what the process held that started this one.
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1 << 10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

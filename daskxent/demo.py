@@ -1,7 +1,7 @@
 """A real prediction dump of any size: scikit-learn's handwritten digits, classified and written to zarr."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -106,6 +106,30 @@ def write_dump(
     return path
 
 
+def pictures(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> str:
+    """Return what some rows of the dump look like, as HTML with pictures in SVG.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        As `Report.worst` has them.
+    seed : int
+        Seed of the dump.
+    """
+    source, found = _RowSource(seed), []
+    for row in rows:
+        grey = np.clip(source.image(row["row"]) / (16.0 * 16.0), 0, 1)
+        cells = "".join(
+            f'<rect x="{x}" y="{y}" width="1" height="1" fill="rgb({shade},{shade},{shade})"/>'
+            for (y, x), value in np.ndenumerate(grey)
+            for shade in [round(255 * (1 - value))]
+        )
+        text = f"{row['label']}, taken for {row['prediction']}"
+        picture = f'<svg viewBox="0 0 8 8" style="width:90px" role="img" aria-label="{text}">{cells}</svg>'
+        found.append(f'<figure style="margin:0;width:130px">{picture}<figcaption>{text}</figcaption></figure>')
+    return f'<div style="display:flex;flex-wrap:wrap;gap:14px">{"".join(found)}</div>'
+
+
 def parse_size(text: str) -> int:
     """Read a size such as ``1GB``, ``2GiB``, ``100 MB`` or a plain number of bytes.
 
@@ -186,10 +210,18 @@ class _RowSource:
             rows = self._block(block)
             yield Rows(rows.labels[wanted], rows.logits[wanted], rows.weights[wanted])
 
+    def image(self, row: int) -> Integers:
+        """Make the image of a row: (8, 8), in sixteenths of a grey level of which 16 are black."""
+        images, _, _ = self._drawn(row // BLOCK_ROWS)
+        return np.asarray(images[row % BLOCK_ROWS].reshape(8, 8), np.int16)
+
+    def _drawn(self, block: int) -> tuple[Integers, npt.NDArray[np.uint8], Integers]:
+        """Draw the images of a block."""
+        return augment(self._digits, np.random.default_rng([self._seed, block]), BLOCK_ROWS)
+
     def _block(self, block: int) -> Rows:
         """Make a block, always a whole one, since its rows are drawn together."""
-        rng = np.random.default_rng([self._seed, block])
-        images, labels, strength = augment(self._digits, rng, BLOCK_ROWS)
+        images, labels, strength = self._drawn(block)
         weights = 1 - strength.astype(np.float32) * np.float32(0.5 / STRENGTHS)
         return Rows(labels, classified(images), weights)
 

@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
+    import pandas
+
     from daskxent.show.listing import Listing
     from daskxent.show.rows import RowTable
     from daskxent.show.slices import Slices
 
 
-FORMAT = 4
+FORMAT = 5
 _FURTHER: dict[str, tuple[type, ...]] = {
     "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, NoneType),
-    "available": (int, NoneType), "inputs": (dict, NoneType),
+    "available": (int, NoneType), "inputs": (dict, NoneType), "made": (dict, NoneType),
 }  # fmt: skip
 
 
@@ -57,7 +59,7 @@ class Report(Tables):
     expected : int
         Number of rows there are to evaluate.
     elapsed : float
-        Seconds since the evaluation began.
+        Seconds since the evaluation began, without those in which this process compiled.
     nbytes : int
         Bytes of predictions evaluated, decoded.
     retries : int
@@ -70,6 +72,8 @@ class Report(Tables):
         Number of rows in the arrays, of which `expected` were asked for.
     inputs : mapping or None
         What identifies the arrays, with which others it is merged: see `sources.fingerprint`.
+    made : mapping or None
+        "version" of daskxent, "date" (UTC) when the evaluation began, "host", and what it ran "on".
 
     Examples
     --------
@@ -91,6 +95,7 @@ class Report(Tables):
     journal: str | None = field(default=None, compare=False)
     available: int | None = None
     inputs: Mapping[str, Any] | None = field(default=None, compare=False)
+    made: Mapping[str, str] | None = field(default=None, compare=False)
 
     def __getitem__(self, name: str) -> float:
         """Return the value of a metric that was asked for; NaN over no rows or no weight."""
@@ -195,6 +200,11 @@ class Report(Tables):
         return self.state.rows
 
     @property
+    def counted(self) -> int:
+        """Number of rows that the metrics are over: not ignored, left out or of weight 0."""
+        return self.state.total.counted
+
+    @property
     def weight(self) -> float:
         """Sum of the weights of the counted rows."""
         return float(self.state.total.weight)
@@ -243,7 +253,7 @@ class Report(Tables):
             "low": {name: low for name, (low, _) in intervals.items()},
             "high": {name: high for name, (_, high) in intervals.items()},
             "rows": self.rows,
-            "counted": self.state.total.counted,
+            "counted": self.counted,
             "weight": self.weight,
             "complete": self.complete,
             "audit": self.audit,
@@ -258,6 +268,19 @@ class Report(Tables):
             "retries": self.retries,
             "notes": list(self.notes),
         }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a line for each metric: value, standard error, and the ends of its 95 % interval.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed: ``pip install 'daskxent[pandas]'``.
+        """
+        import pandas
+
+        lines = [(value, self.se[name], *self.interval(name)) for name, value in self.items()]
+        return pandas.DataFrame(lines, index=pandas.Index(self, name="metric"), columns=["value", "se", "low", "high"])
 
     def to_html(self, title: str = "daskxent report") -> str:
         """Return the report as a page of HTML that needs nothing else: with plots, tables, and where it comes from."""
@@ -295,6 +318,7 @@ class Report(Tables):
             "journal": self.journal,
             "available": self.available,
             "inputs": self.inputs,
+            "made": self.made,
         }
         return json.dumps({**_strict(self.to_dict()), **data})
 
@@ -318,6 +342,9 @@ class Report(Tables):
         for name, types in _FURTHER.items():
             reading.one_of(data[name], name, *types)
         reading.whole((data["inputs"] or {}).get("class_blocks", 1), "class_blocks", 1)
+        if data["made"] is not None:
+            for name, value in reading.mapping(data["made"], "made", "version", "date", "host", "on").items():
+                reading.one_of(value, name, str)
         for note in reading.several(data["notes"], "notes"):
             reading.one_of(note, "notes", str)
         question = Question.from_json(data["question"])

@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
-from daskxent.cli import peak_memory
+from daskxent.show.shell import peak_memory
 from daskxent.sources import encoded, objects
 from daskxent.sources.chunks import Chunks, MissingChunk, Scratch, TornChunk
 

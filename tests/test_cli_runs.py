@@ -149,7 +149,7 @@ def test_a_home_directory_is_found(dump, tmp_path, wanted, monkeypatch):
     (tmp_path / "report.json").write_text(result.stdout)
     assert run("verify", "~/report.json").stdout == "4 parts gave the same bits\n"
     missing = run("plan", "~/none.zarr/labels", "~/dump.zarr/logits")
-    assert missing.stderr == "Error: y_true: there is nothing at ~/none.zarr/labels\n"
+    assert missing.stderr == "Error: LABELS: there is nothing at ~/none.zarr/labels\n"
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_a_dump_whose_arrays_have_usual_names(tmp_path):
     assert dx.Report.from_json(done.stdout) == whole
     assert CliRunner().invoke(cli.main, ["plan", at, "--from-logits"]).exit_code == 0
     typo = CliRunner().invoke(cli.main, ["evaluate", f"{at}/labels", f"{at}/logit", "--from-logits"])
-    assert typo.stderr == f"Error: y_pred: there is nothing at {at}/logit; {at} holds labels, logits, weights\n"
+    assert typo.stderr == f"Error: PREDICTIONS: there is nothing at {at}/logit; {at} holds labels, logits, weights\n"
     for given, message in (
         (tmp_path, "holds no arrays; expected labels called labels, "),
         (tmp_path / "none", "holds no arrays"),

@@ -421,7 +421,7 @@ def test_an_xarray_that_was_opened_lazily_is_not_loaded_whole(tmp_path):
     )
     script = f"""
 import numpy as np, xarray, daskxent as dx
-from daskxent.cli import peak_memory
+from daskxent.show.shell import peak_memory
 y = np.zeros(6_000_000, np.uint8)
 logits = xarray.open_zarr({str(tmp_path / "d.zarr")!r}, chunks=None, consolidated=False).logits
 assert dx.evaluate(y[:9000], np.zeros((9000, 10), "f4"), from_logits=True).complete

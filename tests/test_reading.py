@@ -74,7 +74,7 @@ BAD = {
     "by": (changed("question", "by", value=[[["Nothing"]]]), r"by: \['Nothing'\] is no grouping"),
     "no by": (changed("question", "by", value=[[]]), "by: a slicing has at least one grouping"),
     "state": (changed("state", value=None), "state: expected a mapping, got None"),
-    "format": (changed("format", value=1), "not a daskxent report of format 4"),
+    "format": (changed("format", value=1), "not a daskxent report of format 5"),
     "missing": (changed("available", remove=True), "report: 'available' is missing"),
 }
 

@@ -75,6 +75,11 @@ class Cluster:
         self.client, self.worker_timeout = client, worker_timeout
 
     @property
+    def where(self) -> str:
+        """The cluster."""
+        return f"the cluster {getattr(self.client.scheduler, 'address', '')}"
+
+    @property
     def threads(self) -> int:
         """Threads of all workers; 1 if there are none.
 
@@ -112,7 +117,8 @@ class ClusterGraph(Graph):
 
     def __init__(self, client: Client, worker_timeout: float) -> None:
         self.client, self.worker_timeout = client, worker_timeout
-        self.threads = Cluster(client, worker_timeout).threads
+        cluster = Cluster(client, worker_timeout)
+        self.threads, self.where = cluster.threads, cluster.where
 
     def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
         """Yield what is found of every few chunks, as it is done."""

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from daskxent.numbers.audit import first_error
+from daskxent.numbers.clock import COMPILATION
 from daskxent.numbers.state import Running, State, merge_all
 from daskxent.numbers.sums import Sums
 from daskxent.run.failures import IncompleteResult
@@ -112,10 +113,11 @@ def reports(
     The first row that is an error is raised. At the end the coverage is checked.
     """
     running = Running(report.state) if journal is None else journal.sums
-    began, known, retries = time.perf_counter(), report.rows, report.retries
+    began, compiled = time.perf_counter(), COMPILATION.seconds
+    known, retries = report.rows, report.retries
 
     def so_far() -> Report:
-        state, took = running.merge(), time.perf_counter() - began
+        state, took = running.merge(), time.perf_counter() - began - (COMPILATION.seconds - compiled)
         nbytes = (state.rows - known) * plan.nbytes // max(1, plan.rows)
         return replace(report, state=state, elapsed=took, nbytes=nbytes, retries=retries)
 

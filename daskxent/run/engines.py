@@ -14,6 +14,7 @@ from daskxent.run.code import this_worker
 from daskxent.run.driver import reports
 from daskxent.run.parts import Work, retried
 from daskxent.run.threads import Graph, Threads
+from daskxent.show.provenance import made
 from daskxent.show.tables import amount
 from daskxent.sources import is_dask, place
 from daskxent.sources.fingerprint import fingerprint
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 class Engine(Protocol):
     """Plans and evaluates."""
+
+    @property
+    def where(self) -> str:
+        """What it runs on, in words."""
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the steps into parts, which begin and end at pages."""
@@ -107,7 +112,8 @@ def run(
     """
     plan = engine.plan(inputs, question, steps, sink.page if sink else None)
     kept = None if journal is None else _opened(place(journal), inputs, plan, call, out)
-    begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=kept.path if kept else None)
+    journaled, begun = kept.path if kept else None, made(engine.where)
+    begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=journaled, made=begun)
     if kept is not None:
         begin = replace(begin, state=kept.state, notes=tuple(_notes(kept)))
     parts = planning.remaining(plan, begin.state.covered)

@@ -15,6 +15,7 @@ from daskxent.run import graph, planning
 from daskxent.run.code import this_worker
 from daskxent.run.driver import drive
 from daskxent.run.parts import Done, Work
+from daskxent.show.tables import amount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ class Threads:
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads or cores()
+        self.where = amount(self.threads, "thread")
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the rows for this many threads, or for one where more would be slower."""
@@ -99,6 +101,7 @@ class Graph:
 
     def __init__(self, threads: int | None) -> None:
         self.threads = threads or cores()
+        self.where = amount(self.threads, "thread")
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Describe the chunks; a part is one of them."""

@@ -107,3 +107,25 @@ class By(What):
                 self.fail(f"{value!r} is not {forms}", param, ctx)
             found[name] = super().convert(given, param, ctx)
         return found
+
+
+def arrays_below(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete a path: files and directories, into zarr groups and files of several arrays."""
+    from click.shell_completion import CompletionItem
+
+    from daskxent.sources.conventional import names_in
+
+    directory, slash, name = incomplete.rpartition("/")
+    try:
+        inside = names_in(directory) if slash and directory else []
+    except Exception:  # whatever is wrong with a file is said where it is read
+        inside = []
+    found = [CompletionItem(f"{directory}/{each}") for each in inside if each.startswith(name)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def metrics_like(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a metric."""
+    from daskxent.numbers.statistics import DERIVED, METRICS
+
+    return [name for name in sorted({*METRICS, *DERIVED, "top_5_accuracy"}) if name.startswith(incomplete)]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from html import escape
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import statistics
 from daskxent.show import drawing
+from daskxent.show.provenance import about
 from daskxent.show.tables import printable
 
 if TYPE_CHECKING:
@@ -63,13 +62,15 @@ for (const head of document.querySelectorAll("table.sortable th")) {
 """
 
 
-def page(report: Any, title: str = "daskxent report") -> str:
+def page(report: Any, title: str = "daskxent report", more: Sequence[tuple[str, str]] = ()) -> str:
     """Return a report as an HTML page.
 
     Parameters
     ----------
     report : Report
     title : str
+    more : sequence of (str, str)
+        Further sections, titles and HTML, before that on where the report comes from.
 
     Returns
     -------
@@ -83,6 +84,8 @@ def page(report: Any, title: str = "daskxent report") -> str:
     (True, True, False)
     """
     body = "".join(part for section in SECTIONS for part in section(report))
+    body += "".join(part for name, inside in more for part in _section(name, [inside]))
+    body += "".join(_provenance(report))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     about = f"{report.rows:,} rows of {report.question.classes:,} classes"
     about += "" if report.complete else f", of {report.expected:,}: incomplete"
@@ -225,7 +228,7 @@ def _audit(report: Any) -> Iterator[str]:
 
 
 def _provenance(report: Any) -> Iterator[str]:
-    known = [("version", f"daskxent {version('daskxent')}"), ("written", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")]
+    known = [*about(report), ("version", f"daskxent {(report.made or {}).get('version', 'unknown')}")]
     known += [("elapsed", f"{report.elapsed:.2f} s")] if report.elapsed else []
     known += [("journal", report.journal)] if report.journal else []
     known += list(_named("", report.inputs or {}))
@@ -251,5 +254,5 @@ def _brief(given: Any) -> str:
 
 
 SECTIONS = (
-    _headline, _slices, _distributions, _calibration, _classes, _single_rows, _audit, _provenance,
+    _headline, _slices, _distributions, _calibration, _classes, _single_rows, _audit,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from daskxent.numbers import statistics
+from daskxent.show.provenance import about
 from daskxent.show.tables import amount
 
 FEW_CLUSTERS = 50  # below which cluster-robust errors are known to be too small (Cameron and Miller 2015)
@@ -25,6 +26,7 @@ def lines_of(report: Any) -> list[tuple[str, str]]:
     blocks = (report.inputs or {}).get("class_blocks", 1)
     classes = f"{report.question.classes:,}" + (f" in {blocks:,} blocks" if blocks > 1 else "") + _padding(report)
     shown += [("rows", done), ("classes", classes), ("weight", f"{report.weight:,.10g}")]
+    shown += about(report)
     if report.elapsed:
         speed = f", {report.nbytes / report.elapsed / 1e9:.2f} GB/s" if report.nbytes else ""
         shown.append(("elapsed", f"{report.elapsed:.2f} s{speed}"))

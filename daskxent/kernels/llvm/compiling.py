@@ -19,6 +19,7 @@ from numba import extending, types
 
 from daskxent.kernels.llvm.instructions import wide, widened
 from daskxent.kernels.llvm.vectors import Numbers
+from daskxent.numbers.clock import COMPILATION
 
 # numba types these in a way that does not fit their use inside kernels.
 _njit: Any = numba.njit
@@ -53,6 +54,7 @@ class compiled:
         except RuntimeError:  # no directory to write to
             _warn_once("compiled code cannot be kept: set NUMBA_CACHE_DIR to a directory that can be written")
             self._call = _njit(**self._options)(function)
+        self._call.compile = COMPILATION.timed(self._call.compile)
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the code, compiled at the first call."""
@@ -63,12 +65,6 @@ class compiled:
             _warn_once(f"compiled code that was kept is damaged ({error}): remove {where}")
             self._call = _njit(**self._options)(self._function)
             return self._call(*arguments)
-
-    @property
-    def is_compiling(self) -> bool:
-        """Whether code was looked for among what is kept, in vain, and is not there yet."""
-        stats = self._call.stats
-        return bool(stats.cache_path) and sum(stats.cache_misses.values()) > len(self._call.signatures)
 
 
 @functools.cache
