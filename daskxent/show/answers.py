@@ -10,6 +10,7 @@ from daskxent.numbers import calibration, derived, distributions
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.picked import Picked
 from daskxent.numbers.question import RANKS
+from daskxent.show import plots
 from daskxent.show.classes import Classes, confusions, matrix
 from daskxent.show.listing import Listing
 from daskxent.show.rows import RowTable
@@ -258,6 +259,32 @@ class Tables(Mapping[str, float]):
             known = ", ".join(self.question.histograms) or "none"
             raise KeyError(f"evaluate was not asked for histograms=[{name!r}]; there are {known}")
         return distributions.cells_of(self.state.tables.get(f"cells of {name}"))
+
+    def plot(self) -> Any:
+        """Draw metrics, slices, histograms, calibration and top-k curve, as far as they were asked for.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed: ``pip install 'daskxent[plots]'``.
+        """
+        return plots.figure(self)
+
+    def plot_reliability(self, ax: Any = None) -> Any:
+        """Draw the reliability diagram onto axes of matplotlib, or new ones, and return them."""
+        return plots.reliability(self, ax)
+
+    def plot_histogram(self, name: str, ax: Any = None) -> Any:
+        """Draw the histogram of a metric in `histograms` onto axes, or new ones, and return them."""
+        return plots.histogram(self, name, ax)
+
+    def plot_top_k(self, ax: Any = None) -> Any:
+        """Draw the accuracy of every k onto axes, or new ones, and return them."""
+        return plots.top_k(self, ax)
 
     def top_k_curve(self) -> Listing:
         """Return the share of the weight of rows whose label is among the k largest classes, for every k at once.

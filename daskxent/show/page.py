@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import statistics
+from daskxent.numbers.keys import Group
 from daskxent.show import drawing
 from daskxent.show.provenance import about
 from daskxent.show.tables import printable
@@ -163,6 +164,8 @@ def _slices(report: Any) -> Iterator[str]:
 def _along(slices: Slices) -> Iterator[str]:
     """Yield curves along a grouping by many integers, such as positions."""
     keys = [key[0] for key in slices]
+    if slices.slicing[0] == Group(slices.names[0], "labels"):
+        return  # classes are in no order
     if len(slices.names) != 1 or len(keys) < 8 or not all(type(key) is int for key in keys):
         return
     yield '<div class="plots">'

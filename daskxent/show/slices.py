@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.numbers.statistics import DERIVED
+from daskxent.show import plots
 from daskxent.show.tables import as_csv, html_table, text_table
 
 if TYPE_CHECKING:
@@ -156,6 +157,26 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
 
     def _some(self, keys: Sequence[Key]) -> Slices:
         return Slices(self.question, self.slicing, self._tables, keys)
+
+    def plot(self, metric: str | None = None, ax: Any = None) -> Any:
+        """Draw a metric of each group, by default the first one, with its interval.
+
+        Parameters
+        ----------
+        metric : str, optional
+        ax : matplotlib.axes.Axes, optional
+            By default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed: ``pip install 'daskxent[plots]'``.
+        """
+        return plots.sliced(self, metric or self.metrics[0], ax)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row for each group, indexed by the groupings."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,6 +117,20 @@ class LazyArray:
 
     def __repr__(self) -> str:
         return f"LazyArray({self.shape}, {self.dtype})"
+
+    def _repr_html_(self) -> str:
+        lines = [("shape", str(self.shape)), ("dtype", str(self.dtype))]
+        lines.append(("bytes", f"{math.prod(self.shape) * self.dtype.itemsize:,}"))
+        cuts = [self._source.stored(axis) for axis in range(self.ndim)]
+        if any(cuts):
+            lines.append(
+                ("stored in", " x ".join("1" if each is None else f"{each.count(0, each.length):,}" for each in cuts))
+            )
+        where = call_of(self)
+        if where is not None:
+            lines.append(("of", str(where)))
+        cells = "".join(f"<tr><th style='text-align:left'>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in lines)
+        return f"<table><caption>LazyArray</caption>{cells}</table>"
 
     def opened(self, name: str) -> Source:
         """Open the array under a name for messages."""
