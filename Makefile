@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else is installed into .venv.
 
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 SIZE ?= 1GB
 BENCH ?=
 SCALE ?=
@@ -15,7 +16,7 @@ PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 CORE := records scores kernels state statistics sources chunks engine journal lazy losses missing
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lowest newest newest-now lint format bench against faults fuzz profile scale shootout clean
+.PHONY: help demo test docs wheels quick lowest newest newest-now lint format bench against faults fuzz profile scale shootout clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | \
@@ -63,11 +64,25 @@ profile: .venv/bench.stamp ## Show where the time of an evaluation goes
 scale: .venv/test.stamp ## Show what a cluster run costs: memory, parts per second, two workers for one (SCALE='workers')
 	$(BIN)/python benchmarks/scale.py $(SCALE)
 
+wheels: .venv/test.stamp ## Build a wheel; install and run it alone, on each of PYTHONS that is there
+	rm -rf dist && $(BIN)/python -m hatchling build
+	for python in $(PYTHONS); do if $$python -c 'print()' >/dev/null 2>&1; then \
+		rm -rf .venv/wheel && $$python -m venv .venv/wheel && .venv/wheel/bin/pip install --quiet dist/*.whl && \
+		(cd /tmp && $(CURDIR)/.venv/wheel/bin/python -W error -m daskxent --version && \
+		$(CURDIR)/.venv/wheel/bin/python -c 'import daskxent as dx, numpy as np, sys; \
+		x = np.tile(np.eye(10, dtype="f4"), (10_000, 1)); y = np.arange(100_000) % 10; \
+		assert dx.evaluate(y, x, from_logits=True)["accuracy"] == 1; print(sys.version.split()[0], "evaluates")') \
+	|| exit 1; else echo "$$python is not here"; fi; done
+
+docs: .venv/docs.stamp ## Build the documentation site into docs/_build/html; warnings are errors
+	rm -rf docs/notebooks && cp -r examples/notebooks docs/notebooks
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+
 shootout: .venv/demo.stamp ## Compare answers with those of other packages; the table goes into docs/comparison.md
 	$(BIN)/python benchmarks/shootout.py --page docs/comparison.md
 
 clean: ## Remove the environment, caches, and the data of demo and bench
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers benchmarks/.against
+	rm -rf docs/_build docs/notebooks .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers benchmarks/.against
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp tells that its installation was finished for the pyproject.toml of that time.
@@ -84,6 +99,10 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 
 .venv/bench.stamp: pyproject.toml .venv/pip.stamp
 	$(PIP) --editable '.[bfloat16]'
+	@touch $@
+
+.venv/docs.stamp: pyproject.toml .venv/pip.stamp
+	$(PIP) --editable . --group docs
 	@touch $@
 
 .venv/against.stamp: pyproject.toml .venv/pip.stamp
