@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,13 @@ from daskxent.numbers.estimates import Estimates
 from daskxent.numbers.exact import ratio
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import Question
-from daskxent.numbers.reading import MOST, differences
+from daskxent.numbers.reading import MOST
 from daskxent.numbers.state import State, merge_all
 from daskxent.numbers.statistics import DERIVED
 from daskxent.numbers.sums import Moments, Sums
 from daskxent.run.failures import DoubtfulResult, warn_caller
 from daskxent.show.answers import Tables
+from daskxent.show.merging import check_same, joined
 from daskxent.show.summary import doubts_of, lines_of
 from daskxent.show.tables import as_html, as_text
 
@@ -373,21 +373,16 @@ class Report(Tables):
             number in another way.
         """
         for other in others:
-            self._check_same(other, dumps)
+            check_same(self, other, dumps=dumps)
         every = (self, *others)
-        rows = [report.available or report.expected for report in every]
-        states = [report.state for report in every]
-        inputs: Any = self.inputs
+        states, rows, inputs = [report.state for report in every], self.available, self.inputs
         if dumps:
-            states = [state.moved(by) for state, by in zip(states, itertools.accumulate(rows, initial=0), strict=False)]
-            places = [list((report.inputs or {})["positions"]) for report in every]
-            inputs = {"dumps": [report.inputs for report in every]}
-            inputs["positions"] = [sum(place[0] for place in places), *places[0][1:]]
+            states, rows, inputs = joined(every)
         return replace(
             self,
             state=merge_all(states),
-            expected=sum(rows) if dumps else self.available or self.expected,
-            available=sum(rows) if dumps else self.available,
+            expected=rows or self.expected,
+            available=rows,
             inputs=inputs,
             elapsed=sum(report.elapsed for report in every),
             nbytes=sum(report.nbytes for report in every),
@@ -395,23 +390,6 @@ class Report(Tables):
             notes=tuple(dict.fromkeys(note for report in every for note in report.notes)),
             journal=None,
         )
-
-    def _check_same(self, other: Report, dumps: bool) -> None:
-        """Raise if another report is about something else, or may be."""
-        if self.inputs is None or other.inputs is None:
-            raise ValueError("the reports do not say which arrays they are about, and may be of different ones")
-        compared: list[tuple[str, Any, Any]] = [("questions", self.question.to_json(), other.question.to_json())]
-        if dumps:
-            _check_joined(self)
-            mine, theirs = (list(each.inputs["positions"])[1:] for each in (self, other) if each.inputs)
-            compared.append(("shapes of a step", mine, theirs))
-        else:
-            compared.append(("numbers of rows", self.available, other.available))
-            compared.append(("arrays", _content(self.inputs), _content(other.inputs)))
-        for what, mine, theirs in compared:
-            shown = differences(mine, theirs)
-            if found := "; ".join(f"{name} {_brief(one)} and {_brief(two)}" for name, one, two in shown):
-                raise ValueError(f"the reports are of different {what}: {found.lstrip()}")
 
     @property
     def gaps(self) -> tuple[tuple[int, int], ...]:
@@ -433,26 +411,6 @@ class Report(Tables):
         """Return the tables that were asked for: of slices, of single rows, of calibration."""
         listed = [self.reliability()] if "reliability" in self.question.reliabilities else []
         return [*self.slices, *map(self._rows_called, self.question.picks), *listed]
-
-
-def _check_joined(report: Report) -> None:
-    """Refuse what would be another thing in dumps that are joined."""
-    for name, known in (report.inputs or {}).items():
-        if isinstance(known, dict) and known.get("where") == "axis 0":
-            raise ValueError(f"{name}: indexes along axis 0 begin anew in each dump; group by an array of ids instead")
-    if "sample" in report.question.picks:
-        raise ValueError("sample: which rows are sampled depends on their numbers, which are others in joined dumps")
-
-
-def _content(inputs: Any) -> Any:
-    """Return a fingerprint without the places of the arrays, which may be mounted elsewhere."""
-    if isinstance(inputs, dict):
-        return {key: _content(value) for key, value in inputs.items() if key != "where"}
-    return [_content(value) for value in inputs] if isinstance(inputs, list) else inputs
-
-
-def _brief(value: Any) -> str:
-    return "given" if isinstance(value, dict) else "not given" if value is None else repr(value)
 
 
 def _strict(value: Any) -> Any:

@@ -185,3 +185,10 @@ def test_the_first_bad_row_is_named_whatever_is_done_first(monkeypatch, tmp_path
     if kind != "journal":
         with pytest.raises(ValueError, match=r"^sample_weight: -1.0 at row 16 is negative"):
             dx.evaluate(y, x, sample_weight=weights, **options)
+
+
+@pytest.mark.parametrize("label", [-100, -1, 255, 7])
+def test_labels_that_are_usually_ignored_come_with_the_option(label):
+    with pytest.raises(ValueError, match=rf"label {label} at row 1 is outside \[0, 2\)") as found:
+        dx.evaluate([0, label], [[0.0, 1.0], [1.0, 0.0]], from_logits=True)
+    assert (f"; ignore_class={label} leaves such rows out" in str(found.value)) == (label != 7)

@@ -32,11 +32,11 @@ sources.columns sources.binary sources.largest sources.align sources sources.fin
 kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.llvm.shapes kernels.slabs kernels.blocks
 kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows
 kernels.lanes kernels.columns kernels.scan kernels.shapes kernels.sums kernels sources.boxes show show.tables
-show.plots show.listing show.slices show.classes show.rows show.answers show.provenance show.summary show.drawing
-show.page run run.failures report run.slicing run.checking options show.progress show.arguments show.shell run.code
-run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.text run.prepared
-run.threads run.cluster run.engines run.dump_arrays run.writer api demo losses.evaluating losses metrics.variable
-metrics xarray cli __init__ __main__
+show.plots show.listing show.slices show.classes show.rows show.merging show.answers show.provenance show.summary
+show.drawing show.page run run.failures report run.slicing run.checking options show.progress show.arguments
+show.shell run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver run.graph
+run.text run.prepared run.threads run.cluster run.engines run.dump_arrays run.writer api demo losses.evaluating losses
+metrics.variable metrics xarray cli __init__ __main__
 """,
 )
 

@@ -1,12 +1,10 @@
 """Crossentropy and accuracy metrics with Keras's names, arguments and meaning.
 
-A metric remembers a total and a count, as exact sums: however rows are spread over calls of `update_state`, or over
-metrics that are merged, the result is the same to the last bit. Predictions may be bigger than memory: zarr and
-dask arrays are evaluated chunk by chunk.
+A metric remembers a total and a count, as exact sums: however rows are spread over calls of `update_state` or merged
+metrics, the result has the same bits. Zarr and dask arrays are evaluated chunk by chunk.
 
-Where Keras's own versions differ from one another, this is the choice: every row counts with its weight, a single
-number being the weight of each; a weight of 0 hides whatever the row holds; rows of `ignore_class` are not counted;
-an impossible label is an error; all classes tied with the k-th largest are among the top k.
+Where Keras's versions differ: a single weight is that of each row; a weight of 0 hides whatever the row holds; rows of
+`ignore_class` are not counted; an impossible label is an error; classes tied with the k-th largest are in the top k.
 """
 
 from __future__ import annotations

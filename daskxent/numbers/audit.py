@@ -40,6 +40,7 @@ AUDIT = {
     "label_missing": "label not stored, read as the fill value",
     "weight_missing": "weight not stored, read as the fill value",
 }
+USUALLY_IGNORED = (-100, -1, 255)  # what torch, scikit-learn and segmentation maps have for labels that are none
 # What stands for a weight that is not finite, and for the class of a row of dense labels if they are not: the first of
 # them that is not. A code, as NaN would make equal reports differ and is no JSON.
 NOT_FINITE = {-1: math.nan, -2: math.inf, -3: -math.inf}
@@ -336,7 +337,9 @@ def first_error(
         place += f" (position {tuple(int(i) for i in np.unravel_index(row, positions))})"
     if kind == "label_out_of_range":
         outside = f"is outside [0, {question.classes})" if value == int(value) else "is not a whole number"
-        what = f"y_true: label {int(value) if value == int(value) else value} at {place} {outside}"
+        label = int(value) if value == int(value) else value
+        hint = f"; ignore_class={label} leaves such rows out" if label in USUALLY_IGNORED else ""
+        what = f"y_true: label {label} at {place} {outside}{hint}"
     elif kind == "label_not_finite":
         what = f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite"
     elif kind == "weight_not_finite":
