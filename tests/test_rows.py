@@ -289,5 +289,5 @@ def test_a_full_disk_is_an_error_of_one_line(data, tmp_path):
         command = [sys.executable, "-c", script, limit, *arguments, "--out", str(tmp_path / f"rows{limit}")]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 1
-        assert re.match(f"Error: out: {message}", run.stderr), run.stderr
+        assert re.match(f"Error: --out: {message}", run.stderr), run.stderr
         assert run.stderr.count("\n") == 1

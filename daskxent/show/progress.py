@@ -36,9 +36,13 @@ def line(report: Report, width: int = WIDTH) -> str:
 
     Examples
     --------
+    >>> import dataclasses
     >>> import daskxent as dx
-    >>> line(dx.evaluate([0, 1], [[0.9, 0.1], [0.2, 0.8]]))[:42].split("  ")
-    ['100 %', '2 of 2 rows', 'crossentropy 0.1643']
+    >>> report = dx.evaluate([0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    >>> line(dataclasses.replace(report, elapsed=0.0))
+    '100 %  2 of 2 rows  crossentropy 0.1643  accuracy 1'
+    >>> line(dataclasses.replace(report, elapsed=2.0, expected=8, nbytes=10**10))
+    '25 %  2 of 8 rows  1/s  5.00 GB/s  0:06 left  crossentropy 0.1643  accuracy 1'
     """
     share = report.rows / report.expected if report.expected else 1.0
     parts = [f"{math.floor(100 * share)} %", f"{short(report.rows)} of {short(report.expected)} rows"]
