@@ -183,7 +183,7 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
         memory=threads * 2 * block * _gathered(inputs, question, every[inputs.axis])
         + sizes.buffer_bytes
         + held_bytes(inputs, threads, at_once)
-        + (min(WINDOW_BYTES, total) if _is_far(inputs) else 0),
+        + (min(WINDOW_BYTES, total) if inputs.predictions.far else 0),
         notes=_notes(inputs, question, every[inputs.axis], block) if stored else (),
     )
 
@@ -237,12 +237,6 @@ def _chunks(every: list[Cuts | None], at: int, start: int, stop: int) -> int:
 SUM_BYTES, KEY_BYTES = 24, 100  # of a cluster: of each sum, and of what it is known by
 
 
-def _is_far(inputs: Inputs) -> bool:
-    """Tell whether chunks of the predictions are worth asking for ahead."""
-    box = tuple(slice(0, min(n, 1)) for n in inputs.predictions.shape)
-    return next(iter(inputs.predictions.encoded(box)), None) is not None
-
-
 def _gathered(inputs: Inputs, question: Question, cuts: Cuts | None) -> int:
     """Return how many blocks of classes are held at once."""
     return cuts.count(0, inputs.classes) if cuts and question.whole_rows else 1
@@ -253,7 +247,7 @@ def _notes(inputs: Inputs, question: Question, cuts: Cuts | None, block: int) ->
     if _gathered(inputs, question, cuts) > 1:
         what = "dense labels need" if inputs.dense else "smoothed labels need" if question.softened else "metrics need"
         notes.append(f"{what} whole rows: the blocks of classes of a part are read together")
-    if _is_far(inputs):
+    if inputs.predictions.far:
         notes.append(f"chunks are asked for ahead: up to {REQUESTS} requests, {show_bytes(WINDOW_BYTES)} encoded")
     if block < 1 << 16:
         notes.append(f"chunks of {show_bytes(block)} are small; chunks above 1 MB read faster")

@@ -108,13 +108,13 @@ def needed(inputs: Inputs, start: int, stop: int) -> Iterator[tuple[Chunks, tupl
     """Yield the chunks that a part will read and that are worth asking for ahead, about in the order of reading."""
     run = _run(inputs, start, stop, stop)
     for along in inputs.along.values():
-        if hasattr(along.source, "encoded"):  # or it is a dask array
+        if getattr(along.source, "far", False):  # which a dask array is not
             yield from along.source.encoded(along.within(run))
-    for box in _boxes(inputs, run):
-        whole = inputs.box(box, slice(0, inputs.classes))
-        if inputs.dense:
-            yield from inputs.dense_labels.encoded(whole)
-        yield from inputs.predictions.encoded(whole)
+    several = [inputs.predictions, *([inputs.dense_labels] if inputs.dense else [])]
+    several = [source for source in several if source.far]
+    for box in _boxes(inputs, run) if several else ():
+        for source in several:
+            yield from source.encoded(inputs.box(box, slice(0, inputs.classes)))
 
 
 def _read(inputs: Inputs, question: Question, run: Box) -> Aligned:

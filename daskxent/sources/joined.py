@@ -37,6 +37,7 @@ class Joined(Base):
         first = members[0].shape
         self.shape = (*first[:axis], self._starts[-1], *first[axis + 1 :])
         self.dtype = members[0].dtype
+        self.far = any(each.far for each in members)
         self.unfinished = next((each.unfinished for each in members if each.unfinished is not None), None)
 
     @cached_property

@@ -33,6 +33,7 @@ class Sliced(Base):
 
     def __init__(self, source: Source, index: Index) -> None:
         self.source, self.index, self.name, self.dtype = source, index, source.name, source.dtype
+        self.far = source.far
         self.shape = tuple(each.stop - each.start for each in index if isinstance(each, slice))
 
     @cached_property

@@ -45,6 +45,10 @@ class Source(Protocol):
     def unfinished(self) -> int | None:
         """How many steps are complete, if somebody has not finished writing them; None where nothing says so."""
 
+    @property
+    def far(self) -> bool:
+        """Whether there are chunks that are worth asking for ahead."""
+
     def stored(self, axis: int) -> Cuts | None:
         """Return where along an axis begins what is stored, read and decoded as one; None where any box is cheap."""
 
@@ -86,6 +90,7 @@ class Base:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     unfinished: int | None = None
+    far = False
 
     def tiny(self, below: int) -> bool:
         """Return False: there are no pieces."""
@@ -151,6 +156,11 @@ class Wrapped(Base):
     def unfinished(self) -> int | None:  # type: ignore[override]
         """That of the source."""
         return self.source.unfinished
+
+    @property
+    def far(self) -> bool:  # type: ignore[override]
+        """That of the source."""
+        return self.source.far
 
     def like(self, source: Source) -> Any:
         """Return the same of another source."""

@@ -59,6 +59,7 @@ class Zarr(Base):
         self.chunks = Chunks(array, name)
         self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
         self.unfinished = unfinished(array.attrs)
+        self.far = self.chunks.far and self.chunks.fast
         self._thread = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -100,7 +101,7 @@ class Zarr(Base):
 
     def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
         """Yield the chunks of a box, if they are far away."""
-        if not (self.chunks.far and self.chunks.fast):
+        if not self.far:
             return
         grid = [range(s.start // n, -(-s.stop // n)) for s, n in zip(box, self.chunks.chunks, strict=True)]
         for index in itertools.product(*grid):
