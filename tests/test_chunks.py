@@ -629,3 +629,31 @@ def test_zstd_without_a_content_size(tmp_path):
     (tmp_path / "c" / "0").write_bytes(bytes.fromhex("28b52ffd 00 58 430000 00"))
     assert_array_equal(Chunks(z, "y").read((0,), Scratch()), np.zeros(8))
     assert_array_equal(z[:], np.zeros(8))
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zlib"])
+@pytest.mark.parametrize("installed", [True, False])
+def test_libdeflate_gives_the_same_bytes_and_the_same_errors(tmp_path, codec, installed, monkeypatch):
+    if not installed:
+        monkeypatch.setattr(encoded, "_libdeflate", lambda: None)
+    x = np.random.default_rng(0).normal(size=(50, 20)).astype("f4")
+    z = zarr.create_array(tmp_path / "z", data=x, chunks=x.shape, zarr_format=2, compressors=V2[codec])
+    (file,) = tmp_path.glob("z/0.0")
+    data = file.read_bytes()
+
+    def read():
+        return Chunks(zarr.open_array(z.store_path.store.root), "y").read((0, 0), Scratch())
+
+    calls = []
+    slow = encoded._streamed
+    monkeypatch.setattr(encoded, "_streamed", lambda *a, **k: calls.append(a) or slow(*a, **k))
+    assert np.array_equal(read(), x)
+    assert bool(calls) != installed
+    for torn in (data[:-1], data[:-9], data + b"x", data[:30] + bytes([data[30] ^ 8]) + data[31:], b"", data[:11]):
+        file.write_bytes(torn)
+        with pytest.raises(TornChunk):
+            read()
+    other = V2[codec].encode(np.zeros(2000, "f4"))
+    file.write_bytes(bytes(other))
+    with pytest.raises(TornChunk, match="expected 4000 bytes"):
+        read()

