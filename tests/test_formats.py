@@ -20,6 +20,7 @@ from distributed import Client, LocalCluster
 
 import daskxent as dx
 from daskxent import cli
+from daskxent.sources import hdf5 as hdf5_files
 from daskxent.sources import open_array
 
 ROWS, CLASSES = 900, 37
@@ -387,3 +388,20 @@ def test_a_dump_in_one_file_needs_one_path(file, tmp_path):
     np.savez(tmp_path / "d.npz", labels=Y, logit=X)
     done = CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "d.npz")])
     assert "holds labels, logit; expected predictions called logits, " in done.stderr
+
+
+def test_many_files_of_hdf5_are_not_all_open_at_once(tmp_path):
+    for i in range(80):
+        with h5py.File(tmp_path / f"rank{i}.h5", "w") as file:
+            file["logits"], file["labels"] = X[i * 10 : i * 10 + 10], Y[i * 10 : i * 10 + 10]
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    for _ in range(2):
+        report = dx.evaluate(
+            [f"{tmp_path}/rank{i}.h5/labels" for i in range(80)],
+            [f"{tmp_path}/rank{i}.h5/logits" for i in range(80)],
+            from_logits=True,
+        )
+        assert report.state == dx.evaluate(Y[:800], X[:800], from_logits=True).state
+    assert len(hdf5_files._OPEN) <= hdf5_files.MOST_OPEN
+    if before:
+        assert len(os.listdir("/proc/self/fd")) - before < 80

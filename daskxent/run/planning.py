@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daskxent.show.tables import as_html, as_text, show_bytes
+from daskxent.show.tables import amount, as_html, as_text, show_bytes
 from daskxent.sources.ahead import REQUESTS, WINDOW_BYTES
 from daskxent.sources.boxes import held_bytes, run_steps
 from daskxent.sources.cuts import Even
@@ -98,13 +98,17 @@ class Plan:
         """Return (label, text) pairs: what the tables for terminals and notebooks show."""
         kind = "logits" if self.question.from_logits else "probabilities"
         kind = "log-probabilities" if self.question.log_probabilities else kind
-        stored = f" in {self.chunks:,} chunks" if self.chunks else ""
+        stored = f" in {amount(self.chunks, 'chunk')}" if self.chunks else ""
+        most = max(self.step, self.cuts.largest) * self.rows_per_step
         return [
             ("metrics", ", ".join(self.question.metrics)),
             ("predictions", f"{self.shape} {self.dtype} {kind}, {self.question.classes:,} classes"),
             ("rows", f"{self.rows:,}"),
             ("to read", f"{show_bytes(self.nbytes)} decoded{stored}"),
-            ("parts", f"{len(self):,} of up to {max(self.step, self.cuts.largest) * self.rows_per_step:,} rows"),
+            (
+                "parts",
+                f"{len(self):,} of up to {amount(max(self.step, self.cuts.largest) * self.rows_per_step, 'row')}",
+            ),
             (
                 "at a time",
                 f"{self.threads} thread{'s' * (self.threads != 1)}, {show_bytes(self.memory)} of memory per worker",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -220,3 +221,5 @@ def reading(window: Window, part: Hashable, items: Iterable[Item]) -> Iterator[l
 
 
 WINDOW = Window()
+if hasattr(os, "register_at_fork"):  # where a child may find it locked by a thread that it does not have
+    os.register_at_fork(after_in_child=WINDOW.__init__)  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+from collections import OrderedDict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,10 @@ class Hdf5(Pieces, LocalFile):
         return layout != h5py.h5d.CONTIGUOUS or external or not self._dataset.size or stored.get_offset() is not None
 
 
-# Files by their paths, with what tells them from those that take their place: to open one takes a millisecond.
-_OPEN: dict[str, tuple[Any, Any]] = {}
+# Files by their paths, with what tells them from those that take their place: to open one takes a millisecond. Those
+# that were used last are kept; a file that is dropped closes when nobody reads it any more.
+MOST_OPEN = 64
+_OPEN: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
 _LOCK = threading.Lock()
 
 
@@ -100,6 +103,9 @@ def _opened(file: str, written: Any) -> Any:
             if opened:
                 opened.close()
             _OPEN[file] = written, h5py.File(file, "r")
+        _OPEN.move_to_end(file)
+        while len(_OPEN) > MOST_OPEN:
+            _OPEN.popitem(last=False)
         return _OPEN[file][1]
 
 
