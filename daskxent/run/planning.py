@@ -105,10 +105,7 @@ class Plan:
             ("predictions", f"{self.shape} {self.dtype} {kind}, {self.question.classes:,} classes"),
             ("rows", f"{self.rows:,}"),
             ("to read", f"{show_bytes(self.nbytes)} decoded{stored}"),
-            (
-                "parts",
-                f"{len(self):,} of up to {amount(max(self.step, self.cuts.largest) * self.rows_per_step, 'row')}",
-            ),
+            ("parts", f"{len(self):,} of up to {amount(most, 'row')}"),
             (
                 "at a time",
                 f"{self.threads} thread{'s' * (self.threads != 1)}, {show_bytes(self.memory)} of memory per worker",
