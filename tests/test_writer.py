@@ -263,3 +263,48 @@ def test_a_dump_in_a_bucket():
     assert state("memory://writer/d.zarr/labels", "memory://writer/d.zarr/logits") == state(Y, X)
     with pytest.raises(FileExistsError, match=r"memory://writer/d\.zarr exists"):
         dx.create("memory://writer/d.zarr")
+
+
+def test_what_is_finished_is_not_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with dx.create("~/d.zarr", **SMALL) as dump:
+        dump.append(X[:430], Y[:430])
+        dump.finish()
+    dump.finish()  # and a third time: nothing
+    with pytest.raises(ValueError, match=r"append: .*d\.zarr is finished"):
+        dump.append(X[430:], Y[430:])
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y[:430], X[:430])
+
+
+def test_sequences_in_ranges(tmp_path):
+    x, y = X[:960].reshape(48, 20, CLASSES), Y[:960].reshape(48, 20)
+    known = {"classes": CLASSES, "dtype": "float16", "steps": 48, "positions": (20,), "columns": {"name": str}}
+    dump = dx.create(tmp_path / "d.zarr", **known, **SMALL)
+    assert dump.shard_steps == 20
+    for start, stop in ((40, 48), (0, 20), (20, 40)):
+        with dump.part(start, stop) as part:
+            part.append(x[start:stop], y[start:stop], name=[f"n{i % 3}" for i in range(start, stop)])
+    dump.finish()
+    by = {"name": tmp_path / "d.zarr/name"}
+    report = dx.evaluate(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits", from_logits=True, by=by)
+    expected = dx.evaluate(
+        y, x.astype("float16"), from_logits=True, by={"name": np.array([f"n{i % 3}" for i in range(48)])}
+    )
+    assert report.state == expected.state
+
+
+def test_a_disk_that_fails_is_said_by_a_later_append(tmp_path, monkeypatch):
+    dump = dx.create(tmp_path / "d.zarr", **SMALL)
+    dump.append(X[:10], Y[:10])
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", fails)
+    dump.append(X[:190], Y[:190])
+    with pytest.raises(OSError, match="No space left on device"):
+        dump.append(X[:400], Y[:400])
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space left on device"):  # or the steps after the lost ones would be counted
+        dump.finish()
+    assert dx.reopen(tmp_path / "d.zarr").steps == 0

@@ -16,6 +16,7 @@ import numpy as np
 from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, chosen, name_of, opened
 from daskxent.sources.marks import MARK
 from daskxent.sources.memory import from_lists
+from daskxent.sources.paths import place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +65,7 @@ class Dump:
         self._spare: dict[str, NDArray[Any]] = {}
         self._writing: Thread | None = None
         self._failed: list[BaseException] = []
+        self._ended = False  # what was held is written: more steps would have to go into the same shard
 
     def __repr__(self) -> str:
         return f"Dump({self.path!r}, steps={self.steps})"
@@ -88,8 +90,10 @@ class Dump:
         ------
         ValueError
             Shapes do not fit one another, or those of before; numbers do not fit the dtype of the dump; there are
-            other columns than before; more steps than the range has.
+            other columns than before; more steps than the range has; the dump is finished.
         """
+        if self._ended:
+            raise ValueError(f"append: {self.path} is finished")
         given = {"logits": logits, **({} if labels is None else {"labels": labels}), **columns}
         arrays = {name: from_lists(each, name) for name, each in given.items()}
         if self._layout is None:
@@ -150,8 +154,9 @@ class Dump:
         """
         if self._layout is None:
             raise ValueError(f"{self.path}: nothing was appended")
-        if self.steps % self._layout.shard:
+        if self.steps % self._layout.shard and not self._ended:
             self._write(self.steps % self._layout.shard)
+        self._ended = True
         self._wait()
         if self._stretch is not None:
             start, stop = self._stretch
@@ -204,12 +209,12 @@ class Dump:
         self._held, self._spare = self._spare, self._held
 
     def _wait(self) -> None:
-        """Wait for what is being written; its error is raised here."""
+        """Wait for what is being written; its error is raised here, each time: what follows it must not be written."""
         if self._writing is not None:
             self._writing.join()
             self._writing = None
         if self._failed:
-            raise self._failed.pop()
+            raise self._failed[0]
 
     def _store(self, held: Mapping[str, NDArray[Any]], count: int, steps: int) -> None:
         assert self._layout is not None
@@ -292,7 +297,7 @@ def create(
     ...     evaluate(f"{scratch}/dump.zarr/labels", f"{scratch}/dump.zarr/logits", from_logits=True)["accuracy"]
     1.0
     """
-    path, dtype = os.fspath(path), None if dtype is None else name_of(dtype)
+    path, dtype = place(path), None if dtype is None else name_of(dtype)
     if codec not in CODECS:
         raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {codec!r}")
     if dtype is not None and dtype not in FLOATS:
@@ -334,7 +339,7 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
     ValueError
         It was not written by `create`, or is complete.
     """
-    path = os.fspath(path)
+    path = place(path)
     arrays = {name: array for name, array in opened(path, "r", storage_options).arrays() if MARK in array.attrs}
     if "logits" not in arrays:
         raise ValueError(f"{path} is no dump that daskxent.create wrote")
@@ -360,7 +365,7 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
 def _is_there(path: str, storage: Mapping[str, Any] | None) -> bool:
     """Tell whether there is something at a path, or a group behind a URL."""
     if "://" not in path:
-        return os.path.lexists(os.path.expanduser(path))
+        return os.path.lexists(path)
     try:
         opened(path, "r", storage)
     except FileNotFoundError:
