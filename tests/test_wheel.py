@@ -1,6 +1,7 @@
 """What is released: a wheel that runs where nothing else of the project is, and sources that can be tested."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -31,6 +32,11 @@ def test_the_wheel_runs_alone(built, tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {"daskxent/py.typed", "daskxent/demo_weights.txt", "daskxent/xarray.py"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"daskxent"}
+    (metadata,) = (name for name in names if name.endswith("/METADATA"))
+    text = zipfile.ZipFile(wheel).read(metadata).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 10
+    assert [link for link in links if not link.startswith("https://")] == []
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path / "site", wheel]
     subprocess.run(install, check=True, capture_output=True)
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
