@@ -1,4 +1,4 @@
-"""Evaluate dumps behind a server that is 50 ms away and sends 80 MB/s a connection, beside what else reads them.
+"""Evaluate dumps behind a server that is 50 ms away and sends 80 MB/s a connection, in turns with what else reads them.
 
     python benchmarks/far.py
 

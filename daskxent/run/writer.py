@@ -259,7 +259,7 @@ def create(
         Length along the first axis, where it is known: ranges can then be written at once, see `Dump.part`. It takes
         `classes`, `dtype` and `columns`.
     positions : sequence of int
-        Axes of a step besides the classes, such as the length of sequences; with `steps` only.
+        Axes of a step other than the classes, such as the length of sequences; with `steps` only.
     columns : mapping of str to dtype, optional
         Further arrays along the steps; with `steps` only.
     codec : {"lz4", "zstd", "none"}

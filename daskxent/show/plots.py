@@ -54,7 +54,7 @@ def figure(report: Any) -> Any:
 
 
 def metrics(report: Any, ax: Any = None) -> Any:
-    """Draw the metrics that have an interval, each on its own scale, as text beside it says."""
+    """Write down the metrics with their intervals: they have scales of their own."""
     ax = axes(ax)
     lines = [f"{name}  {value:.4g}{_ends(report.interval(name))}" for name, value in report.items()]
     ax.set_axis_off()

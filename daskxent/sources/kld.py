@@ -2,8 +2,8 @@
 
 After 8 bytes, ``_logits_``, come three int32: the length of a window, the classes, the number of windows; then the
 tokens of all windows, int32. Of each window there are the predictions of its second half, a row of uint16 for each: a
-float32 scale, a float32 minimum, and a code for each class, one more where their number is odd. The log-probability of
-a class is ``scale * code + minimum``, in float32 (tools/perplexity/perplexity.cpp).
+float32 scale, a float32 minimum, a code for each class, and one more where there would be an uneven number. The
+log-probability of a class is ``scale * code + minimum``, in float32 (tools/perplexity/perplexity.cpp).
 """
 
 from __future__ import annotations
