@@ -3,33 +3,25 @@
 The cells (# %%) run in Jupyter, VS Code or as a plain script.
 """
 
-# %% What inference does: predictions are appended piece by piece and never held whole.
+# %% What inference does: predictions are appended batch by batch and never held whole.
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 import daskxent as dx
 
-ROWS, CLASSES, PIECE = 600_000, 50, 50_000
+ROWS, CLASSES, BATCH = 600_000, 50, 50_000
 
 directory = tempfile.TemporaryDirectory()
 path = Path(directory.name) / "dump.zarr"
-dump = zarr.create_group(path)
-dump.create_array("labels", shape=ROWS, chunks=ROWS, dtype="uint8")
-dump.create_array("logits", shape=(ROWS, CLASSES), chunks=(PIECE, CLASSES), dtype="float16")
-dump.create_array("weights", shape=ROWS, chunks=ROWS, dtype="float32")
-
 rng = np.random.default_rng(0)
-for start in range(0, ROWS, PIECE):
-    piece = slice(start, start + PIECE)
-    labels = rng.integers(CLASSES, size=PIECE)
-    logits = rng.normal(size=(PIECE, CLASSES))
-    logits[np.arange(PIECE), labels] += 3
-    dump["labels"][piece] = labels
-    dump["logits"][piece] = logits
-    dump["weights"][piece] = rng.random(PIECE)
+with dx.create(path, classes=CLASSES, dtype="float16") as dump:
+    for _ in range(0, ROWS, BATCH):
+        labels = rng.integers(CLASSES, size=BATCH)
+        logits = rng.normal(size=(BATCH, CLASSES))
+        logits[np.arange(BATCH), labels] += 3
+        dump.append(logits, labels, weights=rng.random(BATCH))
 
 # %% What would be read, in which parts, with how much memory. Nothing is read yet.
 plan = dx.plan(path / "labels", path / "logits", from_logits=True)

@@ -341,7 +341,8 @@ def first_error(
         hint = f"; ignore_class={label} leaves such rows out" if label in USUALLY_IGNORED else ""
         what = f"y_true: label {label} at {place} {outside}{hint}"
     elif kind == "label_not_finite":
-        what = f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite"
+        hint = "; xarray makes NaN of a fill value: mask_and_scale=False keeps it" if int(value) == -1 else ""
+        what = f"y_true: label {NOT_FINITE[int(value)]} at {place} is not finite{hint}"
     elif kind == "weight_not_finite":
         what = f"sample_weight: {NOT_FINITE[int(value)]} at {place}; weights must be finite"
     else:
