@@ -48,7 +48,7 @@ def ask(labels, held, **options):
 def test_a_dense_label_that_is_not_finite_is_an_error_with_its_row(data, labels, predictions, wrong):
     hold, other, (_, hot, x) = HOLDERS[labels], HOLDERS[predictions], data
     hot[[23, 31], [4, 0]] = wrong, np.nan
-    hint = "; xarray makes NaN of a fill value: mask_and_scale=False keeps it" if wrong == "nan" else ""
+    hint = "; xarray makes NaN of a fill value: mask_and_scale=False keeps it" if str(wrong) == "nan" else ""
     message = rf"^y_true: label {wrong} at row 23 is not finite{hint}$"
     for options in ({}, {"metrics": ["accuracy"]}, {"from_logits": False, "label_smoothing": 0.1}):
         with pytest.raises(ValueError, match=message):
