@@ -31,7 +31,7 @@ from daskxent.sources import (
     place,
 )
 from daskxent.sources.fingerprint import fingerprint
-from daskxent.sources.meaning import aligned_by_name, labelled
+from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -172,7 +172,6 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     options = with_axis(options, y_pred)
     inputs, question = prepare(y_true, y_pred, replace(options, dim=None))
     names = tuple(options.columns)
-    named = aligned_by_name({"y_true": y_true, "y_pred": y_pred}, options.axis, options.join)["y_pred"]
     if options.journal is not None and options.out is None:
         raise ValueError("journal: needs out as well: columns in memory end with the process")
     if is_dask(inputs.predictions) and options.out is not None:
@@ -182,12 +181,12 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     if is_dask(inputs.predictions):
         dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
         table = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype).compute()
-        return labelled(named, options.axis, {name: np.ascontiguousarray(table[name]) for name in names})
+        return _labelled(y_true, y_pred, options, {name: np.ascontiguousarray(table[name]) for name in names})
     run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
     if options.out is None:
         arrays = {name: np.zeros(inputs.positions, ROW_COLUMNS[name]) for name in names}
         _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress)
-        return labelled(named, options.axis, arrays)
+        return _labelled(y_true, y_pred, options, arrays)
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
     group = Group(place(options.out), names)
@@ -386,6 +385,14 @@ async def _connected(client: Any) -> Any:
         own = await connecting
         await asyncio.to_thread(own.close)
         raise
+
+
+def _labelled(y_true: Any, y_pred: Any, options: Rows, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns with the coordinates of xarray's predictions, those that are left where they were joined."""
+    if not is_labelled(y_pred):
+        return columns
+    named = aligned_by_name({"y_true": y_true, "y_pred": y_pred}, options.axis, options.join)["y_pred"]
+    return labelled(named, options.axis, columns)
 
 
 def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -177,6 +177,11 @@ class Dump:
         elif self._writing is not None:
             self._writing.join()
 
+    @property
+    def _first(self) -> int:
+        """The step at which it begins."""
+        return 0 if self._stretch is None else self._stretch[0]
+
     @cached_property
     def _arrays(self) -> dict[str, Any]:
         assert self._layout is not None
@@ -197,7 +202,7 @@ class Dump:
                 expected = ", ".join(map(str, ("n", *known.row[name])))
                 raise ValueError(f"{name}: expected shape ({expected}) along the other arrays, got {each.shape}")
         stop = known.length if self._stretch is None else self._stretch[1]
-        reached = (self._stretch or (0, 0))[0] + self.steps + len(arrays["logits"])
+        reached = self._first + self.steps + len(arrays["logits"])
         if stop is not None and reached > stop:
             raise ValueError(f"append: {reached} steps, but the range ends after {stop}")
 
@@ -218,7 +223,7 @@ class Dump:
 
     def _store(self, held: Mapping[str, NDArray[Any]], count: int, steps: int) -> None:
         assert self._layout is not None
-        stop = (self._stretch or (0, 0))[0] + steps
+        stop = self._first + steps
         try:
             for name, array in self._arrays.items():
                 if self._layout.length is None:

@@ -57,10 +57,7 @@ class _Part:
     begun: bool = False
     waiting: dict[Item, _Chunk] = field(default_factory=dict)
     pushed: Item | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(chunk.nbytes for chunk in self.waiting.values())
+    nbytes: int = 0  # of those that wait; kept, because there may be ten thousand
 
 
 @dataclass
@@ -87,8 +84,13 @@ class Window:
         self._lock = threading.RLock()
         self._parts: OrderedDict[Hashable, _Part] = OrderedDict()
         self._read: OrderedDict[Item, None] = OrderedDict()  # before its turn, or by several boxes
-        self._nbytes = self._requests = 0
+        self._requests = 0
         self._usual: dict[Chunks, int] = {}  # bytes of a chunk of an array, as far as is known
+
+    @property
+    def _nbytes(self) -> int:
+        """Encoded bytes under way or waiting; there are a few parts."""
+        return sum(part.nbytes for part in self._parts.values())
 
     def announce(self, part: Hashable, items: Iterable[Item]) -> None:
         """Say which chunks a part will read, if that was not said before."""
@@ -117,7 +119,6 @@ class Window:
                 self._parts[rest] = found
                 self._parts.move_to_end(rest, last=False)
             elif found is not None:
-                self._nbytes -= found.nbytes
                 self._fill()
             if not self._parts:
                 self._read.clear()
@@ -140,7 +141,7 @@ class Window:
             for part in self._parts.values():
                 if item in part.waiting:
                     chunk = part.waiting.pop(item)
-                    self._nbytes -= chunk.nbytes
+                    part.nbytes -= chunk.nbytes
                     self._fill()
                     return chunk.done
         return None
@@ -182,7 +183,7 @@ class Window:
         asked = {item: _Chunk(each) for item in group}
         part.waiting |= asked
         requests = max(1, each * len(group) // RANGE)
-        self._nbytes += each * len(group)
+        part.nbytes += each * len(group)
         self._requests += requests
         asyncio.run_coroutine_threadsafe(self._fetch(chunks, part, asked, requests), loop_of_stores())
 
@@ -200,8 +201,8 @@ class Window:
                     chunk.done.set_exception(result)
                     continue
                 size = 0 if result is None else result.size
-                if part.waiting.get(item) is chunk and any(each is part for each in self._parts.values()):
-                    self._nbytes += size - chunk.nbytes
+                if part.waiting.get(item) is chunk:
+                    part.nbytes += size - chunk.nbytes
                 chunk.nbytes = size
                 self._usual[chunks] = max(size, self._usual.get(chunks, 0) * 7 // 8)
                 chunk.done.set_result(result)

@@ -139,8 +139,9 @@ class Chunks:
 
     def missing(self, index: tuple[int, ...]) -> MissingChunk:
         """Make the error, not raised, for a chunk that `read` did not find."""
-        hint = f"evaluate(..., on_missing='fill') reads it as the fill value {self.fill()}"
-        return MissingChunk(f"{self.name}: {self._place(index)} is missing; {hint}", self._stored(index))
+        return MissingChunk(
+            f"{self.name}: {self._place(index)} is missing; {filling(self.fill())}", self._stored(index)
+        )
 
     def version(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
@@ -332,6 +333,11 @@ class Chunks:
     def _torn(self, index: tuple[int, ...], error: Exception, part: str = "") -> TornChunk:
         message = f"{self.name}: {self._place(index)} cannot be decoded: {part}{error}"
         return TornChunk(message, self._stored(index))
+
+
+def filling(value: Any) -> str:
+    """Say what reads something that is missing as a fill value."""
+    return f"evaluate(..., on_missing='fill') reads it as the fill value {value}"
 
 
 def filled(array: zarr.Array[Any]) -> np.generic:

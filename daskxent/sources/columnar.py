@@ -12,9 +12,8 @@ import numpy as np
 
 from daskxent.sources.cuts import chunked
 from daskxent.sources.kept import Opening
-from daskxent.sources.local import LocalFile, check_regular, chosen, split
+from daskxent.sources.local import LocalFile, chosen, entered
 from daskxent.sources.objects import failing
-from daskxent.sources.paths import found
 from daskxent.sources.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -184,9 +183,7 @@ def names_in(form: str, path: str) -> list[str]:
 
 def open_columns(path: str, name: str, form: str, ends: tuple[str, ...]) -> Column:
     """Open a column of a file; of the only one the name may be left out."""
-    file, inner = split(path, *ends)
-    file = found(file, name)
-    check_regular(file, name)
+    file, inner = entered(path, name, *ends)
     try:
         import pyarrow as pa
     except ImportError as error:

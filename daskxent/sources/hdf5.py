@@ -13,10 +13,9 @@ import numpy as np
 
 from daskxent.sources.cuts import Even
 from daskxent.sources.kept import Opening
-from daskxent.sources.local import LocalFile, check_regular, chosen, split, written
+from daskxent.sources.local import LocalFile, chosen, entered, written
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
-from daskxent.sources.paths import found
 from daskxent.sources.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -125,9 +124,7 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def open_hdf5(path: str, name: str) -> Hdf5:
     """Open a dataset of an HDF5 file; of the only one the name may be left out."""
-    file, inner = split(path, *ENDS)
-    file = found(file, name)
-    check_regular(file, name)
+    file, inner = entered(path, name, *ENDS)
     if not find_spec("h5py"):
         raise ImportError(f"{name}: HDF5 files need h5py: pip install 'daskxent[hdf5]'")
     try:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.local import LocalFile, check_regular, chosen, split
-from daskxent.sources.paths import found
+from daskxent.sources.local import LocalFile, chosen, entered
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,10 +50,8 @@ class LogProbabilities(LocalFile):
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Decode the rows of a box."""
-        self.check_unchanged()
         windows, positions, classes = self.shape
-        rows = np.memmap(self.file, "<u2", "r", self._offset, (windows, positions, row_codes(classes)))
-        self.check_unchanged()
+        rows = self.mapped("<u2", self._offset, (windows, positions, row_codes(classes)))
         scale, minimum = np.moveaxis(rows[box[0], box[1], :CODES].copy().view("<f4"), -1, 0)
         codes = rows[box[0], box[1], CODES + box[2].start : CODES + box[2].stop].astype(np.float32)
         codes *= scale[..., None]
@@ -75,11 +72,9 @@ class Tokens(LocalFile):
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read the tokens that follow the positions of a box."""
-        self.check_unchanged()
-        tokens = np.memmap(self.file, "<i4", "r", HEADER, (self.shape[0], self.tokens))
-        self.check_unchanged()
+        tokens = self.mapped("<i4", HEADER, (self.shape[0], self.tokens))
         first = self.tokens // 2 + 1
-        return np.asarray(tokens[box[0], first + box[1].start : first + box[1].stop])
+        return tokens[box[0], first + box[1].start : first + box[1].stop]
 
 
 def predicted(window: int) -> int:
@@ -100,9 +95,7 @@ def row_codes(classes: int) -> int:
 
 def open_kld(path: str, name: str) -> Source:
     """Open ``base.kld/log_probabilities`` or ``base.kld/tokens``."""
-    file, inner = split(path, ".kld")
-    file = found(file, name)
-    check_regular(file, name)
+    file, inner = entered(path, name, ".kld")
     inner = chosen(inner, NAMES, file, name)
     size = os.stat(file).st_size
     with open(file, "rb") as opened:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.paths import found
 from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
 
 
 class LocalFile(Base):
@@ -37,6 +40,13 @@ class LocalFile(Base):
         if written(self.file) != self._written:
             raise ValueError(f"{self.name}: {self.file} was rewritten since it was opened")
 
+    def mapped(self, dtype: Any, offset: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Map numbers that lie in C order in the file, which must be the one that was opened."""
+        self.check_unchanged()
+        numbers = np.memmap(self.file, dtype, "r", offset, shape)
+        self.check_unchanged()  # what was mapped is what was there before and after
+        return np.asarray(numbers)
+
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
         """Return when the file was written, and its size."""
         return "{1} {2}".format(*self._written)
@@ -44,8 +54,16 @@ class LocalFile(Base):
 
 def written(file: str) -> tuple[int, int, int]:
     """Return what tells a file from one that takes its place: which it is, its size, and when it was written."""
-    found = os.stat(file)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = os.stat(file)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def entered(path: str, name: str, *ends: str) -> tuple[str, str]:
+    """Return the regular file that a path leads into, in full, and the name behind it."""
+    file, inner = split(path, *ends)
+    file = found(file, name)
+    check_regular(file, name)
+    return file, inner
 
 
 def check_regular(path: str, name: str) -> None:
@@ -96,5 +114,5 @@ def bfloat16_dtype() -> np.dtype[Any]:
         raise ImportError("bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'")
     from ml_dtypes import bfloat16
 
-    found: np.dtype[Any] = np.dtype(bfloat16)
-    return found
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.local import LocalFile, bfloat16_dtype, check_regular, chosen, split
+from daskxent.sources.local import LocalFile, bfloat16_dtype, chosen, entered
 from daskxent.sources.npy import header_of
-from daskxent.sources.paths import found
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,18 +69,14 @@ class Mapped(LocalFile):
         ValueError
             The file was rewritten since it was opened.
         """
-        self.check_unchanged()
-        whole = np.memmap(self.file, self.stored_dtype, "r", self.offset, self.shape)
-        self.check_unchanged()
-        values: NDArray[Any] = np.require(np.asarray(whole[box]), requirements="A")  # compiled code needs it aligned
+        whole = self.mapped(self.stored_dtype, self.offset, self.shape)
+        values: NDArray[Any] = np.require(whole[box], requirements="A")  # compiled code needs it aligned
         return values.view(self.dtype) if self.bfloat16 else values
 
 
 def open_safetensors(path: str, name: str) -> Source:
     """Open an array of a safetensors file, ``file.safetensors/NAME``; of the only one the name may be left out."""
-    file, inner = split(path, ".safetensors")
-    file = found(file, name)
-    check_regular(file, name)
+    file, inner = entered(path, name, ".safetensors")
     arrays, begin = _header(file, name)
     inner = chosen(inner, arrays, file, name)
     entry, size = arrays[inner], os.stat(file).st_size
@@ -128,9 +123,7 @@ def _header(file: str, name: str) -> tuple[dict[str, Any], int]:
 
 def open_npz(path: str, name: str) -> Source:
     """Open an array of a ``.npz`` file, ``file.npz/NAME``, as numpy.savez writes it, without compression."""
-    file, inner = split(path, ".npz")
-    file = found(file, name)
-    check_regular(file, name)
+    file, inner = entered(path, name, ".npz")
     try:
         with zipfile.ZipFile(file) as archive:
             entries = {each.filename.removesuffix(".npy"): each for each in archive.infolist()}
@@ -140,14 +133,10 @@ def open_npz(path: str, name: str) -> Source:
                 line = f'numpy.save("array.npy", numpy.load("{os.path.basename(file)}")["{inner}"])'
                 raise ValueError(f"{name}: {path} is compressed, so that no part of it can be read alone; {line}")
             with archive.open(entry) as member:
-                shape, fortran, dtype = header_of(member)
+                shape, dtype = header_of(member, path, name)
                 length = member.tell()
     except zipfile.BadZipFile as error:
         raise ValueError(f"{name}: {file} is no .npz file: {error}") from error
-    if fortran and len(shape) > 1:
-        raise ValueError(f"{name}: {path} is in Fortran order; save numpy.ascontiguousarray of it")
-    if dtype.hasobject:
-        raise ValueError(f"{name}: {path} holds Python objects, which are not unpickled")
     return Mapped(file, inner, name, shape, dtype, _data_of(file, entry) + length, os.stat(file).st_size)
 
 

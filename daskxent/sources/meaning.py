@@ -110,7 +110,7 @@ def aligned_by_name(given: dict[str, Any], axis: int, join: str = "exact") -> di
 
 
 def labelled(given: Any, axis: int, columns: dict[str, Any]) -> dict[str, Any]:
-    """Return columns of rows with the dimensions and coordinates of labelled predictions, if these are such.
+    """Return columns of rows with the dimensions and coordinates of labelled predictions.
 
     Examples
     --------
@@ -119,8 +119,6 @@ def labelled(given: Any, axis: int, columns: dict[str, Any]) -> dict[str, Any]:
     >>> labelled(logits, -1, {"loss": np.zeros(2)})["loss"].time.values.tolist()
     [10, 20]
     """
-    if not is_labelled(given):
-        return columns
     import xarray
 
     dims = tuple(dim for dim in given.dims if dim != given.dims[axis])

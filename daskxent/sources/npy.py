@@ -75,8 +75,17 @@ def _mapped(path: str, name: str) -> NDArray[Any]:
         raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
 
 
-def header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of an open file: shape, whether it is in Fortran order, dtype."""
+def header_of(file: Any, path: str, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the header of an open file: shape and dtype of an array of numbers in C order; others are errors."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
+    shape, fortran, dtype = read(file)
+    if fortran and len(shape) > 1:
+        raise Unsuitable(f"{name}: {path} is in Fortran order; save numpy.ascontiguousarray of it")
+    if dtype.hasobject:
+        raise Unsuitable(f"{name}: {path} holds Python objects, which are not unpickled")
+    return shape, dtype
+
+
+class Unsuitable(ValueError):
+    """An array that is whole, but is not read."""

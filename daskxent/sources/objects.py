@@ -159,7 +159,7 @@ class Objects:
         with failing(self.where):
             found = waited(fs._find(prefix, detail=True))  # a coroutine for those who have a loop, as fsspec says
         skip = len(prefix.lstrip("/")) + 1
-        listed = {name.lstrip("/")[skip:]: known for name, info in found.items() if (known := _known_by(info))}
+        listed = {name.lstrip("/")[skip:]: known for name, info in found.items() if (known := known_by(info))}
         return listed if len(listed) == len(found) else None
 
     def _listed_by_obstore(self, store: Any) -> dict[str, tuple[Any, ...]] | None:
@@ -187,7 +187,7 @@ _LISTED: dict[tuple[bytes, str], dict[str, tuple[Any, ...]] | None] = {}
 TIMES = "LastModified", "last_modified", "updated", "mtime", "created"
 
 
-def _known_by(info: dict[str, Any]) -> tuple[Any, ...] | None:
+def known_by(info: dict[str, Any]) -> tuple[Any, ...] | None:
     """Return the size of an object, and its ETag or when it was written, as the stores call them; None without both."""
     by = next((str(info[name]) for name in ("ETag", "etag", *TIMES) if info.get(name)), None)
     return None if by is None else (info.get("size"), by)

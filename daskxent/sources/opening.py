@@ -6,12 +6,12 @@ import math
 import os
 from dataclasses import dataclass
 from functools import cached_property, partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from daskxent.show.tables import as_html
 from daskxent.sources import columnar, hdf5, kld, mapped, raw, remote, zipped
 from daskxent.sources.joined import Joined
 from daskxent.sources.local import takes
@@ -129,8 +129,7 @@ class LazyArray:
         where = call_of(self)
         if where is not None:
             lines.append(("of", str(where)))
-        cells = "".join(f"<tr><th style='text-align:left'>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in lines)
-        return f"<table><caption>LazyArray</caption>{cells}</table>"
+        return as_html("LazyArray", lines)
 
     def opened(self, name: str) -> Source:
         """Open the array under a name for messages."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.chunks import filling
 from daskxent.sources.cuts import Even
 from daskxent.sources.kept import KEPT, Opening
 from daskxent.sources.source import Base, pieced
@@ -52,8 +53,7 @@ class Pieces(Base):
         """Make the error, not raised, for a piece that is not stored."""
         at = ", ".join(f"{s.start}:{s.stop}" for s in box)
         where = getattr(self, "path", "the array")
-        hint = f"evaluate(..., on_missing='fill') reads it as the fill value {self.fill()}"
-        return ValueError(f"{self.name}: {where}[{at}] is missing: nobody wrote it; {hint}")
+        return ValueError(f"{self.name}: {where}[{at}] is missing: nobody wrote it; {filling(self.fill())}")
 
     def fill(self) -> Any:
         """Return what is read where nothing is stored."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.chunks import MissingChunk, TornChunk, filled
+from daskxent.sources.chunks import MissingChunk, TornChunk, filled, filling
 from daskxent.sources.cuts import chunked
 from daskxent.sources.kept import Opening
 from daskxent.sources.layout import address
@@ -81,8 +81,8 @@ class Rectilinear(Pieces):
     def missing(self, box: Box) -> MissingChunk:
         """Make the error, not raised, for a chunk that is not stored."""
         key = self._key(box)
-        hint = f"evaluate(..., on_missing='fill') reads it as the fill value {self.fill()}"
-        return MissingChunk(f"{self.name}: chunk {key} of {self._bytes.where} is missing; {hint}", key)
+        what = f"{self.name}: chunk {key} of {self._bytes.where} is missing; {filling(self.fill())}"
+        return MissingChunk(what, key)
 
     def version(self, axis: int | None, start: int, stop: int) -> None:
         """Return None: what was written since is not noticed."""

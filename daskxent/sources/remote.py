@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.npy import header_of
-from daskxent.sources.objects import RANGE, failing
+from daskxent.sources.npy import Unsuitable, header_of
+from daskxent.sources.objects import RANGE, failing, known_by
 from daskxent.sources.source import Base, digest
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class RemoteNpy(Base):
         fs, path = self._place
         with failing(f"{self.name}: {self.path}"):
             info = fs.info(path)
-        known = [str(info[key]) for key in ("ETag", "LastModified", "last_modified", "mtime") if info.get(key)]
-        return digest(repr((info.get("size"), known)).encode()) if known else None
+        known = known_by(info)
+        return None if known is None else digest(repr(known).encode())
 
 
 def located(url: str, storage: Mapping[str, Any] | None) -> tuple[Any, str]:
@@ -102,11 +102,9 @@ def open_remote(path: str, name: str, storage: Mapping[str, Any] | None = None) 
         raise FileNotFoundError(f"{name}: there is nothing at {path}") from error
     opened = io.BytesIO(start)
     try:
-        shape, fortran, dtype = header_of(opened)
+        shape, dtype = header_of(opened, path, name)
+    except Unsuitable:
+        raise
     except Exception as error:  # what NumPy makes of damaged headers is of many kinds
         raise ValueError(f"{name}: {path} cannot be read as a .npy array: {error}") from error
-    if fortran and len(shape) > 1:
-        raise ValueError(f"{name}: {path} is in Fortran order; save numpy.ascontiguousarray of it")
-    if dtype.hasobject:
-        raise ValueError(f"{name}: {path} holds Python objects, which are not unpickled")
     return RemoteNpy(path, name, shape, dtype, opened.tell(), storage)
