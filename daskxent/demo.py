@@ -167,7 +167,7 @@ def _read_marker(path: Path) -> object:
 
 def _write_rows(group: Any, source: "_RowSource", count: int, chunk_rows: int, progress: bool) -> None:
     """Fill the group's arrays chunk by chunk, a chunk on each thread."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     arrays = (  # in the order of Rows
         _create(group, "labels", (count,), "uint8", chunk_rows),
