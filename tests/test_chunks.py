@@ -1,4 +1,5 @@
 import bz2
+import contextlib
 import gzip
 import itertools
 import lzma
@@ -14,6 +15,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+import zstandard
 from numpy.testing import assert_array_equal
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
@@ -620,6 +622,24 @@ def test_streams_of_several_members_are_one_chunk(tmp_path, codec, encode):  # p
     for torn in (several[:-5], several + b"x", encode(data[:199]), several + encode(data)):
         with pytest.raises(TornChunk):
             held_as(tmp_path, codec, torn, 200).read((0,), Scratch())
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_zstd_frame_is_whole_or_torn(tmp_path, checksum):
+    data = np.random.default_rng(0).integers(0, 9, 1 << 18, "u1")  # of two blocks
+    frame = zstandard.ZstdCompressor(write_checksum=checksum).compress(data)
+    assert_array_equal(held_as(tmp_path, numcodecs.Zstd(), frame, data.size).read((0,), Scratch()), data)
+    split = zstandard.compress(data[:1000]) + zstandard.compress(data[1000:])
+    assert_array_equal(held_as(tmp_path, numcodecs.Zstd(), split, data.size).read((0,), Scratch()), data)
+    cuts = [frame[:-n] for n in (*range(1, 9), 1000, len(frame) - 20, len(frame) - 5, len(frame) - 1)]
+    for torn in (*cuts, frame + b"x", frame + frame, zstandard.compress(data[1:]), b""):
+        with pytest.raises(TornChunk, match="cannot be decoded"):
+            held_as(tmp_path, numcodecs.Zstd(), torn, data.size).read((0,), Scratch())
+    flipped = bytearray(frame)
+    flipped[len(frame) // 2] ^= 1
+    found = held_as(tmp_path, numcodecs.Zstd(), bytes(flipped), data.size)
+    with pytest.raises(TornChunk) if checksum else contextlib.suppress(TornChunk):
+        found.read((0,), Scratch())
 
 
 def test_zstd_without_a_content_size(tmp_path):

@@ -23,7 +23,7 @@ ORDER = re.findall(
 numbers numbers.clock numbers.elementary numbers.reading numbers.exact numbers.records numbers.shapes numbers.scores
 numbers.classes numbers.statistics numbers.keys numbers.picks numbers.question numbers.audit numbers.picked
 numbers.sums numbers.errors numbers.estimates numbers.tables numbers.grouping numbers.state numbers.calibration
-numbers.temperature numbers.derived numbers.distributions show show.tables sources.sizes sources.encoded
+numbers.temperature numbers.derived numbers.distributions show show.tables sources.sizes sources.zstd sources.encoded
 sources.buckets sources.objects sources.ahead sources.chunks sources.layout sources.kept sources.cuts sources.source
 sources.paths sources.marks sources.meaning sources.local sources.memory sources.pieces sources.npy sources.mapped
 sources.raw sources.kld sources.hdf5 sources.columnar sources.remote sources.sliceable sources.viewed sources.bits

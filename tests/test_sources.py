@@ -12,17 +12,18 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import LABEL_DTYPES, SOME, partitions, questions
-from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 from zarr.storage import MemoryStore, ZipStore
 
 import daskxent as dx
 from daskxent.numbers.question import Question
-from daskxent.sources import open_array
+from daskxent.sources import open_array, stored
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 V2 = {"none": None, "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip()}
 V3 = {"none": [], "zstd": [ZstdCodec()], "blosc": [BloscCodec()], "gzip": [GzipCodec()]}
 STORED = [("v2", codec) for codec in V2] + [(layout, codec) for layout in ("v3", "sharded") for codec in V3]
+V3["crc32c"] = [Crc32cCodec()]
 
 
 def ask(y_true, y_pred, **options):
@@ -392,3 +393,36 @@ def test_grids_of_unequal_chunks(tmp_path):
         dx.evaluate(labels, tmp_path / "r.zarr", from_logits=True)
     filled = dx.evaluate(labels, tmp_path / "r.zarr", from_logits=True, on_missing="fill")
     assert filled.audit["prediction_missing"]["count"] == 300
+
+
+@pytest.mark.parametrize(("layout", "codec"), [*STORED, ("v3", "crc32c")])
+def test_small_chunks_are_read_together(tmp_path, data, layout, codec, monkeypatch):
+    values, chunk = data[1], 5
+    monkeypatch.setattr(stored, "TOGETHER", 4 * chunk * values[:1].nbytes)
+    z = write(tmp_path, "x", values, (chunk, 23), layout, codec)
+    source, whole = open_array(z, "x"), (slice(0, 23),)
+    assert source.pieces(0).largest == 4 * chunk
+    for start in range(0, 61, chunk):
+        for stop in (*range(start + chunk, 61, chunk), 61):
+            found = source.read((slice(start, stop), *whole))
+            assert found.dtype == values.dtype
+            np.testing.assert_array_equal(found, values[start:stop])
+    for box in ((slice(3, 22), *whole), (slice(0, 20), slice(1, 23)), (slice(5, 24), *whole)):
+        np.testing.assert_array_equal(source.read(box), values[box])
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_a_missing_chunk_among_some_that_are_read_together(tmp_path, data, fill):
+    z = zarr.create_array(tmp_path / "x", shape=(61, 23), chunks=(5, 23), dtype="f4", fill_value=7)
+    z[...] = data[1]
+    for number in (2, 12):
+        (tmp_path / "x" / "c" / str(number) / "0").unlink()
+    source, gaps = open_array(z, "x"), [] if fill else None
+    if not fill:
+        with pytest.raises(ValueError, match=r"x: chunk c/2/0 of .* is missing"):
+            source.read((slice(0, 61), slice(0, 23)), gaps)
+        return
+    expected = data[1].copy()
+    expected[10:15] = expected[60:61] = 7
+    np.testing.assert_array_equal(source.read((slice(0, 61), slice(0, 23)), gaps), expected)
+    assert gaps == [(slice(10, 15), slice(0, 23)), (slice(60, 61), slice(0, 23))]

@@ -164,7 +164,7 @@ class Chunks:
                 found.append(self._bytes.fetch(self._stored(index), slice(0, count), Buffer()))
         return b"".join(each.tobytes() for each in found if each is not None)
 
-    def read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
+    def read(self, index: tuple[int, ...], scratch: Scratch, into: Buffer | None = None) -> NDArray[Any] | None:
         """Read one chunk.
 
         Parameters
@@ -173,6 +173,8 @@ class Chunks:
             Of the chunk in the grid of `chunks`.
         scratch : Scratch
             The calling thread's own.
+        into : Buffer, optional
+            Where to put it, if it is not mapped; in `scratch` otherwise.
 
         Returns
         -------
@@ -191,7 +193,7 @@ class Chunks:
             If the storage fails; it names the array and the chunk where the system has said what failed.
         """
         with self._naming(index):
-            return self._read(index, scratch)
+            return self._read(index, scratch, into or scratch.decoded)
 
     @contextmanager
     def _naming(self, index: tuple[int, ...]) -> Iterator[None]:
@@ -213,17 +215,19 @@ class Chunks:
         finally:
             scratch.shard = own.shard
 
-    def _read(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
+    def _read(self, index: tuple[int, ...], scratch: Scratch, into: Buffer) -> NDArray[Any] | None:
         extent = self.extent(index)
-        if not self.fast:
+        if self._decode is None or not self.fast:
             return self._through_zarr(index, extent, scratch)
         known, encoded = self._asked_ahead(index) if self.far else (False, None)
         if not known:
             found = self._find(index, scratch)
-            encoded = None if found is None else self._bytes.fetch(*found, scratch.encoded)
+            encoded = (
+                None if found is None else self._bytes.fetch(*found, scratch.encoded if self._decode.inflate else into)
+            )
         if encoded is None:
             return None
-        chunk = self._decoded(index, encoded, scratch)
+        chunk = self._decoded(index, encoded, into)
         return chunk if extent == self.chunks else chunk[tuple(map(slice, extent))]
 
     @property
@@ -261,17 +265,17 @@ class Chunks:
         except (ValueError, struct.error):  # a torn index, which is named where it is read again
             return False, None
 
-    def _decoded(self, index: tuple[int, ...], encoded: NDArray[np.uint8], scratch: Scratch) -> NDArray[Any]:
+    def _decoded(self, index: tuple[int, ...], encoded: NDArray[np.uint8], into: Buffer) -> NDArray[Any]:
         assert self._decode is not None
         try:
-            plain = self._decode(encoded, scratch.decoded)
+            plain = self._decode(encoded, into)
         except MemoryError:
             raise
         except Exception as error:
             raise self._torn(index, error) from error
         chunk = plain.view(self.dtype)
         if not chunk.flags.aligned:  # inside a shard, behind a crc32c
-            chunk = scratch.decoded.take(plain.size).view(self.dtype)
+            chunk = into.take(plain.size).view(self.dtype)
             chunk.view(np.uint8)[:] = plain
         chunk = chunk.reshape(self.chunks)
         chunk.flags.writeable = False  # always, not only in maps: a compiled kernel then meets one type of array

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from daskxent.sources import zstd
+
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +43,11 @@ CHECKED = 1 << 20
 class Buffer:
     """Memory for bytes that is used again and again: it grows and never shrinks.
 
+    Parameters
+    ----------
+    memory : ndarray of uint8, optional
+        What to begin with; where that is too small, other memory is taken.
+
     Examples
     --------
     >>> buffer = Buffer()
@@ -48,8 +55,8 @@ class Buffer:
     (3, 2)
     """
 
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
+    def __init__(self, memory: Bytes | None = None) -> None:
+        self._memory = np.empty(0, np.uint8) if memory is None else memory
 
     def take(self, size: int) -> Bytes:
         """Return `size` bytes of arbitrary content; what was taken before is overwritten."""
@@ -224,40 +231,30 @@ def _verified(encoded: Bytes) -> Bytes:
     return body
 
 
-_UNKNOWN = -1
-
 # What numcodecs decodes into `out` may be shorter than `out`, and then the rest is the previous chunk. So every
 # size is read out of the header first.
 
 
 def _zstd(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
+    quick = zstd.decoded(encoded, nbytes, buffer)
+    if quick is not None:
+        return quick
+    return _frames(encoded, nbytes, buffer)
+
+
+def _frames(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
+    """Decode several frames, or those that do not tell their size; say what is wrong with others."""
     from numcodecs import Zstd
 
-    size = _zstd_size(encoded[:18].tobytes())
-    if size > nbytes:
+    size = zstd.content_size(encoded)
+    if size is not None and size > nbytes:
         _same(size, nbytes)
     # Room for what is expected and no more: a frame that does not tell its size may be of any.
     decoded = np.frombuffer(Zstd().decode(encoded, buffer.take(nbytes)), np.uint8)
-    if size in (nbytes, _UNKNOWN):
+    if size in (nbytes, None):
         return decoded
     # The first of several frames, or one that is too short. It fits, so that its own size may be asked for.
     return np.frombuffer(Zstd().decode(encoded), np.uint8)
-
-
-def _zstd_size(header: bytes) -> int:
-    """Read the content size of a zstd frame (RFC 8878, 3.1.1.1), `_UNKNOWN` if it does not tell.
-
-    Only the first frame is looked at: were there more, numcodecs would not let them into so short an `out`.
-    """
-    if len(header) < 5 or not header.startswith(b"\x28\xb5\x2f\xfd"):
-        return _UNKNOWN
-    flags = header[4]
-    single = flags >> 5 & 1
-    width = (single, 2, 4, 8)[flags >> 6]
-    at = 6 - single + (0, 1, 2, 4)[flags & 3]
-    if not width:
-        return _UNKNOWN
-    return int.from_bytes(header[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def _blosc(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:

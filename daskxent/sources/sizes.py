@@ -31,8 +31,8 @@ class Sizes:
         In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
     tiny_bytes : int
         Local chunks with fewer bytes than this are read by one thread. Microseconds a chunk with one thread / two:
-        4 KB 63 / 125, 64 KB 107 / 154, 256 KB 265 / 198; zstd 100 / 175, 213 / 248, 652 / 410. What is between two
-        chunks is Python.
+        4 KB 16 / 28, 16 KB 21 / 33, 64 KB 39 / 49, 256 KB 108 / 95; zstd 27 / 49, 43 / 66, 103 / 71, 360 / 202. What is
+        between two chunks is Python.
     few : int
         Below this many predictions NumPy is done before the compiled scans are loaded; both give the same bits.
     dense_bytes : int
@@ -55,7 +55,7 @@ class Sizes:
     buffer_bytes: int = 64 << 20
     run_rows: int = 1 << 19
     piece_bytes: int = 64 << 20
-    tiny_bytes: int = 1 << 17
+    tiny_bytes: int = 1 << 16
     few: int = 1 << 14
     dense_bytes: int = 4 << 20
     scored_rows: int = 1 << 16
