@@ -10,7 +10,7 @@ from numba import types
 from daskxent.kernels.arithmetic import PROBABILITY_UNIT, clip
 from daskxent.kernels.blocks import LANES
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
-from daskxent.kernels.llvm.compiling import inlined, inner, overload
+from daskxent.kernels.llvm.compiling import inlined, inner, overload, wide_vectors
 from daskxent.numbers import audit
 from daskxent.numbers.audit import COUNTED, HIDDEN, LEAST_WEIGHT, MOST_WEIGHT
 from daskxent.numbers.records import EPSILON, HAS_NAN, HUGE, OUTSIDE_UNIT
@@ -85,6 +85,7 @@ def _losses(plain, ask, loss, work):
 
     Loops that write one array: with two, LLVM would have to check too many pairs for overlap, and does not vectorise.
     """
+    wide_vectors()
     high, low, peaks, target, total = work.mass[0], work.mass[1], work.peak, work.target, work.total
     if ask.unit:
         for i in range(LANES):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskxent.kernels.blocks import LANES
-from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner
+from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner, wide_vectors
 from daskxent.kernels.slabs import along, plain
 from daskxent.numbers import tables
 from daskxent.numbers.audit import COUNTED, IS_CLIPPED
@@ -64,6 +64,7 @@ def _add_term(limbs, term):
 @inner
 def add_block(limbs, terms, rest):
     """Add at most `LANES` terms to a sum; `rest` is for what of them lies below the grids."""
+    wide_vectors()
     k0 = k1 = k2 = k3 = np.int64(0)
     unusual = below = 0
     for i in range(terms.size):

@@ -256,14 +256,15 @@ class Block:
         return found
 
     def _like_probabilities(self, some: slice, rows: Scored) -> bool:
-        """Tell whether all rows that are not hidden may well be probabilities; one look at the first rules out most."""
-        shown = (rows.status & HIDDEN) == 0
-        if not shown.any():
+        """Tell whether all rows that are not hidden may well be probabilities; a look at the first rules out most."""
+        shown = np.flatnonzero((rows.status & HIDDEN) == 0)
+        if not shown.size:
             return True
         if self.records is None:
-            first = some.start + int(shown.argmax())
+            first = some.start + shown[: max(1, FEW_NUMBERS // self.question.classes)]
             with np.errstate(invalid="ignore"):  # NaN is not below 1
-                if not 0 < self._values(slice(first, first + 1)).max() < 1 + SUM_TOLERANCE:
+                peaks = self._values(slice(first[0], first[-1] + 1))[first - first[0]].max(axis=1)
+                if not ((peaks > 0) & (peaks < 1 + SUM_TOLERANCE)).all():
                     return False
             found = scan(self.question, self._values(some), rows.labels, 0, self.sizes)
         else:
@@ -350,6 +351,7 @@ def match_the_row_before(labels: NDArray[np.int64], predictions: NDArray[np.int6
     return bool(before.sum() > lucky and before.mean() > 2 * own.mean() + 0.1)
 
 
+FEW_NUMBERS = 1 << 10  # of the first rows that are looked at for whether they may be probabilities
 FEW, LEAST_CLASSES = 64, 3  # rows of a sequence that are looked at; with two classes a wrong one is the other
 
 
