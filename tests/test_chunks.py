@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import pickle
+import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from numpy.testing import assert_array_equal
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
+import daskxent as dx
 from daskxent.show.shell import peak_memory
 from daskxent.sources import encoded, objects
 from daskxent.sources.chunks import Chunks, MissingChunk, Scratch, TornChunk
@@ -640,6 +642,91 @@ def test_a_zstd_frame_is_whole_or_torn(tmp_path, checksum):
     found = held_as(tmp_path, numcodecs.Zstd(), bytes(flipped), data.size)
     with pytest.raises(TornChunk) if checksum else contextlib.suppress(TornChunk):
         found.read((0,), Scratch())
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize(("shape", "chunk", "piece"), [((70, 9), (24, 9), (4, 9)), ((3, 70, 9), (1, 24, 9), (1, 4, 9))])
+def test_a_large_chunk_of_zstd_is_decoded_in_pieces(tmp_path, shape, chunk, piece, checksum):
+    values = numbers(shape)
+    codec = ZstdCodec(level=1, checksum=checksum)
+    z = zarr.create_array(tmp_path, shape=shape, chunks=chunk, dtype="<f4", compressors=[codec])
+    z[...] = values
+    chunks, scratch = Chunks(z, "y", large=24 * 9 * 4 - 1, piece=5 * 9 * 4), Scratch()
+    assert (chunks.chunks, chunks.blocks, chunks.fast) == (piece, chunk, True)
+    every = [*itertools.product(*(range(-(-n // c)) for n, c in zip(shape, piece, strict=True)))]
+    for order in (every, every[::-1], every[::2], np.random.default_rng(0).permutation(every).tolist()):
+        for index in map(tuple, order):
+            box = tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, piece, strict=True))
+            assert_array_equal(chunks.read(index, scratch), values[box])
+    assert_array_equal(chunks.read_apart(every[1], scratch), chunks.read(every[1], scratch))
+    assert Chunks(z, "y", large=24 * 9 * 4).chunks == chunk
+    (tmp_path / "c" / "/".join("0" for _ in shape)).unlink()
+    assert chunks.read(every[0], Scratch()) is None
+
+
+def outcome(chunks, pieces):
+    scratch, found = Scratch(), []
+    for number in range(pieces):
+        try:
+            found.append(chunks.read((number, 0), scratch).copy())
+        except TornChunk as error:
+            assert "y: chunk c/0/0 of" in str(error)  # noqa: PT017
+            return found, error
+    return found, None
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_torn_chunk_in_pieces_gives_no_wrong_number(tmp_path, checksum):
+    values = np.random.default_rng(0).normal(size=(40_000, 9)).astype("<f4")
+    z = zarr.create_array(
+        tmp_path, shape=(35_000, 9), chunks=values.shape, dtype="<f4", compressors=[ZstdCodec(checksum=checksum)]
+    )
+    file = tmp_path / "c" / "0" / "0"
+    file.parent.mkdir(parents=True)
+    frame = zstandard.ZstdCompressor(write_checksum=checksum).compress(values)
+
+    def stored_as(data):
+        file.write_bytes(data)
+        return outcome(Chunks(z, "y", large=1 << 20, piece=4000 * 36), 9)
+
+    split = zstandard.compress(values[:7]) + zstandard.compress(values[7:])
+    for whole in (frame, split, numcodecs.Zstd().encode(values)):
+        found, error = stored_as(whole)
+        assert error is None
+        assert_array_equal(np.concatenate(found), values[:35_000])
+    for torn in (frame[:-1], frame[:-4], frame[: len(frame) // 2], frame + b"x", frame + frame, b"", frame[:3]):
+        found, error = stored_as(torn)
+        assert (found, error is None) == ([], False)
+    if checksum:  # of what lies beyond the array too
+        for at in (len(frame) // 3, len(frame) - 1000):
+            flipped = bytearray(frame)
+            flipped[at] ^= 1
+            assert stored_as(bytes(flipped))[1] is not None
+
+
+@pytest.mark.slow
+def test_a_large_chunk_takes_little_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (20_000, 1000)).astype("f4"), rng.integers(0, 1000, 20_000)
+    z = zarr.create_array(
+        tmp_path, shape=logits.shape, chunks=logits.shape, dtype="f4", compressors=[ZstdCodec(level=1)]
+    )
+    z[...] = logits
+    expected = dx.evaluate(labels, logits, from_logits=True)
+    code = f"""
+import numpy, daskxent as dx
+import daskxent as dx
+from daskxent.show.shell import peak_memory
+rng = numpy.random.default_rng(1)
+labels = rng.integers(0, 1000, 20_000)
+dx.evaluate(labels[:100], rng.normal(size=(100, 1000)).astype("f4"), from_logits=True, threads=2)
+before = peak_memory()
+dx.evaluate(labels, {str(tmp_path)!r}, from_logits=True, threads=2)
+print(peak_memory() - before)
+"""
+    grown = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert grown < 40e6
+    assert dx.evaluate(labels, z, from_logits=True).state == expected.state
 
 
 def test_zstd_without_a_content_size(tmp_path):

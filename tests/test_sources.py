@@ -17,7 +17,8 @@ from zarr.storage import MemoryStore, ZipStore
 
 import daskxent as dx
 from daskxent.numbers.question import Question
-from daskxent.sources import open_array, stored
+from daskxent.sources import open_array
+from daskxent.sources.stored import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 V2 = {"none": None, "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip()}
@@ -396,11 +397,10 @@ def test_grids_of_unequal_chunks(tmp_path):
 
 
 @pytest.mark.parametrize(("layout", "codec"), [*STORED, ("v3", "crc32c")])
-def test_small_chunks_are_read_together(tmp_path, data, layout, codec, monkeypatch):
+def test_small_chunks_are_read_together(tmp_path, data, layout, codec):
     values, chunk = data[1], 5
-    monkeypatch.setattr(stored, "TOGETHER", 4 * chunk * values[:1].nbytes)
     z = write(tmp_path, "x", values, (chunk, 23), layout, codec)
-    source, whole = open_array(z, "x"), (slice(0, 23),)
+    source, whole = Zarr(z, "x", together=4 * chunk * values[:1].nbytes), (slice(0, 23),)
     assert source.pieces(0).largest == 4 * chunk
     for start in range(0, 61, chunk):
         for stop in (*range(start + chunk, 61, chunk), 61):

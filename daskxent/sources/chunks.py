@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from daskxent.sources import zstd
 from daskxent.sources.ahead import WINDOW
 from daskxent.sources.encoded import Buffer, Decoder, Files, decoder
 from daskxent.sources.objects import Objects, open_bytes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
+LARGE, PIECE = 64 << 20, 8 << 20  # bytes from which on a local chunk of zstd is decoded in pieces, and of a piece
 MOST_TABLES = 64  # indexes of shards that are kept
 NOWHERE = 2**64 - 1  # offset and length of an inner chunk that is not stored
 
@@ -60,7 +62,7 @@ class TornChunk(ChunkError):
 
 
 class Scratch:
-    """The memory one thread reads chunks into, and the shard index it read last.
+    """The memory one thread reads chunks into, the shard index it read last, and the chunk that it has in pieces.
 
     Use one per thread, for one pass over the data: a shard that is rewritten meanwhile is not noticed.
     """
@@ -69,6 +71,7 @@ class Scratch:
         self.encoded = Buffer()
         self.decoded = Buffer()
         self.shard: tuple[Chunks, str, NDArray[np.uint64]] | None = None
+        self.stream: tuple[Chunks, str, zstd.Stream | zstd.Plain] | None = None
 
 
 class Shards(NamedTuple):
@@ -87,6 +90,8 @@ class Chunks:
         On a regular grid.
     name : str
         What messages call the array.
+    large, piece : int
+        Local chunks of zstd with more bytes are decoded in pieces, and the most bytes of a piece.
 
     Attributes
     ----------
@@ -95,7 +100,7 @@ class Chunks:
     dtype : numpy.dtype
         Of the array, in native byte order.
     chunks : tuple of int
-        Shape of the unit that is decoded at once: a chunk, or an inner chunk of a shard.
+        Shape of the unit that is decoded at once: a chunk, an inner chunk of a shard, or a piece of a large chunk.
     blocks : tuple of int
         Shape of the unit that is stored as one object: a chunk or a shard.
     fast : bool
@@ -111,7 +116,7 @@ class Chunks:
         If the grid is not regular.
     """
 
-    def __init__(self, array: zarr.Array[Any], name: str) -> None:
+    def __init__(self, array: zarr.Array[Any], name: str, large: int = LARGE, piece: int = PIECE) -> None:
         self.name = name
         self.shape: tuple[int, ...] = array.shape
         # Strings of variable length have no byte order, and no way to ask for one.
@@ -123,15 +128,24 @@ class Chunks:
         self.local = isinstance(self._bytes, Files)
         self.far = isinstance(self._bytes, Objects) and self._bytes.far
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
-        self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
         codecs = chain(array.metadata)
         self._decode = _decoder(_inner(codecs), array.dtype, self.chunks)
+        if self.nbytes > large and self._can_stream(codecs):
+            self.chunks = zstd.pieces(self.blocks, self.shape, self.dtype.itemsize, piece)
+        self._streams = self.chunks != array.chunks
+        self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
         self._shards = _shards(codecs, self._per_block)
         self._tables: dict[str, asyncio.Future[Any]] = {}  # indexes of shards, on the event loop of the stores
-        self.fast = self._decode is not None and (self._shards is not None or self.blocks == self.chunks)
+        whole = self._streams or self._shards is not None or self.blocks == self.chunks
+        self.fast = self._decode is not None and whole
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Chunks, (self._array, self.name)
+
+    def _can_stream(self, codecs: Sequence[Mapping[str, Any]]) -> bool:
+        """Tell whether chunks are local files of nothing but zstd."""
+        local = self.local and self.blocks == self.chunks and self._decode is not None
+        return local and [codec["name"].removeprefix("numcodecs.") for codec in codecs[1:]] == ["zstd"]
 
     def fill(self) -> np.generic:
         """Return what zarr reads where no chunk is stored, as a scalar of `dtype`."""
@@ -209,16 +223,19 @@ class Chunks:
     def read_apart(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
         """Read one chunk as `read` does, into memory of its own; of `scratch` only the index of a shard is used."""
         own = Scratch()
-        own.shard = scratch.shard
+        own.shard, own.stream = scratch.shard, scratch.stream
         try:
             return self.read(index, own)
         finally:
-            scratch.shard = own.shard
+            scratch.shard, scratch.stream = own.shard, own.stream
 
     def _read(self, index: tuple[int, ...], scratch: Scratch, into: Buffer) -> NDArray[Any] | None:
         extent = self.extent(index)
         if self._decode is None or not self.fast:
             return self._through_zarr(index, extent, scratch)
+        if self._streams:
+            chunk = self._piece(index, scratch, into)
+            return chunk if chunk is None or extent == self.chunks else chunk[tuple(map(slice, extent))]
         known, encoded = self._asked_ahead(index) if self.far else (False, None)
         if not known:
             found = self._find(index, scratch)
@@ -281,6 +298,45 @@ class Chunks:
         chunk.flags.writeable = False  # always, not only in maps: a compiled kernel then meets one type of array
         return chunk
 
+    def _piece(self, index: tuple[int, ...], scratch: Scratch, into: Buffer) -> NDArray[Any] | None:
+        """Read a piece of a large chunk: those before it are decoded first, if they were not read."""
+        key, start = self._stored(index), sum(map(mod, index, self._per_block)) * self.nbytes
+        held, scratch.stream = scratch.stream, None
+        known = held is not None and held[:2] == (self, key) and held[2].done <= start
+        if not known and not self._bytes.exists(key):
+            return None
+        memory = into.take(self.nbytes)
+        try:
+            stream = held[2] if held and known else self._stream(key)
+            stream.take(start, memory)
+            if self._is_last(index):
+                stream.finish()
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._torn(index, error) from error
+        scratch.stream = self, key, stream
+        chunk = memory.view(self.dtype).reshape(self.chunks)
+        chunk.flags.writeable = False
+        return chunk
+
+    def _stream(self, key: str) -> zstd.Stream | zstd.Plain:
+        """Begin with a large chunk; one that is not a single frame is decoded at once, if it can be."""
+        assert self._decode is not None
+        nbytes = self._decode.nbytes
+        try:
+            return zstd.Stream(f"{self._bytes.where}/{key}", nbytes)
+        except ValueError:
+            encoded = self._bytes.fetch(key, slice(None), Buffer())
+            return zstd.Plain(self._decode(np.empty(0, np.uint8) if encoded is None else encoded, Buffer()))
+
+    def _is_last(self, index: tuple[int, ...]) -> bool:
+        """Tell whether a piece is the last of a chunk that lies within the array."""
+        ends = [(i + 1) * n for i, n in zip(index, self.chunks, strict=True)]
+        return all(
+            end % block == 0 or end >= size for end, block, size in zip(ends, self.blocks, self.shape, strict=True)
+        )
+
     def _through_zarr(self, index: tuple[int, ...], extent: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
         found = self._find(index, scratch)
         if found is None or not self._bytes.exists(found[0]):
@@ -331,7 +387,7 @@ class Chunks:
         return self._key(tuple(map(floordiv, index, self._per_block)))
 
     def _place(self, index: tuple[int, ...]) -> str:
-        inner = "" if self.blocks == self.chunks else f"{'/'.join(map(str, index))} in shard "
+        inner = "" if self.blocks == self.chunks or self._streams else f"{'/'.join(map(str, index))} in shard "
         return f"chunk {inner}{self._stored(index)} of {self._bytes.where}"
 
     def _torn(self, index: tuple[int, ...], error: Exception, part: str = "") -> TornChunk:

@@ -54,16 +54,25 @@ class Zarr(Base):
         That of an array that was opened before, in this process or another one.
     side_by_side : bool
         Whether chunks that a box takes whole are kept as well, because other boxes take them too.
+    together : int
+        Small chunks are read as one up to so many bytes.
     """
 
-    def __init__(self, array: Any, name: str, opening: Opening | None = None, side_by_side: bool = False) -> None:
+    def __init__(
+        self,
+        array: Any,
+        name: str,
+        opening: Opening | None = None,
+        side_by_side: bool = False,
+        together: int = TOGETHER,
+    ) -> None:
         self.array, self.name, self.opening, self.side_by_side = array, name, opening or Opening(), side_by_side
         self.chunks = Chunks(array, name)
         self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
         self.unfinished = unfinished(array.attrs)
         self.far = self.chunks.far and self.chunks.fast
         rows_alone = self.chunks.fast and self.shape and self.chunks.chunks[1:] == self.shape[1:]
-        self._several = max(1, TOGETHER // max(1, self.chunks.nbytes)) if rows_alone else 1
+        self._several = max(1, together // max(1, self.chunks.nbytes)) if rows_alone else 1
         self._thread = threading.local()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from daskxent.sources.encoded import Buffer
@@ -78,3 +81,106 @@ def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[
         return plain if _THREAD.context.stream_reader(encoded).readinto(plain) == nbytes else None
     except zstandard.ZstdError:
         return None
+
+
+class Stream:
+    """A file of one frame, decoded from its beginning on, a piece at a time.
+
+    Parameters
+    ----------
+    path : str
+    nbytes : int
+        What it should decode to, in bytes.
+
+    Attributes
+    ----------
+    done : int
+        Bytes that were decoded.
+
+    Raises
+    ------
+    ValueError
+        It is not one frame of so many bytes from end to end.
+    """
+
+    def __init__(self, path: str, nbytes: int) -> None:
+        import zstandard
+
+        self._file, self._at, self.done, self._nbytes = os.open(path, os.O_RDONLY), 0, 0, nbytes
+        if whole(lambda at, n: os.pread(self._file, n, at), os.fstat(self._file).st_size) != nbytes:
+            raise ValueError(f"expected one frame of {nbytes} bytes")
+        source: Any = self  # all that is asked for is `read`
+        self._reader = zstandard.ZstdDecompressor().stream_reader(source)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def read(self, size: int) -> bytes:
+        """Read some encoded bytes, for the decoder."""
+        found = os.pread(self._file, size, self._at)
+        self._at += len(found)
+        return found
+
+    def take(self, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill some memory with what begins at a place; what is before it, and was not taken, is dropped.
+
+        Raises
+        ------
+        ValueError
+            There is not so much: the file was cut short meanwhile.
+        zstandard.ZstdError
+            It is damaged.
+        """
+        while self.done < start:
+            self._fill(out[: start - self.done])
+        self._fill(out)
+
+    def finish(self) -> None:
+        """Decode what is left, and drop it: the checksum comes last."""
+        memory = np.empty(1 << 20, np.uint8)
+        while self.done < self._nbytes:
+            self._fill(memory[: self._nbytes - self.done])
+        self._reader.read(1)
+
+    def _fill(self, out: NDArray[np.uint8]) -> None:
+        filled = 0
+        while filled < out.size and (got := self._reader.readinto(out[filled:].data)):
+            filled += got
+        self.done += filled
+        if filled < out.size:
+            raise ValueError(f"expected {self._nbytes} bytes, got {self.done}")
+
+
+class Plain:
+    """A chunk that was decoded at once, in place of a `Stream`."""
+
+    done = 0
+
+    def __init__(self, plain: NDArray[np.uint8]) -> None:
+        self._plain = plain
+
+    def take(self, start: int, out: NDArray[np.uint8]) -> None:
+        """Fill some memory with what begins at a place."""
+        out[:] = self._plain[start : start + out.size]
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+def pieces(chunk: tuple[int, ...], shape: tuple[int, ...], itemsize: int, most: int) -> tuple[int, ...]:
+    """Return the shape of the pieces that a large chunk of an array is decoded in, one after the other in C order.
+
+    They are of at most `most` bytes, and a tenth of that at least; the chunk itself, if it is not cut into such.
+
+    Examples
+    --------
+    >>> pieces((1000, 50), (4000, 50), 4, 20000), pieces((1, 997, 50), (9, 997, 50), 4, 20000)
+    ((100, 50), (1, 997, 50))
+    """
+    axis = next((axis for axis, length in enumerate(chunk) if length > 1), len(chunk) - 1)
+    step = math.prod(chunk[axis + 1 :]) * itemsize
+    if chunk[axis + 1 :] != shape[axis + 1 :] or not step:
+        return chunk
+    length = next((n for n in range(min(most // step, chunk[axis]), 0, -1) if chunk[axis] % n == 0), 0)
+    return (*chunk[:axis], length, *chunk[axis + 1 :]) if 10 * length * step >= most else chunk
