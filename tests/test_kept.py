@@ -40,9 +40,9 @@ def count(seen):
     """Note every chunk that is read in this process; return what takes the note-taking away."""
     read = Chunks._read
 
-    def noted(self, index, scratch):
+    def noted(self, index, *rest):
         seen.append((self.name, index))
-        return read(self, index, scratch)
+        return read(self, index, *rest)
 
     Chunks._read = noted
     return lambda: setattr(Chunks, "_read", read)

@@ -71,7 +71,7 @@ class Zarr(Base):
         self.shape, self.dtype = self.chunks.shape, self.chunks.dtype
         self.unfinished = unfinished(array.attrs)
         self.far = self.chunks.far and self.chunks.fast
-        rows_alone = self.chunks.fast and self.shape and self.chunks.chunks[1:] == self.shape[1:]
+        rows_alone = self.chunks.fast and len(self.shape) > 1 and self.chunks.chunks[1:] == self.shape[1:]
         self._several = max(1, together // max(1, self.chunks.nbytes)) if rows_alone else 1
         self._thread = threading.local()
 
