@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.numbers.audit import ROW_COLUMNS, columns_for, complain
+from daskxent.numbers.audit import raise_first_error
+from daskxent.numbers.status import ROW_COLUMNS, columns_for
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
 from daskxent.report import Report
@@ -405,7 +406,7 @@ def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _finished(question: Question, positions: tuple[int, ...], about: dict[str, Any], state: State) -> Report:
-    complain(question, state.audit, positions)
+    raise_first_error(question, state.audit, positions)
     rows = math.prod(positions)
     report = Report(question, state, rows, available=rows, inputs=about, made=made("a graph"))
     report.warn()

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from daskxent.run import parts
-from daskxent.sources.encoded import Files
+from daskxent.sources.files import Files
 
 HERE = Path(os.environ["SABOTAGE"])
 

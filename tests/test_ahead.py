@@ -14,9 +14,9 @@ import zarr
 from distributed import Client, LocalCluster
 
 import daskxent as dx
-from daskxent.sources import ahead
-from daskxent.sources.ahead import Window
+from daskxent.sources import prefetch
 from daskxent.sources.buckets import stores
+from daskxent.sources.prefetch import Window
 
 SERVER = Path(__file__).parents[1] / "benchmarks/objects.py"
 ROWS, CLASSES = 6000, 50
@@ -89,8 +89,8 @@ def test_every_object_is_asked_for_once(base, name, server):
     labels, metadata, samples = 9, 2, 4
     assert asked["GET"] <= OBJECTS[name] + labels + metadata + samples
     assert asked["at once"] > 2 * 2  # what two threads ask for without a window
-    assert not ahead.WINDOW._parts
-    assert ahead.WINDOW._nbytes == 0
+    assert not prefetch.WINDOW._parts
+    assert prefetch.WINDOW._nbytes == 0
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -126,7 +126,7 @@ def test_a_store_that_fails_is_one_line(directory):
     failing.close()
     with pytest.raises(dx.Unreadable, match=r"reading failed 5 times, last with: s3://b/chunks: "):
         dx.evaluate(Y, x, from_logits=True)
-    assert not ahead.WINDOW._parts
+    assert not prefetch.WINDOW._parts
 
 
 def test_what_is_missing_or_torn_is_named(directory, tmp_path):
@@ -174,7 +174,7 @@ class Chunks:
     async def encoded(self, several, expected):
         self.asked += several
         while not self.may.acquire(blocking=False):
-            await ahead.asyncio.sleep(0.001)
+            await prefetch.asyncio.sleep(0.001)
         return [np.zeros(60, np.uint8) for _ in several]
 
 
@@ -215,7 +215,7 @@ def test_the_window_is_bounded_and_moves_on():
 def test_the_rest_of_a_part_keeps_what_was_asked_for():
     chunks, window = Chunks(), Window()
     chunks.may.release(20)
-    with ahead.reading(window, "part", [(chunks, (i,)) for i in range(4)]) as rest:
+    with prefetch.reading(window, "part", [(chunks, (i,)) for i in range(4)]) as rest:
         assert window.take(chunks, (0,)).result(5).size == 60
         rest.append("rest")
     window.announce("rest", [(chunks, (i,)) for i in range(1, 4)])

@@ -461,7 +461,7 @@ def test_what_a_url_fails_of_is_named_with_the_url(monkeypatch):
 
 
 def test_a_view_without_its_package(monkeypatch):
-    monkeypatch.setattr("daskxent.sources.viewed.find_spec", lambda name: None)
+    monkeypatch.setattr("daskxent.sources.converted.find_spec", lambda name: None)
     message = "view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'"
     refused(ImportError, message, LABELS, PREDICTIONS.astype("uint16"), view="bfloat16")
 

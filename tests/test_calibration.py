@@ -250,8 +250,8 @@ def test_all_of_it_has_the_same_bits_on_every_way(monkeypatch, way, few, weighte
 @settings(deadline=None)
 @given(st.integers(2, 40), st.integers(0, 2**32), st.sampled_from(["float16", "float32", "float64"]), st.booleans())
 def test_shapes_and_curves_have_the_bits_of_their_definition(classes, seed, dtype, probabilities):
-    from daskxent.kernels import shapes as compiled
-    from daskxent.numbers import shapes
+    from daskxent.kernels import softmax_sums as compiled
+    from daskxent.numbers import softmax_sums
 
     rng = np.random.default_rng(seed)
     x = (rng.normal(0, 10.0 ** rng.integers(-2, 4), (9, classes))).astype(dtype)
@@ -263,11 +263,11 @@ def test_shapes_and_curves_have_the_bits_of_their_definition(classes, seed, dtyp
     pairs = [
         (
             compiled.shape_of(x[:, :, None], peak, probabilities=probabilities),
-            shapes.shape_of(x, peak, probabilities=probabilities),
+            softmax_sums.shape_of(x, peak, probabilities=probabilities),
         )
     ]
     if not probabilities:
-        pairs.append((compiled.curve_of(x[:, :, None], peak, target), shapes.curve_of(x, peak, target)))
+        pairs.append((compiled.curve_of(x[:, :, None], peak, target), softmax_sums.curve_of(x, peak, target)))
     for one, other in pairs:
         for a, b in zip(one, other, strict=True):
             assert np.array_equal(a, b, equal_nan=True)

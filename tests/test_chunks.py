@@ -23,7 +23,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, Zip
 
 import daskxent as dx
 from daskxent.show.shell import peak_memory
-from daskxent.sources import encoded, objects
+from daskxent.sources import codecs, files, objects
 from daskxent.sources.chunks import Chunks, MissingChunk, Scratch, TornChunk
 
 with warnings.catch_warnings(action="ignore"):  # zarr warns that these are not in the v3 specification
@@ -136,8 +136,8 @@ def stored(tmp_path):
 
 def map_everything(monkeypatch):
     """Map files of any size, just written ones too."""
-    monkeypatch.setattr(encoded, "MAPPED", 1)
-    monkeypatch.setattr(encoded, "RECENT", 0.0)
+    monkeypatch.setattr(files, "MAPPED", 1)
+    monkeypatch.setattr(files, "RECENT", 0.0)
 
 
 @pytest.fixture(params=["memory", "local", "mapped"])
@@ -513,7 +513,7 @@ def test_threads_share_chunks_but_not_scratch(tmp_path, layout, codec):
 
 def test_what_cannot_be_mapped_is_read(tmp_path, monkeypatch):
     map_everything(monkeypatch)
-    monkeypatch.setattr(encoded, "_map", lambda *a: (_ for _ in ()).throw(OSError("no such device")))
+    monkeypatch.setattr(files, "_map", lambda *a: (_ for _ in ()).throw(OSError("no such device")))
     assert_same(create(tmp_path, numbers((7, 5)), (3, 2), "shards"), fast=True)
 
 
@@ -544,7 +544,7 @@ def test_a_file_that_is_cut_short_while_it_is_mapped_is_torn(tmp_path, monkeypat
     chunks = Chunks(create(tmp_path, numbers((1, 1 << 20)), (1, 1 << 20), "v3", "none"), "y")
     file = tmp_path / "a" / "b" / "c" / "0" / "0"
     os.utime(file, (0, 0))
-    mapped = encoded._map
+    mapped = files._map
 
     def cut(*given):
         found = mapped(*given)
@@ -552,7 +552,7 @@ def test_a_file_that_is_cut_short_while_it_is_mapped_is_torn(tmp_path, monkeypat
         os.utime(file, (0, 0))
         return found
 
-    monkeypatch.setattr(encoded, "_map", cut)
+    monkeypatch.setattr(files, "_map", cut)
     with pytest.raises(TornChunk, match="expected 4194304 bytes, got 1000"):
         chunks.read((0, 0), Scratch())
 
@@ -744,7 +744,7 @@ def test_libdeflate_gives_the_same_bytes_and_the_same_errors(tmp_path, codec, in
     if installed:
         pytest.importorskip("deflate")
     else:
-        monkeypatch.setattr(encoded, "_libdeflate", lambda: None)
+        monkeypatch.setattr(codecs, "_libdeflate", lambda: None)
     x = np.random.default_rng(0).normal(size=(50, 20)).astype("f4")
     z = zarr.create_array(tmp_path / "z", data=x, chunks=x.shape, zarr_format=2, compressors=V2[codec])
     (file,) = tmp_path.glob("z/0.0")
@@ -754,8 +754,8 @@ def test_libdeflate_gives_the_same_bytes_and_the_same_errors(tmp_path, codec, in
         return Chunks(zarr.open_array(z.store_path.store.root), "y").read((0, 0), Scratch())
 
     calls = []
-    slow = encoded._streamed
-    monkeypatch.setattr(encoded, "_streamed", lambda *a, **k: calls.append(a) or slow(*a, **k))
+    slow = codecs._streamed
+    monkeypatch.setattr(codecs, "_streamed", lambda *a, **k: calls.append(a) or slow(*a, **k))
     assert np.array_equal(read(), x)
     assert bool(calls) != installed
     for torn in (data[:-1], data[:-9], data + b"x", data[:30] + bytes([data[30] ^ 8]) + data[31:], b"", data[:11]):

@@ -11,10 +11,10 @@ import sklearn.metrics as sk
 
 import daskxent as dx
 from daskxent.kernels import Totals
-from daskxent.numbers.audit import Scored
 from daskxent.numbers.classes import CLASS_METRICS, Counts
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import Scores
+from daskxent.numbers.status import Scored
 
 CLASSES = 9
 METRICS = ["crossentropy", "accuracy", *CLASS_METRICS]

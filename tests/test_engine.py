@@ -37,7 +37,7 @@ from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even
 from daskxent.sources.npy import Npy
 from daskxent.sources.source import Base
-from daskxent.sources.stored import Zarr
+from daskxent.sources.zarr_arrays import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 

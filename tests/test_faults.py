@@ -36,7 +36,7 @@ import daskxent as dx
 from daskxent.numbers.state import merge_all
 from daskxent.run import cluster as driver
 from daskxent.run.parts import Work
-from daskxent.sources import stored
+from daskxent.sources import zarr_arrays
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -717,7 +717,7 @@ def test_an_array_that_changed_its_shape_is_refused(values, tmp_path):
     inputs, question = prepared(**arguments(moved))
     sent = pickle.dumps(Work(inputs, question))
     zarr.open_array(moved / "logits").resize((ROWS + 1, 7))
-    stored._opened_again.cache_clear()
+    zarr_arrays._opened_again.cache_clear()
     with pytest.raises(ValueError, match=r"y_pred: the shape or the storage of .*logits has changed"):
         pickle.loads(sent)
 

@@ -21,7 +21,7 @@ from daskxent.run import parts
 from daskxent.run.journal import Journal, JournalError, read
 from daskxent.sources.memory import Memory
 from daskxent.sources.npy import Npy
-from daskxent.sources.stored import Zarr
+from daskxent.sources.zarr_arrays import Zarr
 
 ROWS, CHUNK, CLASSES = 60, 10, 4
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy")

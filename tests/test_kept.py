@@ -20,8 +20,8 @@ from zarr.storage import LocalStore, MemoryStore
 
 import daskxent as dx
 from daskxent.sources import open_array
+from daskxent.sources.cache import ENTRY_BYTES, KEPT, Kept
 from daskxent.sources.chunks import Chunks, TornChunk
-from daskxent.sources.kept import ENTRY_BYTES, KEPT, Kept
 
 CLASSES = 4
 

@@ -20,10 +20,10 @@ from daskxent.kernels.crossentropy import excess_of, log1p, unit_loss
 from daskxent.kernels.llvm import compiling
 from daskxent.numbers import records as rows
 from daskxent.numbers import tables
-from daskxent.numbers.audit import Scored
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import Scores
+from daskxent.numbers.status import Scored
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CLASSES = [1, 2, 17, 100, 149, 150, 255, 257, 1025, 8200]
@@ -186,7 +186,7 @@ def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
 
 
 CACHED = """
-from daskxent.kernels import sums
+from daskxent.kernels import totals
 import numpy as np
 sums.add_placed(np.zeros((1, 6), np.int64), np.zeros(1, np.int64), np.ones(1))
 print(sum(sums._add_placed._call.stats.cache_hits.values()))

@@ -28,7 +28,7 @@ from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even, Uneven, chunked
 from daskxent.sources.memory import Memory
 from daskxent.sources.source import Base
-from daskxent.sources.stored import CONVERTED
+from daskxent.sources.zarr_arrays import CONVERTED
 
 SHAPE = (23, 5, 9)
 X = np.random.default_rng(0).normal(size=SHAPE).astype("float32")

@@ -20,23 +20,24 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ORDER = re.findall(
     r"\S+",
     """
-numbers numbers.clock numbers.elementary numbers.reading numbers.exact numbers.records numbers.shapes numbers.scores
-numbers.classes numbers.statistics numbers.keys numbers.picks numbers.question numbers.audit numbers.picked
-numbers.sums numbers.errors numbers.estimates numbers.tables numbers.grouping numbers.state numbers.calibration
-numbers.temperature numbers.derived numbers.distributions show show.tables sources.sizes sources.zstd sources.encoded
-sources.buckets sources.objects sources.ahead sources.chunks sources.layout sources.kept sources.cuts sources.source
-sources.paths sources.marks sources.meaning sources.local sources.memory sources.pieces sources.npy sources.mapped
-sources.raw sources.kld sources.hdf5 sources.columnar sources.remote sources.sliceable sources.viewed sources.bits
-sources.rectilinear sources.stored sources.zipped sources.joined sources.sliced sources.opening sources.conventional
-sources.columns sources.binary sources.largest sources.align sources sources.fingerprint kernels.llvm
-kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.llvm.shapes kernels.slabs kernels.blocks
-kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy kernels.rows kernels.long_rows
-kernels.lanes kernels.columns kernels.scan kernels.shapes kernels.sums kernels sources.boxes show.plots show.listing
-show.slices show.classes show.rows show.merging show.answers show.provenance show.summary show.drawing show.page run
-run.failures report run.slicing run.checking options show.progress show.arguments show.shell run.code run.journal_file
-run.journal run.planning run.sink run.scoring run.parts run.driver run.graph run.text run.prepared run.threads
-run.cluster run.engines run.dump_arrays run.writer api demo losses.evaluating losses metrics.variable metrics xarray
-cli __init__ __main__
+numbers numbers.clock numbers.elementary numbers.reading numbers.exact numbers.records numbers.softmax_sums
+numbers.crossentropy numbers.scores numbers.classes numbers.statistics numbers.keys numbers.row_choices
+numbers.question numbers.status numbers.audit numbers.chosen_rows numbers.sums numbers.errors numbers.estimates
+numbers.tables numbers.grouping numbers.state numbers.calibration numbers.temperature numbers.derived
+numbers.distributions show show.tables sources.sizes sources.files sources.zstd sources.codecs sources.buckets
+sources.objects sources.prefetch sources.chunks sources.layout sources.cache sources.cuts sources.source sources.paths
+sources.completeness sources.meaning sources.local sources.memory sources.pieces sources.npy sources.archives
+sources.raw sources.kld sources.hdf5 sources.arrow sources.remote sources.sliceable sources.converted sources.bits
+sources.rectilinear sources.zarr_arrays sources.zipped sources.joined sources.sliced sources.opening
+sources.conventional sources.columns sources.binary sources.largest sources.align sources sources.fingerprint
+kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.llvm.softmax_sums
+kernels.slabs kernels.blocks kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy
+kernels.rows kernels.long_rows kernels.lanes kernels.columns kernels.scan kernels.softmax_sums kernels.totals kernels
+sources.boxes show.plots show.listing show.slices show.classes show.rows show.merging show.answers show.provenance
+show.summary show.drawing show.page run run.failures report run.slicing run.checking options show.progress
+show.arguments show.shell run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver
+run.graph run.text run.prepared run.threads run.cluster run.engines run.dump_arrays run.writer api demo
+losses.evaluating losses metrics.variable metrics xarray cli __init__ __main__
 """,
 )
 

@@ -13,9 +13,9 @@ from strategies import ANY, DTYPES, FINITE, MANY, SOME, logits, partitions, prob
 from daskxent import kernels
 from daskxent.numbers import elementary
 from daskxent.numbers import records as scanning
+from daskxent.numbers.crossentropy import dense_losses
+from daskxent.numbers.crossentropy import row_losses as losses
 from daskxent.numbers.records import Records, empty, grid_for, merge, scan
-from daskxent.numbers.scores import dense_losses
-from daskxent.numbers.scores import row_losses as losses
 
 TOP = 4
 WIDE = (np.dtype(np.float32), np.dtype(np.float64))

@@ -20,10 +20,10 @@ from running import prepared
 
 import daskxent as dx
 from daskxent.cli import main
-from daskxent.numbers.audit import ROW_COLUMNS, Scored
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
-from daskxent.numbers.shapes import shape_of
+from daskxent.numbers.softmax_sums import shape_of
+from daskxent.numbers.status import ROW_COLUMNS, Scored
 from daskxent.run import sink
 
 CLASSES, ROWS = 13, 700

@@ -12,11 +12,11 @@ from test_kernels import DTYPES, predictions
 from daskxent import kernels
 from daskxent.kernels.slabs import LONG, plain
 from daskxent.numbers import records
-from daskxent.numbers.audit import COUNTED, HIDDEN, Scored
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import COLUMNS, SHAPED, Scores, finish
 from daskxent.numbers.state import accumulate
+from daskxent.numbers.status import COUNTED, HIDDEN, Scored
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
 

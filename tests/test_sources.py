@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore, ZipStore
 import daskxent as dx
 from daskxent.numbers.question import Question
 from daskxent.sources import open_array
-from daskxent.sources.stored import Zarr
+from daskxent.sources.zarr_arrays import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 V2 = {"none": None, "zstd": numcodecs.Zstd(), "blosc": numcodecs.Blosc(), "gzip": numcodecs.GZip()}
@@ -401,7 +401,7 @@ def test_small_chunks_are_read_together(tmp_path, data, layout, codec):
     values, chunk = data[1], 5
     z = write(tmp_path, "x", values, (chunk, 23), layout, codec)
     source, whole = Zarr(z, "x", together=4 * chunk * values[:1].nbytes), (slice(0, 23),)
-    assert source.pieces(0).largest == 4 * chunk
+    assert source.together(0).largest == 4 * chunk
     for start in range(0, 61, chunk):
         for stop in (*range(start + chunk, 61, chunk), 61):
             found = source.read((slice(start, stop), *whole))

@@ -13,12 +13,13 @@ from strategies import MANY, SOME, labels, logits, partitions, probabilities, we
 
 import daskxent as dx
 from daskxent.numbers import statistics
-from daskxent.numbers.audit import AUDIT, FIRST, Finding, Scored, complain
+from daskxent.numbers.audit import AUDIT, FIRST, Finding, raise_first_error
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.question import Question
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
 from daskxent.numbers.state import State, accumulate
+from daskxent.numbers.status import Scored
 from daskxent.numbers.sums import Sums
 
 METRICS = ("crossentropy", "accuracy", "top_2_accuracy", "perplexity", "bits")
@@ -377,8 +378,8 @@ def test_complaints_name_the_first_bad_row():
     question = Question(METRICS, 3)
     audit = {"label_out_of_range": Finding(1, ((8, 4),)), "weight_negative": Finding(1, ((7, -1.0),))}
     with pytest.raises(ValueError, match="row 7 is negative"):
-        complain(question, audit)
-    complain(question, {kind: Finding(1, ((0, 0.0),)) for kind in ("nan", "ignored", "masked", "clipped")})
+        raise_first_error(question, audit)
+    raise_first_error(question, {kind: Finding(1, ((0, 0.0),)) for kind in ("nan", "ignored", "masked", "clipped")})
 
 
 def test_a_question_asks_each_statistic_once():
@@ -430,4 +431,4 @@ def test_states_with_a_weight_that_is_not_finite_are_equal_and_round_trip(weight
     (question, one), (_, other) = found(), found()
     assert one == other == State.from_json(json.loads(json.dumps(other.to_json())))
     with pytest.raises(ValueError, match=f"sample_weight: {weight} at row 1; weights must be finite"):
-        complain(question, one.audit)
+        raise_first_error(question, one.audit)

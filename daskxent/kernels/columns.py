@@ -11,8 +11,6 @@ from daskxent.kernels.arithmetic import PROBABILITY_UNIT, clip
 from daskxent.kernels.blocks import LANES
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
 from daskxent.kernels.llvm.compiling import inlined, inner, overload, wide_vectors
-from daskxent.numbers import audit
-from daskxent.numbers.audit import COUNTED, HIDDEN, LEAST_WEIGHT, MOST_WEIGHT
 from daskxent.numbers.records import EPSILON, HAS_NAN, HUGE, OUTSIDE_UNIT
 from daskxent.numbers.scores import (
     CLIPPED,
@@ -27,8 +25,10 @@ from daskxent.numbers.scores import (
     UNNORMALISED,
     UNRANKED,
 )
+from daskxent.numbers.status import COUNTED, HIDDEN, LEAST_WEIGHT, MOST_WEIGHT
+from daskxent.numbers.status import classify as defined
 
-classify = inner(audit.classify)
+classify = inner(defined)
 
 
 class Columns(NamedTuple):

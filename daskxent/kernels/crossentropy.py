@@ -1,4 +1,4 @@
-"""The loss of a row from its sums, as `scores.row_losses` has it, to the same bits."""
+"""The loss of a row from its sums, as `numbers.crossentropy` has it, to the same bits."""
 
 from __future__ import annotations
 

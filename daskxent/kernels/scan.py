@@ -18,9 +18,9 @@ from daskxent.kernels.long_rows import scan_long
 from daskxent.kernels.rows import is_plain, sum_exceptional_rows
 from daskxent.kernels.slabs import Rows, along, is_given, row_of, slabs
 from daskxent.numbers import records
-from daskxent.numbers.audit import Scored, rules_of
 from daskxent.numbers.records import HUGE
 from daskxent.numbers.scores import Scores, sum_tolerance
+from daskxent.numbers.status import Scored, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import elementary
-from daskxent.numbers.audit import Scored, complain
+from daskxent.numbers.audit import raise_first_error
 from daskxent.numbers.exact import ExactSum, ratio
 from daskxent.numbers.question import Question
 from daskxent.numbers.records import EPSILON
@@ -22,15 +22,16 @@ from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import Threads
 from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array
 from daskxent.sources.columns import are_whole
+from daskxent.sources.converted import Viewed
 from daskxent.sources.largest import as_slots, without_single
 from daskxent.sources.memory import Memory
-from daskxent.sources.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from daskxent.numbers.status import Scored
     from daskxent.run.scoring import Block
     from daskxent.sources.source import Box
 
@@ -169,7 +170,7 @@ class Reduce:
 
     def __call__(self, state: State) -> Any:
         """Return the loss as a NumPy scalar."""
-        complain(self.question, state.audit, self.positions)
+        raise_first_error(self.question, state.audit, self.positions)
         losses = state.total.totals.get(LOSS, ExactSum())
         with np.errstate(over="ignore"):
             return self.dtype.type(self._divided(losses, state))

@@ -11,7 +11,7 @@ from daskxent.numbers.classes import Counts
 from daskxent.numbers.exact import ExactSum, ratio
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import CLASSWISE, PREDICTED_CLASS, TRUE_CLASS
-from daskxent.numbers.shapes import BETAS
+from daskxent.numbers.softmax_sums import BETAS
 from daskxent.numbers.statistics import HIT
 from daskxent.numbers.temperature import Temperature, least
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.numbers.audit import COUNTED
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import STRING, Classwise
 from daskxent.numbers.statistics import CLASS_PROBABILITY, IS_LABEL
+from daskxent.numbers.status import COUNTED
 from daskxent.numbers.sums import PRODUCTS_OF, SQUARES_OF, TOTAL_OF, WEIGHT, WEIGHT_SQUARES, terms_of, weighted
 from daskxent.numbers.tables import (
     COUNTED_ROWS,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskxent.numbers.audit import Scored
     from daskxent.numbers.keys import Key, Slicing
     from daskxent.numbers.question import Question
+    from daskxent.numbers.status import Scored
     from daskxent.numbers.tables import Add, Count
 
 NEW = -2  # stands for a key that was just met

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import keys, reading, statistics
 from daskxent.numbers.keys import Bins, Cells, Classwise, Group, Predicted, Ranks, Reliability
-from daskxent.numbers.picks import MOST_ROWS, WORST_BY, Pick
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
+from daskxent.numbers.row_choices import MOST_ROWS, WORST_BY, Pick
 from daskxent.numbers.scores import COLUMNS, SHAPED, SUMMED
-from daskxent.numbers.shapes import BETAS
+from daskxent.numbers.softmax_sums import BETAS
 from daskxent.numbers.statistics import (
     CALIBRATION,
     CLASS_PROBABILITY,

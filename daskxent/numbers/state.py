@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import audit, reading
-from daskxent.numbers.audit import COUNTED, IS_CLIPPED, Finding, Scored, findings
+from daskxent.numbers.audit import Finding, findings
+from daskxent.numbers.chosen_rows import Picked
 from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.grouping import Groups, add_rows
 from daskxent.numbers.keys import name_of
-from daskxent.numbers.picked import Picked
+from daskxent.numbers.status import COUNTED, IS_CLIPPED, Scored
 from daskxent.numbers.sums import Sums, terms_of, weighted
 from daskxent.numbers.tables import Table
 
@@ -295,7 +296,7 @@ def accumulate(question: Question, rows: Scored) -> State:
     -------
     State
         Its rows are numbered from 0 in the audit, and its coverage is left empty: see `State.placed`. Nothing is
-        raised here; findings that are errors are raised by `complain`, which knows the row numbers.
+        raised here; findings that are errors are raised by `raise_first_error`, which knows the row numbers.
     """
     at, clipped = np.flatnonzero(rows.status & COUNTED), np.flatnonzero(rows.status & IS_CLIPPED)
     found = {

@@ -18,7 +18,7 @@ import numpy as np
 from daskxent.numbers import elementary
 from daskxent.numbers.classes import CLASS_METRICS, KAPPAS
 from daskxent.numbers.scores import UNRANKED
-from daskxent.numbers.shapes import BETAS, BETWEEN
+from daskxent.numbers.softmax_sums import BETAS, BETWEEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskxent.numbers.audit import Scored
     from daskxent.numbers.question import Question
+    from daskxent.numbers.status import Scored
 
 
 @dataclass(frozen=True, slots=True)

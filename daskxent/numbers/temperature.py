@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daskxent.numbers import statistics
 from daskxent.numbers.calibration import Bin, expected_error
-from daskxent.numbers.shapes import BETAS, BETWEEN
+from daskxent.numbers.softmax_sums import BETAS, BETWEEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -129,7 +129,7 @@ def temperature(given: Any, name: str) -> float:
 
 def column_names(given: Any, name: str) -> tuple[str, ...]:
     """Return the names of columns of rows, each once, if they are known."""
-    from daskxent.numbers.audit import ROW_COLUMNS
+    from daskxent.numbers.status import ROW_COLUMNS
 
     names = _names(given, name)
     for each in names:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.completeness import MARK
 from daskxent.sources.local import bfloat16_dtype
-from daskxent.sources.marks import MARK
-from daskxent.sources.stored import Zarr
+from daskxent.sources.zarr_arrays import Zarr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

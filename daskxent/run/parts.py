@@ -19,10 +19,10 @@ from daskxent.run import scoring
 from daskxent.run.failures import Unreadable
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
 from daskxent.run.sink import Pages
-from daskxent.sources.ahead import WINDOW, reading
 from daskxent.sources.align import marked
 from daskxent.sources.boxes import boxes, needed
 from daskxent.sources.objects import retried as requests_retried
+from daskxent.sources.prefetch import WINDOW, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daskxent.show.tables import amount, as_html, as_text, show_bytes
-from daskxent.sources.ahead import REQUESTS, WINDOW_BYTES
 from daskxent.sources.boxes import held_bytes, run_steps
 from daskxent.sources.cuts import Even
+from daskxent.sources.prefetch import REQUESTS, WINDOW_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
-from daskxent.numbers.audit import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, findings
-from daskxent.numbers.picked import Picked, picked
-from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, dense_losses, finish, like_probabilities
-from daskxent.numbers.shapes import probabilities_of
+from daskxent.numbers.audit import findings
+from daskxent.numbers.chosen_rows import Picked, picked
+from daskxent.numbers.crossentropy import dense_losses
+from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, finish, like_probabilities
+from daskxent.numbers.softmax_sums import probabilities_of
 from daskxent.numbers.state import State, accumulate, most_runs
 from daskxent.numbers.statistics import UNITS
+from daskxent.numbers.status import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
@@ -185,7 +187,7 @@ class Block:
         for some, rows in self.scored(scorer):
             if rows.exceptional.size:
                 found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
-                audit.complain(self.question, found.placed(self.place, ()).audit, self.positions)
+                audit.raise_first_error(self.question, found.placed(self.place, ()).audit, self.positions)
             yield some, rows
 
     def evaluated(self) -> State:
@@ -298,20 +300,20 @@ def _shaped(
     """Return those columns of (n, classes, 1) predictions that take a second look at them."""
     found: dict[str, Any] = {}
     if interpreted:
-        from daskxent.numbers import shapes
+        from daskxent.numbers import softmax_sums
 
         values = values[:, :, 0]
     else:
-        from daskxent.kernels import shapes  # type: ignore[no-redef]
+        from daskxent.kernels import softmax_sums  # type: ignore[no-redef]
     if needs & {"entropy", "sum_p2"}:
-        shape = shapes.shape_of(values, scores.peak, probabilities=not logits)
+        shape = softmax_sums.shape_of(values, scores.peak, probabilities=not logits)
         found |= {"entropy": shape.entropy(), "sum_p2": shape.sum_p2()}
     if "probabilities" in needs:
         found["probabilities"] = probabilities_of(
             values if interpreted else values[:, :, 0], scores.peak, probabilities=not logits
         )
     if "curve" in needs:
-        found["curve"] = shapes.curve_of(values, scores.peak, scores.target)
+        found["curve"] = softmax_sums.curve_of(values, scores.peak, scores.target)
     return {name: column for name, column in found.items() if name in needs}
 
 

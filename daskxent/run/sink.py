@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from daskxent.numbers.audit import ROW_COLUMNS
 from daskxent.numbers.reading import differences
+from daskxent.numbers.status import ROW_COLUMNS
 from daskxent.run.failures import Unwritable
 from daskxent.sources.cuts import Even
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskxent.numbers.audit import Scored
+    from daskxent.numbers.status import Scored
     from daskxent.run.planning import Plan
     from daskxent.sources import Inputs
     from daskxent.sources.source import Box

@@ -11,8 +11,8 @@ import numpy as np
 
 from daskxent.numbers.statistics import UNITS
 from daskxent.sources import Further, is_dask, open_array
+from daskxent.sources.converted import Viewed
 from daskxent.sources.opening import part
-from daskxent.sources.viewed import Viewed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

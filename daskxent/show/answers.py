@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import calibration, derived, distributions
+from daskxent.numbers.chosen_rows import Picked
 from daskxent.numbers.keys import name_of
-from daskxent.numbers.picked import Picked
 from daskxent.numbers.question import RANKS
 from daskxent.show import plots
 from daskxent.show.classes import Classes, confusions, matrix

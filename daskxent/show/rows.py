@@ -14,8 +14,8 @@ from daskxent.show.tables import html_table, text_table
 if TYPE_CHECKING:
     import pandas
 
+    from daskxent.numbers.chosen_rows import Picked
     from daskxent.numbers.keys import Slicing
-    from daskxent.numbers.picked import Picked
 
 SHOWN = 20
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from daskxent.sources.cache import most_bytes
 from daskxent.sources.cuts import Even
-from daskxent.sources.kept import most_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -165,7 +165,7 @@ def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
     predictions = inputs.predictions
     axes = [axis for axis in range(len(predictions.shape)) if axis != inputs.axis]
-    cuts = [predictions.pieces(axis) for axis in axes]
+    cuts = [predictions.together(axis) for axis in axes]
     whole = run[inputs.lead]
     if cuts[inputs.lead] is None:
         step_bytes = inputs.rows_per_step * inputs.classes * predictions.dtype.itemsize

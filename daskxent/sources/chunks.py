@@ -11,17 +11,17 @@ import asyncio
 import gzip
 import math
 import struct
-import sys
 from contextlib import contextmanager
 from operator import floordiv, mod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from daskxent.sources import zstd
-from daskxent.sources.ahead import WINDOW
-from daskxent.sources.encoded import Buffer, Decoder, Files, decoder
+from daskxent.sources.codecs import Shards, chain, chunk_decoder, inner_codecs, shards_of
+from daskxent.sources.files import Buffer, Files
 from daskxent.sources.objects import Objects, open_bytes
+from daskxent.sources.prefetch import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,13 +74,6 @@ class Scratch:
         self.stream: tuple[Chunks, str, zstd.Stream | zstd.Plain] | None = None
 
 
-class Shards(NamedTuple):
-    """Where the index of a shard is, and how to decode it."""
-
-    span: slice
-    decode: Decoder
-
-
 class Chunks:
     """The decoded chunks of a zarr array. Share it between threads, send it to workers.
 
@@ -129,12 +122,12 @@ class Chunks:
         self.far = isinstance(self._bytes, Objects) and self._bytes.far
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
         codecs = chain(array.metadata)
-        self._decode = _decoder(_inner(codecs), array.dtype, self.chunks)
+        self._decode = chunk_decoder(inner_codecs(codecs), array.dtype, self.chunks)
         if self.nbytes > large and self._can_stream(codecs):
             self.chunks = zstd.pieces(self.blocks, self.shape, self.dtype.itemsize, piece)
         self._streams = self.chunks != array.chunks
         self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
-        self._shards = _shards(codecs, self._per_block)
+        self._shards = shards_of(codecs, self._per_block)
         self._tables: dict[str, asyncio.Future[Any]] = {}  # indexes of shards, on the event loop of the stores
         whole = self._streams or self._shards is not None or self.blocks == self.chunks
         self.fast = self._decode is not None and whole
@@ -240,7 +233,9 @@ class Chunks:
         if not known:
             found = self._find(index, scratch)
             encoded = (
-                None if found is None else self._bytes.fetch(*found, scratch.encoded if self._decode.inflate else into)
+                None
+                if found is None
+                else self._bytes.fetch(*found, scratch.encoded if self._decode.decompress else into)
             )
         if encoded is None:
             return None
@@ -405,53 +400,3 @@ def filled(array: zarr.Array[Any]) -> np.generic:
     value = array.fill_value
     dtype = array.dtype if array.dtype.kind == "T" else array.dtype.newbyteorder("=")  # which strings do not have
     return np.full(1, 0 if value is None else value, dtype)[0]  # type: ignore[no-any-return]
-
-
-def chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
-    """List the codecs, in the order of encoding, as metadata of zarr v3 has them."""
-    # Attribute by attribute, because the dict of the whole metadata warns about types without a specification.
-    if metadata.zarr_format == 3:
-        return [codec.to_dict() for codec in metadata.codecs]
-    transposed = [{"name": "transpose"}] if metadata.order == "F" else []
-    compressor = [metadata.compressor] if metadata.compressor else []
-    return [*transposed, *map(_named, metadata.filters or ()), {"name": "bytes"}, *map(_named, compressor)]
-
-
-def _named(codec: Any) -> dict[str, Any]:
-    """Return a codec of numcodecs as metadata of zarr v3 has it."""
-    configuration = dict(codec.get_config())
-    return {"name": f"numcodecs.{configuration.pop('id')}", "configuration": configuration}
-
-
-def _inner(chain: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the codecs of the inner chunks if sharding is all that the chain does, or else the chain itself."""
-    sharded = len(chain) == 1 and chain[0]["name"] == "sharding_indexed"
-    return chain[0]["configuration"]["codecs"] if sharded else chain
-
-
-def _decoder(chain: Sequence[Mapping[str, Any]], dtype: np.dtype[Any], chunks: Sequence[int]) -> Decoder | None:
-    """Build the decoder of one chunk, None if it needs more than bytes turned into bytes."""
-    plain = dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
-    if not plain or not _little(chain[0], dtype.itemsize):
-        return None
-    return decoder(chain[1:], math.prod(chunks) * dtype.itemsize)
-
-
-def _shards(chain: Sequence[Mapping[str, Any]], per_block: tuple[int, ...]) -> Shards | None:
-    """Describe the index of the shards, None if there are no shards or it is not of the usual kind."""
-    if _inner(chain) is chain:
-        return None
-    sharding = chain[0]["configuration"]
-    first, *rest = sharding["index_codecs"]
-    nbytes = 16 * math.prod(per_block)
-    decode = decoder(rest, nbytes)
-    if decode is None or decode.inflate or not _little(first, 8):
-        return None
-    size = nbytes + 4 * decode.checked
-    return Shards(slice(0, size) if sharding["index_location"] == "start" else slice(-size, None), decode)
-
-
-def _little(codec: Mapping[str, Any], itemsize: int) -> bool:
-    """Tell whether this is the codec that lays numbers out as they are in the memory of this machine."""
-    endian = codec.get("configuration", {}).get("endian", "little")
-    return codec["name"] == "bytes" and sys.byteorder == "little" and (itemsize == 1 or endian == "little")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.cache import Opening
 from daskxent.sources.cuts import Even
-from daskxent.sources.kept import Opening
 from daskxent.sources.local import LocalFile, chosen, entered, written
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing

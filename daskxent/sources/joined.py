@@ -52,6 +52,12 @@ class Joined(Base):
         """Return the cuts as for `stored`."""
         return self._cuts(axis, [member.pieces(axis) for member in self.members])
 
+    def together(self, axis: int) -> Cuts | None:
+        """Return the cuts as for `stored`; members that lie side by side are read a piece at a time."""
+        if axis != self.axis:
+            return self.pieces(axis)
+        return self._cuts(axis, [member.together(axis) for member in self.members])
+
     def _cuts(self, axis: int, cuts: list[Cuts | None]) -> Cuts | None:
         if axis != self.axis:
             return next((each for each in cuts if each is not None), None)

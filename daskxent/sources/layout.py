@@ -14,7 +14,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from daskxent.sources.buckets import url_of
-from daskxent.sources.chunks import chain, filled
+from daskxent.sources.chunks import filled
+from daskxent.sources.codecs import chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.buckets import url_of
-from daskxent.sources.encoded import Files
+from daskxent.sources.files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     import zarr
 
-    from daskxent.sources.encoded import Buffer, Bytes
+    from daskxent.sources.files import Buffer, Bytes
 
 
 RANGE = 8 << 20  # bytes of a request: chunks that are larger, or next to one another, are asked for in such ranges

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.show.tables import as_html
-from daskxent.sources import columnar, hdf5, kld, mapped, raw, remote, zipped
+from daskxent.sources import archives, arrow, hdf5, kld, raw, remote, zipped
 from daskxent.sources.joined import Joined
 from daskxent.sources.local import takes
 from daskxent.sources.meaning import check_attributes, is_labelled
@@ -21,7 +21,7 @@ from daskxent.sources.npy import Npy
 from daskxent.sources.paths import exists, matching, place
 from daskxent.sources.sliceable import Sliceable, is_sliceable
 from daskxent.sources.sliced import Sliced, parsed, resolved, written
-from daskxent.sources.stored import checked, members, open_zarr
+from daskxent.sources.zarr_arrays import checked, members, open_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,11 +60,11 @@ OPENERS = [
     Opener(remote.takes, remote.open_remote),
     Opener(lambda path: path.endswith(".npy"), Npy.open),
     Opener(takes(".zip"), zipped.open_zipped),
-    Opener(takes(".safetensors"), mapped.open_safetensors, mapped.names_in_safetensors),
-    Opener(takes(".npz"), mapped.open_npz, mapped.names_in_npz),
+    Opener(takes(".safetensors"), archives.open_safetensors, archives.names_in_safetensors),
+    Opener(takes(".npz"), archives.open_npz, archives.names_in_npz),
     Opener(takes(*hdf5.ENDS), hdf5.open_hdf5, hdf5.names_in),
-    Opener(takes(".parquet"), columnar.open_parquet, partial(columnar.names_in, "Parquet")),
-    Opener(takes(*columnar.ARROW), columnar.open_arrow, partial(columnar.names_in, "Arrow")),
+    Opener(takes(".parquet"), arrow.open_parquet, partial(arrow.names_in, "Parquet")),
+    Opener(takes(*arrow.ARROW), arrow.open_arrow, partial(arrow.names_in, "Arrow")),
     Opener(takes(".kld"), kld.open_kld, lambda path: kld.NAMES),
     Opener(lambda path: True, open_zarr),
 ]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.cache import KEPT, Opening
 from daskxent.sources.chunks import filling
 from daskxent.sources.cuts import Even
-from daskxent.sources.kept import KEPT, Opening
 from daskxent.sources.source import Base, pieced
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Pieces(Base):
     """An array that is cut into pieces along its axes.
 
     A kind of these says in `cuts` where, and in `piece` how one is read. A piece of which a box takes only a part is
-    kept for all threads: see `kept`.
+    kept for all threads: see `cache`.
 
     Attributes
     ----------

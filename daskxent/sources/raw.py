@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from daskxent.sources.archives import Mapped
 from daskxent.sources.local import bfloat16_dtype, check_regular
-from daskxent.sources.mapped import Mapped
 from daskxent.sources.paths import found
 
 if TYPE_CHECKING:

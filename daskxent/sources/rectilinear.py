@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.cache import Opening
 from daskxent.sources.chunks import MissingChunk, TornChunk, filled, filling
 from daskxent.sources.cuts import chunked
-from daskxent.sources.kept import Opening
 from daskxent.sources.layout import address
 from daskxent.sources.objects import failing, open_bytes
 from daskxent.sources.pieces import Pieces

@@ -55,6 +55,9 @@ class Source(Protocol):
     def pieces(self, axis: int) -> Cuts | None:
         """Return where along an axis begins what is decoded as one; None where any box is cheap."""
 
+    def together(self, axis: int) -> Cuts | None:
+        """Return where along an axis begins what is best read as one: a piece, or several small ones."""
+
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read the elements in a box of slices with steps of 1.
 
@@ -63,7 +66,7 @@ class Source(Protocol):
         """
 
     def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
-        """Yield the chunks that a box takes part of and that are worth asking for ahead: see `ahead`."""
+        """Yield the chunks that a box takes part of and that are worth asking for ahead: see `prefetch`."""
 
     def refresh(self) -> None:
         """Make the calling thread look anew at what is stored: it may have been rewritten since the last read."""
@@ -103,6 +106,10 @@ class Base:
     def pieces(self, axis: int) -> Cuts | None:
         """Return where what is decoded as one begins: where what is stored as one does."""
         return self.stored(axis)
+
+    def together(self, axis: int) -> Cuts | None:
+        """Return where what is best read as one begins: where what is decoded as one does."""
+        return self.pieces(axis)
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read the elements in a box."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from daskxent.sources.local import split
 from daskxent.sources.paths import found
-from daskxent.sources.stored import checked, members
+from daskxent.sources.zarr_arrays import checked, members
 
 if TYPE_CHECKING:
     from daskxent.sources.source import Source

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskxent.sources.encoded import Buffer
+    from daskxent.sources.files import Buffer
 
 HEADER = 18  # bytes of the longest header of a frame
 _RLE = 1  # a block of one byte, repeated

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from daskxent.sources.cache import Opening
 from daskxent.sources.cuts import chunked
-from daskxent.sources.kept import Opening
 from daskxent.sources.local import LocalFile, chosen, entered
 from daskxent.sources.objects import failing
 from daskxent.sources.pieces import Pieces

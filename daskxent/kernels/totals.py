@@ -14,18 +14,18 @@ from daskxent.kernels.blocks import LANES
 from daskxent.kernels.llvm.compiling import bits_of, borrowed, compiled, inner, wide_vectors
 from daskxent.kernels.slabs import along, plain
 from daskxent.numbers import tables
-from daskxent.numbers.audit import COUNTED, IS_CLIPPED
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
 from daskxent.numbers.grouping import Groups, add_rows
 from daskxent.numbers.state import State, tables_of
+from daskxent.numbers.status import COUNTED, IS_CLIPPED
 from daskxent.numbers.sums import Moments, Sums
 from daskxent.numbers.tables import BELOW
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from daskxent.numbers.audit import Scored
     from daskxent.numbers.question import Question
+    from daskxent.numbers.status import Scored
 
 DIGITS = 68
 NAN_TERMS, POSINF_TERMS, NEGINF_TERMS = DIGITS, DIGITS + 1, DIGITS + 2

@@ -1,155 +1,29 @@
-"""Encoded chunks: their bytes out of files, and what the bytes decode to, in the calling thread."""
+"""What encoded chunks decode to, in the calling thread; and which codecs an array is stored with."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
 import importlib.util
-import mmap
-import os
-import stat
+import math
 import struct
-import time
+import sys
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from daskxent.sources import zstd
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from daskxent.sources.files import Buffer, Bytes
 
-    Bytes: TypeAlias = NDArray[np.uint8]
-    Inflate: TypeAlias = Callable[[Bytes, int, "Buffer"], Bytes]
-
-# From this size on, a file is mapped instead of read into a buffer. Warm, two threads, raw bytes summed, GB/s
-# mapped / read: 40 MB 20.3 / 9.5, 16 MB 20 / 10, 4 MB 29 / 20, 1 MB 9 / 11, 64 KB 0.9 / 2.3 (a 4 KB file takes
-# 20 us / 12 us). As the source of a decoder at 40 MB: zstd 2.5 / 2.1, blosc-lz4 6.9 / 4.9.
-# The price: a file that is cut short, or a disk that fails, under a map ends the process (SIGBUS). So a file that was
-# written in the last minute, which somebody may still write, is read.
-MAPPED = 1 << 21
-RECENT = 60.0  # seconds
+    Decompress: TypeAlias = Callable[[Bytes, int, Buffer], Bytes]
 
 # google_crc32c holds the GIL; between pieces of this size (40 us) another thread can have it.
 CHECKED = 1 << 20
-
-
-class Buffer:
-    """Memory for bytes that is used again and again: it grows and never shrinks.
-
-    Parameters
-    ----------
-    memory : ndarray of uint8, optional
-        What to begin with; where that is too small, other memory is taken.
-
-    Examples
-    --------
-    >>> buffer = Buffer()
-    >>> buffer.take(3).size, buffer.take(2).size
-    (3, 2)
-    """
-
-    def __init__(self, memory: Bytes | None = None) -> None:
-        self._memory = np.empty(0, np.uint8) if memory is None else memory
-
-    def take(self, size: int) -> Bytes:
-        """Return `size` bytes of arbitrary content; what was taken before is overwritten."""
-        if self._memory.size < size:
-            self._memory = np.empty(0, np.uint8)  # give the old memory back before asking for more
-            self._memory = np.empty(size, np.uint8)
-        return self._memory[:size]
-
-
-class Files:
-    """The chunks of an array in a local directory.
-
-    Parameters
-    ----------
-    where : str
-        The array's directory.
-    """
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def fetch(self, key: str, span: slice, buffer: Buffer) -> Bytes | None:
-        """Read the bytes `span` (clipped to what there is) of one file.
-
-        Returns
-        -------
-        ndarray of uint8 or None
-            A read-only memory map or a view of `buffer`; None if there is no such file.
-
-        Raises
-        ------
-        OSError
-            If the file is there but cannot be read, is a directory, or if the array's directory is missing.
-        """
-        try:
-            file = open(f"{self.where}/{key}", "rb", buffering=0, opener=_opened)  # noqa: SIM115, closed below
-        except FileNotFoundError:
-            os.stat(self.where)  # an unmounted disk is an error, not an array without chunks
-            return None
-        with file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "no regular file")
-            start, stop, _ = span.indices(found.st_size)
-            size = max(stop - start, 0)
-            if size >= MAPPED and not -RECENT < time.time() - found.st_mtime < RECENT:
-                with contextlib.suppress(OSError):  # some network file systems cannot be mapped
-                    mapped = _map(file, start, size)
-                    if os.fstat(file.fileno()).st_size >= stop:  # or it was cut short meanwhile
-                        return mapped
-            return _read(file, start, buffer.take(size))
-
-    def exists(self, key: str) -> bool:
-        """Tell whether there is such a file; raises what `fetch` raises."""
-        return self.fetch(key, slice(0, 0), Buffer()) is not None
-
-    def version(self, key: str) -> tuple[int, ...] | None:
-        """Return what tells one content of a file from the next; None if there is no such file."""
-        try:
-            with open(f"{self.where}/{key}", "rb", buffering=0) as file:  # on NFS only opening asks the server
-                found = os.fstat(file.fileno())
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    def written(self, key: str, opening: bytes = b"") -> tuple[Any, ...]:
-        """Return the size of a file and when it was written, () if there is none."""
-        try:
-            found = os.stat(f"{self.where}/{key}")  # 1 us; opening takes 3
-        except FileNotFoundError:
-            return ()
-        return found.st_size, found.st_mtime_ns
-
-
-def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # without, a pipe is waited for without end
-
-
-def _map(file: io.FileIO, start: int, size: int) -> Bytes:
-    skip = start % mmap.ALLOCATIONGRANULARITY
-    mapped = mmap.mmap(file.fileno(), size + skip, access=mmap.ACCESS_READ, offset=start - skip)
-    if hasattr(mmap, "MADV_WILLNEED"):  # cold disk: 1.8 GB/s instead of 1.3
-        mapped.madvise(mmap.MADV_WILLNEED)
-    return np.frombuffer(mapped, np.uint8)[skip:]
-
-
-def _read(file: io.FileIO, start: int, out: Bytes) -> Bytes:
-    if start:
-        file.seek(start)
-    done = 0
-    while done < out.size and (got := file.readinto(out[done:].data)):  # Linux reads 2 GiB at once at most
-        done += got
-    return out[:done]  # less than asked if the file has just been cut short; the decoder will notice
 
 
 @dataclass(frozen=True)
@@ -160,14 +34,14 @@ class Decoder:
     ----------
     nbytes : int
         The size of the decoded chunk.
-    inflate : callable or None
+    decompress : callable or None
         Takes the encoded bytes, `nbytes` and a `Buffer`.
     checked : bool
         Whether a crc32c follows the bytes.
     """
 
     nbytes: int
-    inflate: Inflate | None = None
+    decompress: Decompress | None = None
     checked: bool = False
 
     def __call__(self, encoded: Bytes, buffer: Buffer) -> Bytes:
@@ -180,7 +54,7 @@ class Decoder:
         """
         if self.checked:
             encoded = _verified(encoded)
-        decoded = self.inflate(encoded, self.nbytes, buffer) if self.inflate else encoded
+        decoded = self.decompress(encoded, self.nbytes, buffer) if self.decompress else encoded
         _same(decoded.size, self.nbytes)
         return decoded
 
@@ -209,8 +83,8 @@ def decoder(codecs: Sequence[Mapping[str, Any]], nbytes: int) -> Decoder | None:
     if not names:
         return Decoder(nbytes, None, checked)
     raw = names == ["lzma"] and codecs[0].get("configuration", {}).get("filters")  # which the stream does not name
-    if len(names) == 1 and names[0] in INFLATE and not raw:
-        return Decoder(nbytes, INFLATE[names[0]], checked)
+    if len(names) == 1 and names[0] in DECOMPRESS and not raw:
+        return Decoder(nbytes, DECOMPRESS[names[0]], checked)
     return None
 
 
@@ -345,7 +219,64 @@ def _streamed(encoded: Bytes, nbytes: int, begin: Callable[[], Any], several: bo
     return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
 
 
-INFLATE: dict[str, Inflate] = {
+DECOMPRESS: dict[str, Decompress] = {
     "zstd": _zstd, "blosc": _blosc, "lz4": _lz4, "zlib": _zlib, "gzip": _gzip, "bz2": _bz2,
     "lzma": _lzma,
 }  # fmt: skip
+
+
+class Shards(NamedTuple):
+    """Where the index of a shard is, and how to decode it."""
+
+    span: slice
+    decode: Decoder
+
+
+def chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
+    """List the codecs, in the order of encoding, as metadata of zarr v3 has them."""
+    # Attribute by attribute, because the dict of the whole metadata warns about types without a specification.
+    if metadata.zarr_format == 3:
+        return [codec.to_dict() for codec in metadata.codecs]
+    transposed = [{"name": "transpose"}] if metadata.order == "F" else []
+    compressor = [metadata.compressor] if metadata.compressor else []
+    return [*transposed, *map(_named, metadata.filters or ()), {"name": "bytes"}, *map(_named, compressor)]
+
+
+def _named(codec: Any) -> dict[str, Any]:
+    """Return a codec of numcodecs as metadata of zarr v3 has it."""
+    configuration = dict(codec.get_config())
+    return {"name": f"numcodecs.{configuration.pop('id')}", "configuration": configuration}
+
+
+def inner_codecs(chain: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return the codecs of the inner chunks if sharding is all that the chain does, or else the chain itself."""
+    sharded = len(chain) == 1 and chain[0]["name"] == "sharding_indexed"
+    return chain[0]["configuration"]["codecs"] if sharded else chain
+
+
+def chunk_decoder(chain: Sequence[Mapping[str, Any]], dtype: np.dtype[Any], chunks: Sequence[int]) -> Decoder | None:
+    """Build the decoder of one chunk, None if it needs more than bytes turned into bytes."""
+    plain = dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
+    if not plain or not _little(chain[0], dtype.itemsize):
+        return None
+    return decoder(chain[1:], math.prod(chunks) * dtype.itemsize)
+
+
+def shards_of(chain: Sequence[Mapping[str, Any]], per_block: tuple[int, ...]) -> Shards | None:
+    """Describe the index of the shards, None if there are no shards or it is not of the usual kind."""
+    if inner_codecs(chain) is chain:
+        return None
+    sharding = chain[0]["configuration"]
+    first, *rest = sharding["index_codecs"]
+    nbytes = 16 * math.prod(per_block)
+    decode = decoder(rest, nbytes)
+    if decode is None or decode.decompress or not _little(first, 8):
+        return None
+    size = nbytes + 4 * decode.checked
+    return Shards(slice(0, size) if sharding["index_location"] == "start" else slice(-size, None), decode)
+
+
+def _little(codec: Mapping[str, Any], itemsize: int) -> bool:
+    """Tell whether this is the codec that lays numbers out as they are in the memory of this machine."""
+    endian = codec.get("configuration", {}).get("endian", "little")
+    return codec["name"] == "bytes" and sys.byteorder == "little" and (itemsize == 1 or endian == "little")

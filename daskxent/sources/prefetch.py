@@ -22,7 +22,7 @@ from daskxent.sources.objects import RANGE, loop_of_stores
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
 
-    from daskxent.sources.encoded import Bytes
+    from daskxent.sources.files import Bytes
 
     Index = tuple[int, ...]
 

@@ -6,7 +6,7 @@ from numba import types
 from daskxent.kernels.llvm.compiling import instruction
 from daskxent.kernels.llvm.instructions import INT64, constant, exponential, reduced
 from daskxent.numbers.elementary import ROUND_F8
-from daskxent.numbers.shapes import BETAS, LANES, LOWEST, STEP
+from daskxent.numbers.softmax_sums import BETAS, LANES, LOWEST, STEP
 
 
 def _exp(builder, d, scale):

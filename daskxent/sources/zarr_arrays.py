@@ -16,18 +16,18 @@ import numpy as np
 
 from daskxent.sources.bits import is_unknown, open_bits
 from daskxent.sources.buckets import stores
+from daskxent.sources.cache import KEPT, Opening
 from daskxent.sources.chunks import Chunks, Scratch
+from daskxent.sources.completeness import is_bfloat16, unfinished
+from daskxent.sources.converted import Viewed, as_bfloat16
 from daskxent.sources.cuts import Even
-from daskxent.sources.encoded import Buffer
-from daskxent.sources.kept import KEPT, Opening
+from daskxent.sources.files import Buffer
 from daskxent.sources.layout import address, layout, layout_digest
 from daskxent.sources.local import bfloat16_dtype
-from daskxent.sources.marks import is_bfloat16, unfinished
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.paths import found
 from daskxent.sources.rectilinear import Rectilinear, is_switched_off, open_rectilinear
 from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, pieced, spread
-from daskxent.sources.viewed import Viewed, as_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ class Zarr(Base):
     """A zarr array of format 2 or 3, on any store, read chunk by chunk.
 
     Each thread keeps the chunk it read last, so that neighbouring boxes of one chunk decode it once. A chunk of which
-    a box takes only a part is also kept for all threads: see `kept`.
+    a box takes only a part is also kept for all threads: see `cache`.
 
     Parameters
     ----------
@@ -96,7 +96,11 @@ class Zarr(Base):
         return Even(self.shape[axis], self.chunks.blocks[axis])
 
     def pieces(self, axis: int) -> Even:
-        """Return the borders of what is read as one: a chunk, an inner chunk of a shard, or several small ones."""
+        """Return the borders of what is decoded as one: a chunk, or an inner chunk of a shard."""
+        return Even(self.shape[axis], self.chunks.chunks[axis])
+
+    def together(self, axis: int) -> Even:
+        """Return the borders of what is read as one: several small chunks along the first axis."""
         return Even(self.shape[axis], self.chunks.chunks[axis] * (1 if axis else self._several))
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
@@ -107,13 +111,12 @@ class Zarr(Base):
         if first == last:
             return self._part(first, box, missing)
         if self._several > 1 and self._are_whole(box, first[0], last[0]):
-            return self._together(box, first[0], last[0], missing)
+            return self._one_by_one(box, first[0], last[0], missing)
 
         def part(inside: Box) -> NDArray[Any]:
             return self._part(tuple(s.start // n for s, n in zip(inside, pieces, strict=True)), inside, missing)
 
-        cuts = [Even(*lengths) for lengths in zip(self.shape, pieces, strict=True)]
-        return pieced(box, cuts, self.dtype, part)
+        return pieced(box, map(self.pieces, range(len(box))), self.dtype, part)
 
     def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
         """Yield the chunks of a box, if they are far away."""
@@ -174,7 +177,7 @@ class Zarr(Base):
             return False
         return tuple(s.stop - s.start for s in box[1:]) == self.shape[1:]
 
-    def _together(self, box: Box, first: int, last: int, missing: list[Box] | None) -> NDArray[Any]:
+    def _one_by_one(self, box: Box, first: int, last: int, missing: list[Box] | None) -> NDArray[Any]:
         """Read whole chunks into memory of the thread's, one behind the other."""
         mine, nbytes, length = self._mine(), self.chunks.nbytes, self.chunks.chunks[0]
         memory = mine.several.take((last - first + 1) * nbytes)

@@ -49,6 +49,10 @@ class Viewed(Wrapped):
         """Return the source's cuts."""
         return self.source.pieces(axis)
 
+    def together(self, axis: int) -> Cuts | None:
+        """Return the source's cuts."""
+        return self.source.together(axis)
+
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box and convert it."""
         return self.convert(self.source.read(box, missing), tuple(s.start for s in box))

@@ -9,9 +9,9 @@ import numpy as np
 from daskxent.kernels.arithmetic import clip, exp
 from daskxent.kernels.crossentropy import log
 from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, widen
-from daskxent.kernels.llvm.shapes import add_curve, add_shape
+from daskxent.kernels.llvm.softmax_sums import add_curve, add_shape
 from daskxent.kernels.slabs import along, row_of, slabs
-from daskxent.numbers.shapes import BETAS, FIRST, LANES, LOWEST, STEP, Curve, Shape
+from daskxent.numbers.softmax_sums import BETAS, FIRST, LANES, LOWEST, STEP, Curve, Shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import reading
-from daskxent.numbers.audit import COUNTED
 from daskxent.numbers.keys import key_column
-from daskxent.numbers.picks import MOST_IN_ALL, MOST_ROWS
 from daskxent.numbers.reading import MOST
+from daskxent.numbers.row_choices import MOST_IN_ALL, MOST_ROWS
+from daskxent.numbers.status import COUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from daskxent.numbers.audit import Scored
-    from daskxent.numbers.picks import Pick
+    from daskxent.numbers.row_choices import Pick
+    from daskxent.numbers.status import Scored
 
 _DTYPES = {"row": np.int64, "order": np.float64, "label": np.int64, "prediction": np.int64, "loss": np.float64,
            "confidence": np.float64}  # fmt: skip
