@@ -1,4 +1,4 @@
-"""The sums of `numbers.shapes` over the classes of whole rows, to the same bits."""
+"""The sums of `numbers.softmax_sums` over the classes of whole rows, to the same bits."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _curves(rows, begin_at, peak, target, loss, confidence, d, sums):
 
 
 def shape_of(values: NDArray[Any], peak: NDArray[np.float64], *, probabilities: bool) -> Shape:
-    """Return the sums of whole rows, as `numbers.shapes.shape_of` does.
+    """Return the sums of whole rows, as `numbers.softmax_sums.shape_of` does.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def shape_of(values: NDArray[Any], peak: NDArray[np.float64], *, probabilities: 
 
 
 def curve_of(values: NDArray[Any], peak: NDArray[np.float64], target: NDArray[np.float64]) -> Curve:
-    """Return what temperatures make of whole rows of logits, as `numbers.shapes.curve_of` does.
+    """Return what temperatures make of whole rows of logits, as `numbers.softmax_sums.curve_of` does.
 
     Parameters
     ----------
