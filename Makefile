@@ -52,8 +52,9 @@ format: .venv/lint.stamp ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: .venv/bench.stamp ## Compare speed and memory with what was promised, and with zarr, Dask and torch (BENCH='--rounds 3')
+bench: .venv/bench.stamp ## Compare speed and memory with what was promised, and with eight peers (BENCH='--rounds 3': no peers)
 	$(BIN)/python benchmarks/bench.py $(BENCH)
+	$(if $(BENCH),,$(BIN)/python benchmarks/peers.py)
 
 against: .venv/against.stamp ## Compare bits, times and memory with those of another revision (REV=HEAD~1 AGAINST='--bits')
 	$(BIN)/python benchmarks/against.py $(REV) $(AGAINST)
@@ -98,7 +99,7 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 	@touch $@
 
 .venv/bench.stamp: pyproject.toml .venv/pip.stamp
-	$(PIP) --editable '.[bfloat16]'
+	$(PIP) --editable '.[bfloat16]' --group peers
 	@touch $@
 
 .venv/docs.stamp: pyproject.toml .venv/pip.stamp

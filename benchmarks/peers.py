@@ -1,11 +1,11 @@
 """In turns with the fastest readers and scans: TensorStore and zarrs, which only read; jax and ONNX Runtime in memory.
 
-    pip install tensorstore zarrs jax onnx onnxruntime
-    python benchmarks/peers.py
+    make .venv/bench.stamp
+    .venv/bin/python benchmarks/peers.py
 
-All in turns in one run, medians of five rounds, two threads each. Reading peers compute nothing; ours evaluates
-crossentropy and accuracy. In memory all compute crossentropy and accuracy of float32 logits. CPU is that of the whole
-process, in seconds, or in ns a row.
+`make bench` ends with it. All in turns in one run, medians of five rounds, two threads each. Reading peers compute
+nothing; ours evaluates crossentropy and accuracy. In memory all compute both of float32 logits. CPU
+is that of the whole process, in seconds, or in ns a row.
 """
 
 from __future__ import annotations

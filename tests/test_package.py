@@ -26,7 +26,7 @@ numbers.question numbers.status numbers.audit numbers.chosen_rows numbers.sums n
 numbers.tables numbers.grouping numbers.state numbers.calibration numbers.temperature numbers.derived
 numbers.distributions show show.tables sources.sizes sources.files sources.zstd sources.codecs sources.buckets
 sources.objects sources.prefetch sources.chunks sources.layout sources.cache sources.cuts sources.source sources.paths
-sources.completeness sources.meaning sources.local sources.memory sources.pieces sources.npy sources.archives
+sources.dump_marks sources.meaning sources.local sources.memory sources.pieces sources.npy sources.archives
 sources.raw sources.kld sources.hdf5 sources.arrow sources.remote sources.sliceable sources.converted sources.bits
 sources.rectilinear sources.zarr_arrays sources.zipped sources.joined sources.sliced sources.opening
 sources.conventional sources.columns sources.binary sources.largest sources.align sources sources.fingerprint
@@ -37,7 +37,7 @@ sources.boxes show.plots show.listing show.slices show.classes show.rows show.me
 show.summary show.drawing show.page run run.failures report run.slicing run.checking options show.progress
 show.arguments show.shell run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver
 run.graph run.text run.prepared run.threads run.cluster run.engines run.dump_arrays run.writer api demo
-losses.evaluating losses metrics.variable metrics xarray cli __init__ __main__
+losses.evaluating losses metrics.variable metrics.metric metrics xarray cli __init__ __main__
 """,
 )
 

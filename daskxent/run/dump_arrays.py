@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.completeness import MARK
+from daskxent.sources.dump_marks import MARK
 from daskxent.sources.local import bfloat16_dtype
 from daskxent.sources.zarr_arrays import Zarr
 

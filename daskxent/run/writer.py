@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, chosen, name_of, opened
-from daskxent.sources.completeness import MARK
+from daskxent.sources.dump_marks import MARK
 from daskxent.sources.memory import from_lists
 from daskxent.sources.paths import place
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
-from daskxent.sources.completeness import check_finished
+from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.memory import Memory
 from daskxent.sources.sizes import USUAL, Sizes
 from daskxent.sources.source import joined_versions

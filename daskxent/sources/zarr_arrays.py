@@ -18,9 +18,9 @@ from daskxent.sources.bits import is_unknown, open_bits
 from daskxent.sources.buckets import stores
 from daskxent.sources.cache import KEPT, Opening
 from daskxent.sources.chunks import Chunks, Scratch
-from daskxent.sources.completeness import is_bfloat16, unfinished
 from daskxent.sources.converted import Viewed, as_bfloat16
 from daskxent.sources.cuts import Even
+from daskxent.sources.dump_marks import is_bfloat16, unfinished
 from daskxent.sources.files import Buffer
 from daskxent.sources.layout import address, layout, layout_digest
 from daskxent.sources.local import bfloat16_dtype
