@@ -66,11 +66,6 @@ class Aligned:
         column = self.columns.get("weights")
         return None if column is None else column.values
 
-    @property
-    def any_missing(self) -> bool:
-        """Whether any value is not stored."""
-        return any(column.missing is not None for column in self.columns.values())
-
     def missing(self, name: str) -> NDArray[np.bool_] | None:
         """Return which rows of a column, if there is one of that name, are not stored; None if all are."""
         column = self.columns.get(name)
