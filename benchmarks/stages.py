@@ -23,7 +23,7 @@ from harness import Step, in_turn, take
 from shootout import laid_out
 
 STAGES = {
-    "read": "daskxent.sources.codecs.Files.fetch",
+    "read": "daskxent.sources.files.Files.fetch",
     "decode": "daskxent.sources.chunks.Chunks._decoded",
     "score and add up": "daskxent.run.scoring.Block.state",
     "labels and weights": "daskxent.sources.boxes._read",
