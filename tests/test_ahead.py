@@ -120,6 +120,16 @@ def test_a_request_that_fails_is_made_again_and_counted(directory):
     assert report.retries > 3
 
 
+def test_opening_is_tried_again_where_a_store_asks_for_patience(directory):
+    pytest.importorskip("obstore")
+    throttling = Server(directory, "--throttled", "2")
+    try:
+        opened = [dx.open("s3://b/chunks", storage_options=throttling.options) for _ in range(4)]
+    finally:
+        throttling.close()
+    assert {type(x._source.array.store).__name__ for x in opened} == {"ObjectStore"}  # s3fs, the next one, is slower
+
+
 def test_a_store_that_fails_is_one_line(directory):
     failing = Server(directory)
     x = zarr.open_array(next(stores("s3://b/chunks", failing.options)), mode="r")

@@ -280,9 +280,9 @@ def test_every_chunk_of_predictions_is_read_once(data, monkeypatch, layout, part
     y_true, y_pred, w = data
     read, seen = Chunks.read, []
 
-    def counting(chunks, index, scratch):
+    def counting(chunks, index, *rest):
         seen.append((chunks.name, index))
-        return read(chunks, index, scratch)
+        return read(chunks, index, *rest)
 
     monkeypatch.setattr(Chunks, "read", counting)
     chunks, shards = LAYOUTS[layout]

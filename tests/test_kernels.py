@@ -188,8 +188,8 @@ def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
 CACHED = """
 from daskxent.kernels import totals
 import numpy as np
-sums.add_placed(np.zeros((1, 6), np.int64), np.zeros(1, np.int64), np.ones(1))
-print(sum(sums._add_placed._call.stats.cache_hits.values()))
+totals.add_placed(np.zeros((1, 6), np.int64), np.zeros(1, np.int64), np.ones(1))
+print(sum(totals._add_placed._call.stats.cache_hits.values()))
 """
 
 

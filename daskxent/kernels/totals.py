@@ -237,7 +237,7 @@ class Totals:
 
     Examples
     --------
-    >>> from daskxent.numbers.audit import Scored
+    >>> from daskxent.numbers.status import Scored
     >>> from daskxent.numbers.question import Question
     >>> from daskxent.numbers.scores import Scores
     >>> question = Question(("accuracy",), 2, from_logits=True)

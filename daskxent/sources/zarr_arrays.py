@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import threading
+import time
 import warnings
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from daskxent.sources.files import Buffer
 from daskxent.sources.layout import address, layout, layout_digest
 from daskxent.sources.local import bfloat16_dtype
 from daskxent.sources.meaning import check_attributes
+from daskxent.sources.objects import PAUSES, RETRIED
 from daskxent.sources.paths import found
 from daskxent.sources.rectilinear import Rectilinear, is_switched_off, open_rectilinear
 from daskxent.sources.source import SAMPLE_BYTES, SAMPLES, Base, digest, pieced, spread
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box, Source
 
 ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
+THROTTLED = "503", "429", "SlowDown", "reset by peer"  # signs of a store that asks for patience
 TOGETHER = 4 << 20  # bytes of small chunks that are read as one: what is between two boxes is 0.2 ms of Python
 
 
@@ -305,8 +308,21 @@ def open_zarr(path: str, name: str, storage: Mapping[str, Any] | None = None) ->
         raise ImportError(f"{name}: {path} needs another package: {error}") from error
     for store in several[:-1]:
         with contextlib.suppress(OSError):  # of credentials or a region that only the next one knows
+            return _patiently(store, path, name)
+    return _patiently(several[-1], path, name)
+
+
+def _patiently(store: Any, path: str, name: str) -> Source:
+    """Open what is in a store that may ask for patience."""
+    for pause in PAUSES:
+        try:
             return _opened(store, path, name)
-    return _opened(several[-1], path, name)
+        except OSError as error:
+            if not any(sign in str(error) for sign in THROTTLED):
+                raise
+        RETRIED.append(path)
+        time.sleep(pause)
+    return _opened(store, path, name)
 
 
 def _by_zarr(store: Any, local: bool) -> Any:
