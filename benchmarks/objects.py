@@ -59,9 +59,10 @@ class Server:
             await self._send(writer, 200, body)
             return
         self.requests[method] += 1
+        refused = self.throttled and not self.requests.total() % self.throttled
         await asyncio.sleep(self.latency)
         file = self.root / path.lstrip("/")
-        if self.throttled and not self.requests.total() % self.throttled:
+        if refused:
             await self._send(writer, 503, b"<Error><Code>SlowDown</Code></Error>")
         elif not file.is_file():
             await self._send(writer, 404, b"" if method == "HEAD" else b"<Error><Code>NoSuchKey</Code></Error>")
