@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 from pathlib import Path
 from typing import NamedTuple
@@ -117,11 +118,12 @@ def installed() -> str:
 
 
 def install(sources: Path, environment: Path, versions: str) -> None:
-    """Install a tree, and with it what it depends on, in these versions, in an environment of its own."""
+    """Install a tree, and what it and this tree depend on, in these versions, in an environment of its own."""
     print(f"installing {sources} in {environment}", file=sys.stderr)
     venv.create(environment, with_pip=True, clear=True)
     constraints = environment / "constraints.txt"
     constraints.write_text(versions)
     command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    command += ["--constraint", str(constraints), f"{sources}[{EXTRAS}]"]
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    command += ["--constraint", str(constraints), f"{sources}[{EXTRAS}]", *needed]
     subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""})

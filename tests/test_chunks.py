@@ -25,6 +25,7 @@ import daskxent as dx
 from daskxent.show.shell import peak_memory
 from daskxent.sources import codecs, files, objects
 from daskxent.sources.chunks import Chunks, MissingChunk, Scratch, TornChunk
+from daskxent.sources.zarr_arrays import Zarr
 
 with warnings.catch_warnings(action="ignore"):  # zarr warns that these are not in the v3 specification
     from zarr.codecs import numcodecs as outside
@@ -766,3 +767,15 @@ def test_libdeflate_gives_the_same_bytes_and_the_same_errors(tmp_path, codec, in
     file.write_bytes(bytes(other))
     with pytest.raises(TornChunk, match="expected 4000 bytes"):
         read()
+
+
+def test_a_large_chunk_that_was_rewritten_is_read_again(tmp_path):
+    z = zarr.create_array(tmp_path, shape=(40, 9), chunks=(40, 9), dtype="<f4", compressors=[ZstdCodec()])
+    source = Zarr(z, "y")
+    source.chunks = Chunks(z, "y", large=1, piece=10 * 36)
+    for values, starts in ((numbers((40, 9)), (0, 10)), (numbers((40, 9))[::-1], (20, 30))):
+        z[...] = values
+        source.refresh()
+        for start in starts:  # the stream is left in the middle
+            box = slice(start, start + 10), slice(0, 9)
+            assert_array_equal(source.read(box), values[box])

@@ -232,11 +232,8 @@ class Chunks:
         known, encoded = self._asked_ahead(index) if self.far else (False, None)
         if not known:
             found = self._find(index, scratch)
-            encoded = (
-                None
-                if found is None
-                else self._bytes.fetch(*found, scratch.encoded if self._decode.decompress else into)
-            )
+            buffer = scratch.encoded if self._decode.decompress else into
+            encoded = None if found is None else self._bytes.fetch(*found, buffer)
         if encoded is None:
             return None
         chunk = self._decoded(index, encoded, into)
@@ -281,7 +278,7 @@ class Chunks:
         assert self._decode is not None
         try:
             plain = self._decode(encoded, into)
-        except MemoryError:
+        except (MemoryError, ImportError):
             raise
         except Exception as error:
             raise self._torn(index, error) from error
@@ -306,7 +303,7 @@ class Chunks:
             stream.take(start, memory)
             if self._is_last(index):
                 stream.finish()
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, ImportError):
             raise
         except Exception as error:
             raise self._torn(index, error) from error

@@ -132,7 +132,7 @@ class Zarr(Base):
     def refresh(self) -> None:
         """Forget what the calling thread read last, and take what is kept only if its file is the same."""
         mine = self._mine()
-        mine.index = mine.chunk = mine.scratch.shard = None
+        mine.index = mine.chunk = mine.scratch.shard = mine.scratch.stream = None
         mine.versions = True
 
     def shared(self) -> Zarr:
