@@ -632,10 +632,14 @@ def test_a_zstd_frame_is_whole_or_torn(tmp_path, checksum):
     data = np.random.default_rng(0).integers(0, 9, 1 << 18, "u1")  # of two blocks
     frame = zstandard.ZstdCompressor(write_checksum=checksum).compress(data)
     assert_array_equal(held_as(tmp_path, numcodecs.Zstd(), frame, data.size).read((0,), Scratch()), data)
+    unsized = zstandard.ZstdCompressor(write_content_size=False).compress(data[1000:])
+    skipped = bytes.fromhex("502a4d18 03000000") + b"any"
     split = zstandard.compress(data[:1000]) + zstandard.compress(data[1000:])
-    assert_array_equal(held_as(tmp_path, numcodecs.Zstd(), split, data.size).read((0,), Scratch()), data)
+    for whole in (split, skipped + frame + skipped, zstandard.compress(data[:1000]) + skipped + unsized):
+        assert_array_equal(held_as(tmp_path, numcodecs.Zstd(), whole, data.size).read((0,), Scratch()), data)
     cuts = [frame[:-n] for n in (*range(1, 9), 1000, len(frame) - 20, len(frame) - 5, len(frame) - 1)]
-    for torn in (*cuts, frame + b"x", frame + frame, zstandard.compress(data[1:]), b""):
+    others = split[:-1], unsized, unsized[:-1], skipped, frame + skipped[:-1], zstandard.compress(data[1:]), b""
+    for torn in (*cuts, *others, frame + b"x", frame + frame):
         with pytest.raises(TornChunk, match="cannot be decoded"):
             held_as(tmp_path, numcodecs.Zstd(), torn, data.size).read((0,), Scratch())
     flipped = bytearray(frame)

@@ -71,7 +71,7 @@ class Scratch:
         self.encoded = Buffer()
         self.decoded = Buffer()
         self.shard: tuple[Chunks, str, NDArray[np.uint64]] | None = None
-        self.stream: tuple[Chunks, str, zstd.Stream | zstd.Plain] | None = None
+        self.stream: tuple[Chunks, str, zstd.Stream] | None = None
 
 
 class Chunks:
@@ -297,9 +297,9 @@ class Chunks:
         known = held is not None and held[:2] == (self, key) and held[2].done <= start
         if not known and not self._bytes.exists(key):
             return None
-        memory = into.take(self.nbytes)
+        memory, nbytes = into.take(self.nbytes), math.prod(self.blocks) * self.dtype.itemsize
         try:
-            stream = held[2] if held and known else self._stream(key)
+            stream = held[2] if held and known else zstd.Stream(f"{self._bytes.where}/{key}", nbytes)
             stream.take(start, memory)
             if self._is_last(index):
                 stream.finish()
@@ -311,16 +311,6 @@ class Chunks:
         chunk = memory.view(self.dtype).reshape(self.chunks)
         chunk.flags.writeable = False
         return chunk
-
-    def _stream(self, key: str) -> zstd.Stream | zstd.Plain:
-        """Begin with a large chunk; one that is not a single frame is decoded at once, if it can be."""
-        assert self._decode is not None
-        nbytes = self._decode.nbytes
-        try:
-            return zstd.Stream(f"{self._bytes.where}/{key}", nbytes)
-        except ValueError:
-            encoded = self._bytes.fetch(key, slice(None), Buffer())
-            return zstd.Plain(self._decode(np.empty(0, np.uint8) if encoded is None else encoded, Buffer()))
 
     def _is_last(self, index: tuple[int, ...]) -> bool:
         """Tell whether a piece is the last of a chunk that lies within the array."""

@@ -105,32 +105,6 @@ def _verified(encoded: Bytes) -> Bytes:
     return body
 
 
-# What numcodecs decodes into `out` may be shorter than `out`, and then the rest is the previous chunk. So every
-# size is read out of the header first.
-
-
-def _zstd(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
-    quick = zstd.decoded(encoded, nbytes, buffer)
-    if quick is not None:
-        return quick
-    return _frames(encoded, nbytes, buffer)
-
-
-def _frames(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
-    """Decode several frames, or those that do not tell their size; say what is wrong with others."""
-    from numcodecs import Zstd
-
-    size = zstd.content_size(encoded)
-    if size is not None and size > nbytes:
-        _same(size, nbytes)
-    # Room for what is expected and no more: a frame that does not tell its size may be of any.
-    decoded = np.frombuffer(Zstd().decode(encoded, buffer.take(nbytes)), np.uint8)
-    if size in (nbytes, None):
-        return decoded
-    # The first of several frames, or one that is too short. It fits, so that its own size may be asked for.
-    return np.frombuffer(Zstd().decode(encoded), np.uint8)
-
-
 def _blosc(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
     from numcodecs import Blosc
 
@@ -220,7 +194,7 @@ def _streamed(encoded: Bytes, nbytes: int, begin: Callable[[], Any], several: bo
 
 
 DECOMPRESS: dict[str, Decompress] = {
-    "zstd": _zstd, "blosc": _blosc, "lz4": _lz4, "zlib": _zlib, "gzip": _gzip, "bz2": _bz2,
+    "zstd": zstd.decoded, "blosc": _blosc, "lz4": _lz4, "zlib": _zlib, "gzip": _gzip, "bz2": _bz2,
     "lzma": _lzma,
 }  # fmt: skip
 

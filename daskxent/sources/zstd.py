@@ -17,25 +17,17 @@ if TYPE_CHECKING:
     from daskxent.sources.files import Buffer
 
 HEADER = 18  # bytes of the longest header of a frame
-_RLE = 1  # a block of one byte, repeated
+SKIPPABLE = range(0x184D2A50, 0x184D2A60)  # what frames begin with that hold no data
+RLE = 1  # a block of one byte, repeated
+LONGEST = 1 << 31  # the window of `zstd --ultra --long=31`
 _THREAD = threading.local()  # a context each: making one takes 3 % of the time of decoding 1 MB
 
 
-def content_size(encoded: NDArray[np.uint8]) -> int | None:
-    """Return how many bytes the first frame holds, None if it does not say or is none."""
-    import zstandard
+def content_size(read: Callable[[int, int], bytes], size: int) -> int | None:
+    """Return how many bytes some frames hold together, None if one of them does not say.
 
-    try:
-        found = zstandard.frame_content_size(encoded[:HEADER].tobytes())
-    except zstandard.ZstdError:
-        return None
-    return found if found >= 0 else None
-
-
-def whole(read: Callable[[int, int], bytes], size: int) -> int | None:
-    """Return how many bytes a single frame holds, None if `size` bytes are not one from end to end, or it does not say.
-
-    Only the headers of its blocks are read: decoding does not notice a frame that lacks its checksum.
+    Only the headers of frames and blocks are read. Decoding would not notice that a checksum is cut off, or that
+    nothing is left of a last block which is empty.
 
     Parameters
     ----------
@@ -44,53 +36,88 @@ def whole(read: Callable[[int, int], bytes], size: int) -> int | None:
     size : int
         Encoded bytes.
 
+    Raises
+    ------
+    ValueError
+        These are not whole frames from end to end.
+
     Examples
     --------
     >>> import zstandard
-    >>> frame = zstandard.compress(bytes(1000))
-    >>> [whole(lambda at, n: frame[at : at + n], size) for size in (len(frame), len(frame) - 1)]
-    [1000, None]
+    >>> frames = zstandard.compress(bytes(1000)) + zstandard.compress(bytes(24))
+    >>> content_size(lambda at, n: frames[at : at + n], len(frames))
+    1024
     """
     import zstandard
 
-    header, last = read(0, HEADER), False
-    try:
-        frame, at = zstandard.get_frame_parameters(header), zstandard.frame_header_size(header)
-    except zstandard.ZstdError:
-        return None
-    while not last:
+    at, sizes = 0, list[int | None]()
+    while at < size or not sizes:
+        header = read(at, HEADER)
+        if int.from_bytes(header[:4], "little") in SKIPPABLE and len(header) >= 8:
+            at += 8 + int.from_bytes(header[4:8], "little")
+            continue
+        try:
+            frame, at = zstandard.get_frame_parameters(header), at + zstandard.frame_header_size(header)
+        except zstandard.ZstdError as error:
+            raise ValueError(f"no frame of zstd at byte {at} of {size}") from error
+        at = _after_blocks(read, at, size) + 4 * frame.has_checksum
+        sizes.append(None if frame.content_size == zstandard.CONTENTSIZE_UNKNOWN else frame.content_size)
+    if at > size:
+        raise ValueError(f"the frame breaks off at byte {size}")
+    return None if None in sizes else sum(filter(None, sizes))
+
+
+def _after_blocks(read: Callable[[int, int], bytes], at: int, size: int) -> int:
+    """Return where the blocks of a frame end that begin at a place."""
+    last = False
+    while not last and at < size:
         block = int.from_bytes(read(at, 3), "little")
-        if at + 3 > size:
-            return None
-        last, at = bool(block & 1), at + 3 + (1 if block >> 1 & 3 == _RLE else block >> 3)
-    if at + 4 * frame.has_checksum != size or frame.content_size == zstandard.CONTENTSIZE_UNKNOWN:
-        return None
-    return int(frame.content_size)
+        last, at = bool(block & 1), at + 3 + (1 if block >> 1 & 3 == RLE else block >> 3)
+    return at if last else size + 1
 
 
-def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[np.uint8] | None:
-    """Decode a single frame of so many bytes; None if it is not one, or is damaged."""
+def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[np.uint8]:
+    """Decode frames of so many bytes.
+
+    Raises
+    ------
+    ValueError
+        They are of another size, or not whole.
+    zstandard.ZstdError
+        They are damaged.
+    """
     import zstandard
 
-    if whole(lambda at, n: encoded[at : at + n].tobytes(), encoded.size) != nbytes:
-        return None
     if not hasattr(_THREAD, "context"):
-        _THREAD.context = zstandard.ZstdDecompressor()
-    plain = buffer.take(nbytes)
-    try:
-        return plain if _THREAD.context.stream_reader(encoded).readinto(plain) == nbytes else None
-    except zstandard.ZstdError:
-        return None
+        _THREAD.context = zstandard.ZstdDecompressor(max_window_size=LONGEST)
+    _check(content_size(lambda at, n: encoded[at : at + n].tobytes(), encoded.size), nbytes)
+    plain, reader = buffer.take(nbytes), _THREAD.context.stream_reader(encoded, read_across_frames=True)
+    _check(_fill(reader, plain), nbytes)
+    _check(nbytes + len(reader.read(1)), nbytes)
+    return plain
+
+
+def _fill(reader: Any, out: NDArray[np.uint8]) -> int:
+    """Fill some memory with what is decoded next, and return how many bytes that were."""
+    filled = 0
+    while filled < out.size and (got := reader.readinto(out[filled:].data)):
+        filled += got
+    return filled
+
+
+def _check(size: int | None, nbytes: int) -> None:
+    if size not in (None, nbytes):
+        raise ValueError(f"expected {nbytes} bytes, got {size}")
 
 
 class Stream:
-    """A file of one frame, decoded from its beginning on, a piece at a time.
+    """A file of frames, decoded from its beginning on, a piece at a time.
 
     Parameters
     ----------
     path : str
     nbytes : int
-        What it should decode to, in bytes.
+        What they should decode to, in bytes.
 
     Attributes
     ----------
@@ -100,17 +127,17 @@ class Stream:
     Raises
     ------
     ValueError
-        It is not one frame of so many bytes from end to end.
+        They are of another size, or not whole.
     """
 
     def __init__(self, path: str, nbytes: int) -> None:
         import zstandard
 
         self._file, self._at, self.done, self._nbytes = os.open(path, os.O_RDONLY), 0, 0, nbytes
-        if whole(lambda at, n: os.pread(self._file, n, at), os.fstat(self._file).st_size) != nbytes:
-            raise ValueError(f"expected one frame of {nbytes} bytes")
+        _check(content_size(lambda at, n: os.pread(self._file, n, at), os.fstat(self._file).st_size), nbytes)
         source: Any = self  # all that is asked for is `read`
-        self._reader = zstandard.ZstdDecompressor().stream_reader(source)
+        context = zstandard.ZstdDecompressor(max_window_size=LONGEST)
+        self._reader = context.stream_reader(source, read_across_frames=True)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -133,39 +160,29 @@ class Stream:
             It is damaged.
         """
         while self.done < start:
-            self._fill(out[: start - self.done])
-        self._fill(out)
+            self._take(out[: start - self.done])
+        self._take(out)
 
     def finish(self) -> None:
-        """Decode what is left, and drop it: the checksum comes last."""
+        """Decode what is left, and drop it: the checksum comes last.
+
+        Raises
+        ------
+        ValueError
+            There is more or less than there should be.
+        zstandard.ZstdError
+            It is damaged.
+        """
         memory = np.empty(1 << 20, np.uint8)
         while self.done < self._nbytes:
-            self._fill(memory[: self._nbytes - self.done])
-        self._reader.read(1)
+            self._take(memory[: self._nbytes - self.done])
+        _check(self.done + len(self._reader.read(1)), self._nbytes)
 
-    def _fill(self, out: NDArray[np.uint8]) -> None:
-        filled = 0
-        while filled < out.size and (got := self._reader.readinto(out[filled:].data)):
-            filled += got
+    def _take(self, out: NDArray[np.uint8]) -> None:
+        filled = _fill(self._reader, out)
         self.done += filled
         if filled < out.size:
-            raise ValueError(f"expected {self._nbytes} bytes, got {self.done}")
-
-
-class Plain:
-    """A chunk that was decoded at once, in place of a `Stream`."""
-
-    done = 0
-
-    def __init__(self, plain: NDArray[np.uint8]) -> None:
-        self._plain = plain
-
-    def take(self, start: int, out: NDArray[np.uint8]) -> None:
-        """Fill some memory with what begins at a place."""
-        out[:] = self._plain[start : start + out.size]
-
-    def finish(self) -> None:
-        """Do nothing."""
+            _check(self.done, self._nbytes)
 
 
 def pieces(chunk: tuple[int, ...], shape: tuple[int, ...], itemsize: int, most: int) -> tuple[int, ...]:
