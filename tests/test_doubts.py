@@ -291,3 +291,16 @@ def test_several_classes_are_ignored(rows, tmp_path):
     line = ["evaluate", f"{tmp_path}/y.npy", f"{tmp_path}/x.npy", "--from-logits", "--json"]
     done = CliRunner().invoke(cli.main, [*line, "--ignore-class", "255", "--ignore-class", "2", "--ignore-class", "-1"])
     assert dx.Report.from_json(done.stdout) == report
+
+
+@pytest.mark.parametrize("first", [0, 500, 900])
+def test_whether_rows_look_like_probabilities_does_not_depend_on_the_cut(first, tmp_path):
+    x = np.tile(np.array([0.5, 0.25, 0.25], "f2"), (1000, 1))
+    x[first] = 1 + 2**-10, 0, -0.02  # within the tolerance, but not as float16 has it
+    y = np.zeros(1000, int)
+    with warnings.catch_warnings(action="ignore"):
+        states = [
+            dx.evaluate(y, zarr.create_array(tmp_path / str(n), data=x, chunks=(n, 3)), from_logits=True).state
+            for n in (100, 1000, 7)
+        ]
+        assert states == [dx.evaluate(y, x, from_logits=True).state] * 3

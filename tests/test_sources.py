@@ -17,7 +17,7 @@ from zarr.storage import MemoryStore, ZipStore
 
 import daskxent as dx
 from daskxent.numbers.question import Question
-from daskxent.sources import open_array
+from daskxent.sources import open_array, zarr_arrays
 from daskxent.sources.zarr_arrays import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
@@ -426,3 +426,14 @@ def test_a_missing_chunk_among_some_that_are_read_together(tmp_path, data, fill)
     expected[10:15] = expected[60:61] = 7
     np.testing.assert_array_equal(source.read((slice(0, 61), slice(0, 23)), gaps), expected)
     assert gaps == [(slice(10, 15), slice(0, 23)), (slice(60, 61), slice(0, 23))]
+
+
+def test_files_of_one_array_share_the_memory_of_small_chunks(tmp_path, data, wanted):
+    y_true, y_pred, w = data
+    parts = [write(tmp_path, f"x{at}", y_pred[at : at + 20], (3, 23)) for at in range(0, 61, 20)]
+    assert ask(y_true, dx.concat(parts), sample_weight=w) == wanted
+    assert ask(y_true, dx.concat([dx.concat(parts[:2]), dx.concat(parts[2:])]), sample_weight=w) == wanted
+    before = set(zarr_arrays._THREAD.__dict__)
+    for at, z in enumerate(parts):
+        open_array(z, f"many[{at}]").read((slice(0, z.shape[0]), slice(0, 23)))
+    assert set(zarr_arrays._THREAD.__dict__) - before == {"many"}

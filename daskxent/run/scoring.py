@@ -264,8 +264,8 @@ class Block:
             return True
         if self.records is None:
             first = some.start + shown[: max(1, FEW_NUMBERS // self.question.classes)]
-            with np.errstate(invalid="ignore"):  # NaN is not below 1
-                peaks = self._values(slice(first[0], first[-1] + 1))[first - first[0]].max(axis=1)
+            with np.errstate(invalid="ignore"):  # NaN is not below 1; in float16 the tolerance would be another
+                peaks = self._values(slice(first[0], first[-1] + 1))[first - first[0]].max(axis=1).astype(float)
                 if not ((peaks > 0) & (peaks < 1 + SUM_TOLERANCE)).all():
                     return False
             found = scan(self.question, self._values(some), rows.labels, 0, self.sizes)
@@ -329,10 +329,8 @@ def _above(values: NDArray[Any], target: NDArray[np.float64], most_bytes: int) -
 
 def largest_class(labels: NDArray[np.int64], classes: int) -> int:
     """Return the largest label that is a class; -1 if there is none."""
-    found = int(labels.max()) if labels.size else -1
-    if found >= classes:
-        found = int(np.where(labels < classes, labels, -1).max())
-    return max(found, -1)
+    known = np.where(labels < classes, labels, -1) if labels.max(initial=-1) >= classes else labels
+    return int(known.max(initial=-1))
 
 
 def match_the_row_before(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: int) -> bool:

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
 THROTTLED = "503", "429", "SlowDown", "reset by peer"  # signs of a store that asks for patience
+_THREAD = threading.local()
 TOGETHER = 4 << 20  # bytes of small chunks that are read as one: what is between two boxes is 0.2 ms of Python
 
 
@@ -183,7 +184,7 @@ class Zarr(Base):
     def _one_by_one(self, box: Box, first: int, last: int, missing: list[Box] | None) -> NDArray[Any]:
         """Read whole chunks into memory of the thread's, one behind the other."""
         mine, nbytes, length = self._mine(), self.chunks.nbytes, self.chunks.chunks[0]
-        memory = mine.several.take((last - first + 1) * nbytes)
+        memory = _several(self.name).take((last - first + 1) * nbytes)
         for number in range(first, last + 1):
             index, place = (number, *[0] * (len(box) - 1)), memory[(number - first) * nbytes :][:nbytes]
             chunk = self.chunks.read(index, mine.scratch, Buffer(place))
@@ -237,9 +238,14 @@ class Zarr(Base):
         """Return what the calling thread remembers."""
         mine = self._thread
         if not hasattr(mine, "index"):
-            mine.index, mine.chunk, mine.scratch, mine.several = None, None, Scratch(), Buffer()
+            mine.index, mine.chunk, mine.scratch = None, None, Scratch()
             mine.versions = False  # whether files may have been rewritten since what is kept was read
         return mine
+
+
+def _several(name: str) -> Buffer:
+    """Return the calling thread's memory for chunks that are read together: one for all files of a joined array."""
+    return cast("Buffer", _THREAD.__dict__.setdefault(name.partition("[")[0], Buffer()))
 
 
 def _at(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str, *rest: Any) -> Zarr:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,8 +23,8 @@ LONGEST = 1 << 31  # the window of `zstd --ultra --long=31`
 _THREAD = threading.local()  # a context each: making one takes 3 % of the time of decoding 1 MB
 
 
-def content_size(read: Callable[[int, int], bytes], size: int) -> int | None:
-    """Return how many bytes some frames hold together, None if one of them does not say.
+def frames(read: Callable[[int, int], bytes], size: int) -> tuple[int | None, bool]:
+    """Return how many bytes some frames hold, None if one of them does not say; and whether any has a checksum.
 
     Only the headers of frames and blocks are read. Decoding would not notice that a checksum is cut off, or that
     nothing is left of a last block which is empty.
@@ -44,13 +44,13 @@ def content_size(read: Callable[[int, int], bytes], size: int) -> int | None:
     Examples
     --------
     >>> import zstandard
-    >>> frames = zstandard.compress(bytes(1000)) + zstandard.compress(bytes(24))
-    >>> content_size(lambda at, n: frames[at : at + n], len(frames))
-    1024
+    >>> both = zstandard.compress(bytes(1000)) + zstandard.compress(bytes(24))
+    >>> frames(lambda at, n: both[at : at + n], len(both))
+    (1024, False)
     """
     import zstandard
 
-    at, sizes = 0, list[int | None]()
+    at, sizes, checked = 0, list[int | None](), False
     while at < size or not sizes:
         header = read(at, HEADER)
         if int.from_bytes(header[:4], "little") in SKIPPABLE and len(header) >= 8:
@@ -60,11 +60,11 @@ def content_size(read: Callable[[int, int], bytes], size: int) -> int | None:
             frame, at = zstandard.get_frame_parameters(header), at + zstandard.frame_header_size(header)
         except zstandard.ZstdError as error:
             raise ValueError(f"no frame of zstd at byte {at} of {size}") from error
-        at = _after_blocks(read, at, size) + 4 * frame.has_checksum
+        at, checked = _after_blocks(read, at, size) + 4 * frame.has_checksum, checked or frame.has_checksum
         sizes.append(None if frame.content_size == zstandard.CONTENTSIZE_UNKNOWN else frame.content_size)
     if at > size:
         raise ValueError(f"the frame breaks off at byte {size}")
-    return None if None in sizes else sum(filter(None, sizes))
+    return None if None in sizes else sum(filter(None, sizes)), checked
 
 
 def _after_blocks(read: Callable[[int, int], bytes], at: int, size: int) -> int:
@@ -90,7 +90,7 @@ def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[
 
     if not hasattr(_THREAD, "context"):
         _THREAD.context = zstandard.ZstdDecompressor(max_window_size=LONGEST)
-    _check(content_size(lambda at, n: encoded[at : at + n].tobytes(), encoded.size), nbytes)
+    _check(frames(lambda at, n: encoded[at : at + n].tobytes(), encoded.size)[0], nbytes)
     plain, reader = buffer.take(nbytes), _THREAD.context.stream_reader(encoded, read_across_frames=True)
     _check(_fill(reader, plain), nbytes)
     _check(nbytes + len(reader.read(1)), nbytes)
@@ -110,8 +110,37 @@ def _check(size: int | None, nbytes: int) -> None:
         raise ValueError(f"expected {nbytes} bytes, got {size}")
 
 
+class _File:
+    """A file for a decoder to read from; apart from `Stream`, which holds the decoder, so that both are dropped."""
+
+    def __init__(self, path: str) -> None:
+        self._number, self._at = os.open(path, os.O_RDONLY), 0
+        self.size = os.fstat(self._number).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, "_number"):
+            os.close(self._number)
+
+    def at(self, place: int, size: int) -> bytes:
+        return os.pread(self._number, size, place)
+
+    def read(self, size: int) -> bytes:
+        found = self.at(self._at, size)
+        self._at += len(found)
+        return found
+
+    def decoder(self) -> Any:
+        """Return what decodes the file from its beginning on."""
+        import zstandard
+
+        self._at, source = 0, cast("Any", self)  # all that is asked for is `read`
+        return zstandard.ZstdDecompressor(max_window_size=LONGEST).stream_reader(source, read_across_frames=True)
+
+
 class Stream:
     """A file of frames, decoded from its beginning on, a piece at a time.
+
+    Checksums come last: where there are any, all of it is decoded once more, before anything of it is used.
 
     Parameters
     ----------
@@ -128,26 +157,18 @@ class Stream:
     ------
     ValueError
         They are of another size, or not whole.
+    zstandard.ZstdError
+        A checksum is wrong.
     """
 
     def __init__(self, path: str, nbytes: int) -> None:
-        import zstandard
-
-        self._file, self._at, self.done, self._nbytes = os.open(path, os.O_RDONLY), 0, 0, nbytes
-        _check(content_size(lambda at, n: os.pread(self._file, n, at), os.fstat(self._file).st_size), nbytes)
-        source: Any = self  # all that is asked for is `read`
-        context = zstandard.ZstdDecompressor(max_window_size=LONGEST)
-        self._reader = context.stream_reader(source, read_across_frames=True)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
-
-    def read(self, size: int) -> bytes:
-        """Read some encoded bytes, for the decoder."""
-        found = os.pread(self._file, size, self._at)
-        self._at += len(found)
-        return found
+        file = _File(path)
+        size, checked = frames(file.at, file.size)
+        _check(size, nbytes)
+        self.done, self._nbytes, self._reader = 0, nbytes, file.decoder()
+        if checked:
+            self.finish()
+            self.done, self._reader = 0, file.decoder()
 
     def take(self, start: int, out: NDArray[np.uint8]) -> None:
         """Fill some memory with what begins at a place; what is before it, and was not taken, is dropped.
@@ -155,7 +176,7 @@ class Stream:
         Raises
         ------
         ValueError
-            There is not so much: the file was cut short meanwhile.
+            There is not so much.
         zstandard.ZstdError
             It is damaged.
         """
@@ -164,7 +185,7 @@ class Stream:
         self._take(out)
 
     def finish(self) -> None:
-        """Decode what is left, and drop it: the checksum comes last.
+        """Decode what is left, and drop it.
 
         Raises
         ------
@@ -199,5 +220,6 @@ def pieces(chunk: tuple[int, ...], shape: tuple[int, ...], itemsize: int, most: 
     step = math.prod(chunk[axis + 1 :]) * itemsize
     if chunk[axis + 1 :] != shape[axis + 1 :] or not step:
         return chunk
-    length = next((n for n in range(min(most // step, chunk[axis]), 0, -1) if chunk[axis] % n == 0), 0)
-    return (*chunk[:axis], length, *chunk[axis + 1 :]) if 10 * length * step >= most else chunk
+    fewest = max(1, -(-chunk[axis] * step // most))
+    count = next((n for n in range(fewest, 10 * fewest + 1) if chunk[axis] % n == 0), 1)
+    return *chunk[:axis], chunk[axis] // count, *chunk[axis + 1 :]
