@@ -792,6 +792,10 @@ def test_a_large_chunk_that_is_left_in_the_middle_is_closed(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         Chunks(z, "y", large=1, piece=10 * 36).read((0, 0), Scratch())
+    scratches = [Scratch() for _ in range(20)]
+    for scratch in scratches:  # one that is at its end is closed at once
+        for number in range(4):
+            Chunks(z, "y", large=1, piece=10 * 36).read((number, 0), scratch)
     assert len(os.listdir("/proc/self/fd")) <= before
 
 

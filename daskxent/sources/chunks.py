@@ -307,7 +307,7 @@ class Chunks:
             raise
         except Exception as error:
             raise self._torn(index, error) from error
-        scratch.stream = self, key, stream
+        scratch.stream = None if stream.done == nbytes else (self, key, stream)
         chunk = memory.view(self.dtype).reshape(self.chunks)
         chunk.flags.writeable = False
         return chunk
