@@ -178,7 +178,7 @@ class Chunks:
     def __init__(self):
         self.asked, self.may = [], threading.Semaphore(0)
 
-    def together(self, one, other):
+    def in_one_object(self, one, other):
         return False
 
     async def encoded(self, several, expected):

@@ -2,7 +2,7 @@
 
 ``z[a:b]`` fetches, decodes and copies on one event-loop thread for the whole process, and reads a chunk that is not
 there as the fill value. This module does the work where it is called and tells a missing chunk from a stored one. The
-arrays that dumps are made of take the short way; every other array goes through zarr, chunk by chunk.
+arrays that dumps are made of take the fast path; every other array goes through zarr, chunk by chunk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from daskxent.sources.objects import Objects, open_bytes
 from daskxent.sources.prefetch import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     import zarr
     from numpy.typing import NDArray
@@ -123,7 +123,7 @@ class Chunks:
         self._key: Callable[[tuple[int, ...]], str] = array.metadata.encode_chunk_key
         codecs = chain(array.metadata)
         self._decode = chunk_decoder(inner_codecs(codecs), array.dtype, self.chunks)
-        if self.nbytes > large and self._can_stream(codecs):
+        if self.nbytes > large and self._can_stream():
             self.chunks = zstd.pieces(self.blocks, self.shape, self.dtype.itemsize, piece)
         self._streams = self.chunks != array.chunks
         self._per_block = tuple(map(floordiv, self.blocks, self.chunks))
@@ -135,10 +135,11 @@ class Chunks:
     def __reduce__(self) -> tuple[Any, ...]:
         return Chunks, (self._array, self.name)
 
-    def _can_stream(self, codecs: Sequence[Mapping[str, Any]]) -> bool:
+    def _can_stream(self) -> bool:
         """Tell whether chunks are local files of nothing but zstd."""
-        local = self.local and self.blocks == self.chunks and self._decode is not None
-        return local and [codec["name"].removeprefix("numcodecs.") for codec in codecs[1:]] == ["zstd"]
+        decode = self._decode
+        alone = decode is not None and decode.decompress is zstd.decoded and not decode.checked
+        return alone and self.local and self.blocks == self.chunks
 
     def fill(self) -> np.generic:
         """Return what zarr reads where no chunk is stored, as a scalar of `dtype`."""
@@ -214,7 +215,7 @@ class Chunks:
             raise OSError(error.errno, f"{self.name}: {self._place(index)} cannot be read: {error.strerror}") from error
 
     def read_apart(self, index: tuple[int, ...], scratch: Scratch) -> NDArray[Any] | None:
-        """Read one chunk as `read` does, into memory of its own; of `scratch` only the index of a shard is used."""
+        """Read one chunk as `read` does, into memory of its own; of `scratch` it uses shard and stream."""
         own = Scratch()
         own.shard, own.stream = scratch.shard, scratch.stream
         try:
@@ -224,27 +225,27 @@ class Chunks:
 
     def _read(self, index: tuple[int, ...], scratch: Scratch, into: Buffer) -> NDArray[Any] | None:
         extent = self.extent(index)
-        if self._decode is None or not self.fast:
+        if not self.fast:
             return self._through_zarr(index, extent, scratch)
-        if self._streams:
-            chunk = self._piece(index, scratch, into)
-            return chunk if chunk is None or extent == self.chunks else chunk[tuple(map(slice, extent))]
+        chunk = self._piece(index, scratch, into) if self._streams else self._whole(index, scratch, into)
+        return chunk if chunk is None or extent == self.chunks else chunk[tuple(map(slice, extent))]
+
+    def _whole(self, index: tuple[int, ...], scratch: Scratch, into: Buffer) -> NDArray[Any] | None:
+        """Read a chunk that is decoded at once."""
+        assert self._decode is not None
         known, encoded = self._asked_ahead(index) if self.far else (False, None)
         if not known:
             found = self._find(index, scratch)
             buffer = scratch.encoded if self._decode.decompress else into
             encoded = None if found is None else self._bytes.fetch(*found, buffer)
-        if encoded is None:
-            return None
-        chunk = self._decoded(index, encoded, into)
-        return chunk if extent == self.chunks else chunk[tuple(map(slice, extent))]
+        return None if encoded is None else self._decoded(index, encoded, into)
 
     @property
     def nbytes(self) -> int:
         """Bytes of a decoded chunk."""
         return math.prod(self.chunks) * self.dtype.itemsize
 
-    def together(self, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    def in_one_object(self, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
         """Tell whether two chunks are in one object."""
         return self._shards is not None and self._stored(one) == self._stored(other)
 
@@ -282,6 +283,10 @@ class Chunks:
             raise
         except Exception as error:
             raise self._torn(index, error) from error
+        return self._as_chunk(plain, into)
+
+    def _as_chunk(self, plain: NDArray[np.uint8], into: Buffer) -> NDArray[Any]:
+        """Return decoded bytes as a chunk."""
         chunk = plain.view(self.dtype)
         if not chunk.flags.aligned:  # inside a shard, behind a crc32c
             chunk = into.take(plain.size).view(self.dtype)
@@ -292,12 +297,13 @@ class Chunks:
 
     def _piece(self, index: tuple[int, ...], scratch: Scratch, into: Buffer) -> NDArray[Any] | None:
         """Read a piece of a large chunk: those before it are decoded first, if they were not read."""
+        assert self._decode is not None
         key, start = self._stored(index), sum(map(mod, index, self._per_block)) * self.nbytes
         held, scratch.stream = scratch.stream, None
         known = held is not None and held[:2] == (self, key) and held[2].done <= start
         if not known and not self._bytes.exists(key):
             return None
-        memory, nbytes = into.take(self.nbytes), math.prod(self.blocks) * self.dtype.itemsize
+        memory, nbytes = into.take(self.nbytes), self._decode.nbytes
         try:
             stream = held[2] if held and known else zstd.Stream(f"{self._bytes.where}/{key}", nbytes)
             stream.take(start, memory)
@@ -308,9 +314,7 @@ class Chunks:
         except Exception as error:
             raise self._torn(index, error) from error
         scratch.stream = None if stream.done == nbytes else (self, key, stream)
-        chunk = memory.view(self.dtype).reshape(self.chunks)
-        chunk.flags.writeable = False
-        return chunk
+        return self._as_chunk(memory, into)
 
     def _is_last(self, index: tuple[int, ...]) -> bool:
         """Tell whether a piece is the last of a chunk that lies within the array."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from daskxent.sources import zstd
+from daskxent.sources.files import check_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,12 +51,12 @@ class Decoder:
         Raises
         ------
         Exception
-            ValueError, RuntimeError, EOFError, zlib.error or struct.error: the bytes are torn.
+            ValueError, RuntimeError, EOFError, zlib.error, zstandard.ZstdError or struct.error: the bytes are torn.
         """
         if self.checked:
             encoded = _verified(encoded)
         decoded = self.decompress(encoded, self.nbytes, buffer) if self.decompress else encoded
-        _same(decoded.size, self.nbytes)
+        check_size(decoded.size, self.nbytes)
         return decoded
 
 
@@ -88,11 +89,6 @@ def decoder(codecs: Sequence[Mapping[str, Any]], nbytes: int) -> Decoder | None:
     return None
 
 
-def _same(got: int, expected: int) -> None:
-    if got != expected:
-        raise ValueError(f"expected {expected} bytes, got {got}")
-
-
 def _verified(encoded: Bytes) -> Bytes:
     import google_crc32c
 
@@ -110,15 +106,15 @@ def _blosc(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
 
     # Blosc reads as many bytes as the header says, past the end of what it was given if need be.
     decoded_size, encoded_size = struct.unpack_from("<4xI4xI", encoded.data)
-    _same(encoded.size, encoded_size)
-    _same(decoded_size, nbytes)
+    check_size(encoded.size, encoded_size)
+    check_size(decoded_size, nbytes)
     return np.frombuffer(Blosc().decode(encoded, buffer.take(nbytes)), np.uint8)
 
 
 def _lz4(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
     from numcodecs import LZ4
 
-    _same(struct.unpack_from("<I", encoded.data)[0], nbytes)
+    check_size(struct.unpack_from("<I", encoded.data)[0], nbytes)
     return np.frombuffer(LZ4().decode(encoded, buffer.take(nbytes)), np.uint8)
 
 
@@ -184,7 +180,7 @@ def _streamed(encoded: Bytes, nbytes: int, begin: Callable[[], Any], several: bo
         stream = begin()
         parts.append(stream.decompress(left, nbytes - size + 1))
         size += len(parts[-1])
-        _same(max(size, nbytes), nbytes)
+        check_size(max(size, nbytes), nbytes)
         if not stream.eof:
             raise EOFError(f"the stream breaks off after {size} of {nbytes} bytes")
         left = stream.unused_data.lstrip(b"\0") if several else stream.unused_data  # gzip may be padded with zeros

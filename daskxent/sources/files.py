@@ -54,6 +54,12 @@ class Buffer:
         return self._memory[:size]
 
 
+def check_size(got: int, expected: int) -> None:
+    """Raise a ValueError for other than the expected number of bytes."""
+    if got != expected:
+        raise ValueError(f"expected {expected} bytes, got {got}")
+
+
 class Files:
     """The chunks of an array in a local directory.
 

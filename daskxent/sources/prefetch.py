@@ -39,7 +39,7 @@ class Chunks(Protocol):
     def nbytes(self) -> int:
         """Bytes of a decoded chunk."""
 
-    def together(self, one: Index, other: Index) -> bool:
+    def in_one_object(self, one: Index, other: Index) -> bool:
         """Tell whether two chunks are in one object."""
 
     async def encoded(self, several: list[Index], expected: int) -> list[Bytes | None]:
@@ -165,7 +165,7 @@ class Window:
         while part.pushed is not None:
             chunks, index = part.pushed
             more = nbytes + self._size(chunks)
-            if found and (found[0][0] is not chunks or not chunks.together(found[0][1], index) or more > RANGE):
+            if found and (found[0][0] is not chunks or not chunks.in_one_object(found[0][1], index) or more > RANGE):
                 break
             if part.pushed not in self._read and not any(part.pushed in each.waiting for each in self._parts.values()):
                 found.append(part.pushed)

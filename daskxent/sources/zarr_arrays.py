@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import pickle
 import threading
@@ -142,7 +141,7 @@ class Zarr(Base):
 
     def tiny(self, below: int) -> bool:
         """Tell whether chunks are local and small."""
-        return self.chunks.local and math.prod(self.chunks.chunks) * self.dtype.itemsize < below
+        return self.chunks.local and self.chunks.nbytes < below
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return where the array is and how it is stored, too."""
@@ -184,7 +183,7 @@ class Zarr(Base):
     def _one_by_one(self, box: Box, first: int, last: int, missing: list[Box] | None) -> NDArray[Any]:
         """Read whole chunks into memory of the thread's, one behind the other."""
         mine, nbytes, length = self._mine(), self.chunks.nbytes, self.chunks.chunks[0]
-        memory = _several(self.name).take((last - first + 1) * nbytes)
+        memory = _memory_for(self.name).take((last - first + 1) * nbytes)
         for number in range(first, last + 1):
             index, place = (number, *[0] * (len(box) - 1)), memory[(number - first) * nbytes :][:nbytes]
             chunk = self.chunks.read(index, mine.scratch, Buffer(place))
@@ -243,7 +242,7 @@ class Zarr(Base):
         return mine
 
 
-def _several(name: str) -> Buffer:
+def _memory_for(name: str) -> Buffer:
     """Return the calling thread's memory for chunks that are read together: one for all files of a joined array."""
     return cast("Buffer", _THREAD.__dict__.setdefault(name.partition("[")[0], Buffer()))
 

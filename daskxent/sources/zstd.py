@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from daskxent.sources.files import check_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,6 +78,14 @@ def _after_blocks(read: Callable[[int, int], bytes], at: int, size: int) -> int:
     return at if last else size + 1
 
 
+def _check_frames(read: Callable[[int, int], bytes], size: int, nbytes: int) -> bool:
+    """Raise what `frames` raises, or a ValueError if they say another size; return whether any has a checksum."""
+    said, checked = frames(read, size)
+    if said is not None:
+        check_size(said, nbytes)
+    return checked
+
+
 def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[np.uint8]:
     """Decode frames of so many bytes.
 
@@ -90,10 +100,10 @@ def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[
 
     if not hasattr(_THREAD, "context"):
         _THREAD.context = zstandard.ZstdDecompressor(max_window_size=LONGEST)
-    _check(frames(lambda at, n: encoded[at : at + n].tobytes(), encoded.size)[0], nbytes)
+    _check_frames(lambda at, n: encoded[at : at + n].tobytes(), encoded.size, nbytes)
     plain, reader = buffer.take(nbytes), _THREAD.context.stream_reader(encoded, read_across_frames=True)
-    _check(_fill(reader, plain), nbytes)
-    _check(nbytes + len(reader.read(1)), nbytes)
+    check_size(_fill(reader, plain), nbytes)
+    check_size(nbytes + len(reader.read(1)), nbytes)
     return plain
 
 
@@ -103,11 +113,6 @@ def _fill(reader: Any, out: NDArray[np.uint8]) -> int:
     while filled < out.size and (got := reader.readinto(out[filled:].data)):
         filled += got
     return filled
-
-
-def _check(size: int | None, nbytes: int) -> None:
-    if size not in (None, nbytes):
-        raise ValueError(f"expected {nbytes} bytes, got {size}")
 
 
 class _File:
@@ -163,8 +168,7 @@ class Stream:
 
     def __init__(self, path: str, nbytes: int) -> None:
         file = _File(path)
-        size, checked = frames(file.at, file.size)
-        _check(size, nbytes)
+        checked = _check_frames(file.at, file.size, nbytes)
         self.done, self._nbytes, self._reader = 0, nbytes, file.decoder()
         if checked:
             self.finish()
@@ -197,13 +201,13 @@ class Stream:
         memory = np.empty(1 << 20, np.uint8)
         while self.done < self._nbytes:
             self._take(memory[: self._nbytes - self.done])
-        _check(self.done + len(self._reader.read(1)), self._nbytes)
+        check_size(self.done + len(self._reader.read(1)), self._nbytes)
 
     def _take(self, out: NDArray[np.uint8]) -> None:
         filled = _fill(self._reader, out)
         self.done += filled
         if filled < out.size:
-            _check(self.done, self._nbytes)
+            check_size(self.done, self._nbytes)
 
 
 def pieces(chunk: tuple[int, ...], shape: tuple[int, ...], itemsize: int, most: int) -> tuple[int, ...]:
