@@ -13,7 +13,7 @@ BIN := .venv/bin
 PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 
 # Tests of the numbers, the sources and the runners without clusters: what other versions of the dependencies could break.
-CORE := records scores kernels state statistics sources chunks engine journal lazy losses missing
+CORE := records scores kernels state statistics sources chunks zstd engine journal lazy losses missing
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test docs wheels quick lowest newest newest-now lint format bench against faults fuzz profile scale shootout clean
