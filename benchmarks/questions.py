@@ -73,7 +73,7 @@ def chunked(draw: Draw, shape: tuple[int, ...], kind: str, most: int) -> dict[st
 
 
 def racing(asked: Question) -> bool:
-    """Tell whether tasks race: which error is raised is then a matter of chance."""
+    """Return whether tasks race: which error is raised is then a matter of chance."""
     return asked.call == "delayed" or any(how["kind"] == "dask" for how in asked.stored.values())
 
 

@@ -79,7 +79,7 @@ def grid(base: Any, model: Any) -> Any:
 
 
 def is_usual(peak: Any) -> Any:
-    """Tell whether the vectorised loops treat rows with this peak."""
+    """Return whether the vectorised loops treat rows with this peak."""
 
 
 @overload(power_of_two)

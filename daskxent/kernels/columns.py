@@ -50,7 +50,7 @@ class Columns(NamedTuple):
 
 @inlined
 def _alike(labels, weights, at, rules):
-    """Tell whether all rows have a class for a label and a usual weight: they are classified as one of them is."""
+    """Return whether all rows have a class for a label and a usual weight: they are classified as one of them is."""
     known = usual = np.int64(0)
     for i in range(labels.size):
         known += int(np.uint64(labels[i]) < np.uint64(rules.classes))  # as large numbers, negative ones are beyond
@@ -143,7 +143,7 @@ def _flag_exceptional(n, ask, flags, work):
 
 
 def _is_double(peaks: Any) -> Any:
-    """Tell whether predictions are float64; known when code is compiled."""
+    """Return whether predictions are float64; known when code is compiled."""
 
 
 @overload(_is_double)

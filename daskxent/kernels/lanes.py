@@ -88,7 +88,7 @@ def _best(tile, first, classes, work):
 
 @inlined
 def _hits(rows, start, labels, first, work):
-    """Tell of each lane whether its label is the first of its largest numbers."""
+    """Find for each lane whether its label is the first of its largest numbers."""
     target, peak, second, hit, ties = work.target, work.peak, work.second, work.hit, np.int32(0)
     for i in range(LANES):
         ties |= np.int32(target[i] == peak[i]) & np.int32(second[i] == peak[i])

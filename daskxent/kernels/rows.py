@@ -25,7 +25,7 @@ from daskxent.numbers.records import HUGE
 
 
 def by_level(work: Any) -> Any:
-    """Tell whether sums are kept at every level; known when code is compiled."""
+    """Return whether sums are kept at every level; known when code is compiled."""
 
 
 @overload(by_level)
@@ -36,7 +36,7 @@ def _by_level_typed(work):
 
 @inner
 def holds(row, stop, value):
-    """Tell whether any of the first numbers of a row is a value."""
+    """Return whether any of the first numbers of a row is a value."""
     found = 0
     for j in range(stop):
         found += widen(row[j]) == value
@@ -110,7 +110,7 @@ def sum_exceptional(row, peak, base, levels, sums):
 
 @inlined
 def is_plain(work):
-    """Tell whether all rows of a block were scanned and none has a flag or a peak that is not usual."""
+    """Return whether all rows of a block were scanned and none has a flag or a peak that is not usual."""
     found = np.int32(0)
     for i in range(LANES):
         found |= work.flags[i] | work.skip[i] | np.int32(not is_usual(work.peak[i]))

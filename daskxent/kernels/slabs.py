@@ -48,7 +48,7 @@ def _row_of_typed(rows, i):
 
 
 def is_given(kind: Any, name: str) -> bool:
-    """Tell from the type of a named tuple whether a field is None."""
+    """Return, from the type of a named tuple, whether a field is None."""
     return str(kind.types[kind.fields.index(name)]) != "none"
 
 

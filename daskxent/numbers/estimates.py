@@ -120,7 +120,7 @@ class Estimates(NamedTuple):
 
 
 def is_share(name: str) -> bool:
-    """Tell whether a metric is a share of the rows: the larger, the better."""
+    """Return whether a metric is a share of the rows: the larger, the better."""
     return statistics.statistic(statistics.metric(name).statistic).share
 
 

@@ -197,7 +197,7 @@ def _flags(records: Records, nan: NDArray[np.bool_], classes: int) -> NDArray[np
 
 
 def _are_equal(records: Records, total: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
-    """Tell of which rows all predictions are equal: their sum is as many times the peak as there are classes."""
+    """Return of which rows all predictions are equal: their sum is as many times the peak as there are classes."""
     if classes == 1:
         return np.zeros(len(total), bool)
     if records.grid.step:
@@ -219,7 +219,7 @@ def _confidence(records: Records, total: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def like_probabilities(scores: Scores, classes: int) -> NDArray[np.bool_]:
-    """Tell which rows of logits may well be probabilities, by their peak and total.
+    """Return which rows of logits may well be probabilities, by their peak and total.
 
     Of C numbers in [0, 1] that sum to 1, log(sum_j exp(p_j)) lies between log(C) + 1 / C, where all are equal, and
     log(C - 1 + e), where one of them is 1. Some row of logits lies there too, but not all of them do.

@@ -130,7 +130,7 @@ class Journal:
         return whole
 
     def _is_fresh(self, part: _Part, version: Callable[[int, int], str | None]) -> bool:
-        """Tell whether what was read for a part is still what is there; count the rows of one for which it is not."""
+        """Return whether what was read for a part is still what is there; count the rows of one for which it is not."""
         fresh = all(version(start, stop) in (was, None) for start, stop, was in part.versions)
         self.stale += 0 if fresh else part.state.rows
         return fresh

@@ -153,7 +153,7 @@ class Block:
         return replace(state, picked=kept, largest=largest, unshifted=self._unshifted())
 
     def _unshifted(self) -> bool:
-        """Tell whether the first labels of all match the predictions of the row before them, far better than their own.
+        """Return whether the very first labels match the predictions of the row before them far better than their own.
 
         Logits of language models are those of the token after, so this is what tokens look like that were not shifted.
         """
@@ -258,7 +258,7 @@ class Block:
         return found
 
     def _like_probabilities(self, some: slice, rows: Scored) -> bool:
-        """Tell whether all rows that are not hidden may well be probabilities; a look at the first rules out most."""
+        """Return whether all rows that are not hidden may well be probabilities; a look at the first rules out most."""
         shown = np.flatnonzero((rows.status & HIDDEN) == 0)
         if not shown.size:
             return True
@@ -334,7 +334,7 @@ def largest_class(labels: NDArray[np.int64], classes: int) -> int:
 
 
 def match_the_row_before(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: int) -> bool:
-    """Tell whether labels match the predictions of the row before them, beyond chance.
+    """Return whether labels match the predictions of the row before them, beyond chance.
 
     Examples
     --------
@@ -373,7 +373,7 @@ KEPT_NUMBERS, MOST = 1 << 20, 1 << 62
 
 
 def _interpreted() -> bool:
-    """Tell whether numba is set not to compile, as it is under coverage: NumPy then does the same, slowly."""
+    """Return whether numba is set not to compile, as it is under coverage: NumPy then does the same, slowly."""
     return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 

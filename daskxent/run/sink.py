@@ -223,7 +223,7 @@ class Pages:
             self._held = {}
 
     def ends(self, step: int) -> bool:
-        """Tell whether pages end at a step."""
+        """Return whether pages end at a step."""
         return self._cuts.floor(step) == step
 
     def _begin(self, start: int, columns: Mapping[str, NDArray[Any]]) -> None:

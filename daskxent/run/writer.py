@@ -368,7 +368,7 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
 
 
 def _is_there(path: str, storage: Mapping[str, Any] | None) -> bool:
-    """Tell whether there is something at a path, or a group behind a URL."""
+    """Return whether there is something at a path, or a group behind a URL."""
     if "://" not in path:
         return os.path.lexists(path)
     try:

@@ -87,5 +87,5 @@ def _shape(given: Any) -> str:
 
 
 def _is_below(path: str) -> bool:
-    """Tell whether a path is below the current directory."""
+    """Return whether a path is below the current directory."""
     return path.startswith(f"{os.getcwd()}{os.sep}")

@@ -20,7 +20,7 @@ METADATA = {3: ("zarr.json", "data_type", "uint16"), 2: (".zarray", "dtype", "<u
 
 
 def is_unknown(error: Exception) -> bool:
-    """Tell whether zarr did not open an array because it is of bfloat16."""
+    """Return whether zarr did not open an array because it is of bfloat16."""
     return "No Zarr data type" in str(error) and "bfloat16" in str(error)
 
 

@@ -136,7 +136,7 @@ class Chunks:
         return Chunks, (self._array, self.name)
 
     def _can_stream(self) -> bool:
-        """Tell whether chunks are local files of nothing but zstd."""
+        """Return whether chunks are local files of nothing but zstd."""
         decode = self._decode
         alone = decode is not None and decode.decompress is zstd.decoded and not decode.checked
         return alone and self.local and self.blocks == self.chunks
@@ -246,7 +246,7 @@ class Chunks:
         return math.prod(self.chunks) * self.dtype.itemsize
 
     def in_one_object(self, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-        """Tell whether two chunks are in one object."""
+        """Return whether two chunks are in one object."""
         return self._shards is not None and self._stored(one) == self._stored(other)
 
     async def encoded(self, several: list[tuple[int, ...]], expected: int) -> list[NDArray[np.uint8] | None]:
@@ -317,7 +317,7 @@ class Chunks:
         return self._as_chunk(memory, into)
 
     def _is_last(self, index: tuple[int, ...]) -> bool:
-        """Tell whether a piece is the last of a chunk that lies within the array."""
+        """Return whether a piece is the last of a chunk that lies within the array."""
         ends = [(i + 1) * n for i, n in zip(index, self.chunks, strict=True)]
         return all(
             end % block == 0 or end >= size for end, block, size in zip(ends, self.blocks, self.shape, strict=True)

@@ -247,6 +247,6 @@ def shards_of(chain: Sequence[Mapping[str, Any]], per_block: tuple[int, ...]) ->
 
 
 def _little(codec: Mapping[str, Any], itemsize: int) -> bool:
-    """Tell whether this is the codec that lays numbers out as they are in the memory of this machine."""
+    """Return whether this is the codec that lays numbers out as they are in the memory of this machine."""
     endian = codec.get("configuration", {}).get("endian", "little")
     return codec["name"] == "bytes" and sys.byteorder == "little" and (itemsize == 1 or endian == "little")

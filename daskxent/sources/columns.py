@@ -68,7 +68,7 @@ def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def are_whole(labels: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which floats are whole numbers that int64 holds."""
+    """Return which floats are whole numbers that int64 holds."""
     with np.errstate(invalid="ignore"):  # of signalling NaN
         return np.asarray((np.trunc(labels) == labels) & (np.abs(labels) < 2.0**63))
 
@@ -109,7 +109,7 @@ def as_keys(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_missing(value: Any) -> bool:
-    """Tell None, NaN and pandas's NA, none of which is equal to itself, or is None."""
+    """Recognise None, NaN and pandas's NA, none of which is equal to itself, or is None."""
     return (
         value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
     )

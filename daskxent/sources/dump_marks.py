@@ -17,7 +17,7 @@ def unfinished(attributes: Mapping[str, Any]) -> int | None:
 
 
 def is_bfloat16(attributes: Mapping[str, Any]) -> bool:
-    """Tell whether the elements of an array are the bits of bfloat16."""
+    """Return whether the elements of an array are the bits of bfloat16."""
     mark = attributes.get(MARK)
     return isinstance(mark, dict) and mark.get("view") == "bfloat16"
 

@@ -104,7 +104,7 @@ class Files:
             return _read(file, start, buffer.take(size))
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is such a file; raises what `fetch` raises."""
+        """Return whether there is such a file; raises what `fetch` raises."""
         return self.fetch(key, slice(0, 0), Buffer()) is not None
 
     def version(self, key: str) -> tuple[int, ...] | None:

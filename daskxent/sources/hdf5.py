@@ -74,7 +74,7 @@ class Hdf5(Pieces, LocalFile):
             return np.asarray((self._dataset.asstr() if strings else self._dataset)[box], self.dtype)
 
     def _is_written(self, box: Box) -> bool:
-        """Tell whether a chunk, or a dataset that has none, has a place in the file."""
+        """Return whether a chunk, or a dataset that has none, has a place in the file."""
         import h5py
 
         stored = self._dataset.id

@@ -108,7 +108,7 @@ class Joined(Base):
         return self._of([member.shared() for member in self.members])
 
     def tiny(self, below: int) -> bool:
-        """Tell whether the pieces of all members are."""
+        """Return whether the pieces of all members are."""
         return all(member.tiny(below) for member in self.members)
 
     def identity(self, lead: int | None, steps: int) -> Any:

@@ -59,7 +59,7 @@ xarray, which applies it, or remove the attribute
 
 
 def _is_neutral(attribute: str, value: Any, dtype: np.dtype[Any]) -> bool:
-    """Tell whether an attribute leaves the numbers as they are."""
+    """Return whether an attribute leaves the numbers as they are."""
     if attribute in NEUTRAL:
         return bool(np.all(np.asarray(value) == NEUTRAL[attribute]))
     if attribute == "_Unsigned":
@@ -131,7 +131,7 @@ def labelled(given: Any, axis: int, columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_unnamed(array: Any) -> bool:
-    """Tell whether an array has the names that xarray gives where there are none."""
+    """Return whether an array has the names that xarray gives where there are none."""
     return all(re.fullmatch(r"dim_\d+", str(dim)) for dim in array.dims)
 
 

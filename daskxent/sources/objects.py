@@ -127,7 +127,7 @@ class Objects:
         return [b"" if each is None else each.tobytes() for each in waited(all_of_them())]
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is such an object."""
+        """Return whether there is such an object."""
         with failing(self.where):
             return bool(waited(self._store.exists(self._prefix + key)))
 

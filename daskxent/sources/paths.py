@@ -22,7 +22,7 @@ def place(path: str | os.PathLike[str]) -> str:
 
 
 def exists(path: str) -> bool:
-    """Tell whether there is something at a local path."""
+    """Return whether there is something at a local path."""
     return "://" not in path and os.path.exists(os.path.expanduser(path))
 
 
@@ -55,7 +55,7 @@ def arrays_in(group: str) -> list[str]:
 
 
 def _is_zarr(path: str) -> bool:
-    """Tell whether a directory is a zarr array, of either format, and no group."""
+    """Return whether a directory is a zarr array, of either format, and no group."""
     if os.path.isfile(os.path.join(path, ".zarray")):
         return True
     try:

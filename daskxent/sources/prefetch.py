@@ -40,7 +40,7 @@ class Chunks(Protocol):
         """Bytes of a decoded chunk."""
 
     def in_one_object(self, one: Index, other: Index) -> bool:
-        """Tell whether two chunks are in one object."""
+        """Return whether two chunks are in one object."""
 
     async def encoded(self, several: list[Index], expected: int) -> list[Bytes | None]:
         """Get some chunks of one object, encoded, of about so many bytes each; None for what is not stored."""

@@ -20,7 +20,7 @@ FIELDS = "dtype", "shape", "offset"
 
 
 def takes(path: str) -> bool:
-    """Tell whether a path of a local file says the dtype of its numbers.
+    """Return whether a path of a local file says the dtype of its numbers.
 
     Examples
     --------

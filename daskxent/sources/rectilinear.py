@@ -102,5 +102,5 @@ def open_rectilinear(store: Any, name: str) -> Any:
 
 
 def is_switched_off(error: Exception) -> bool:
-    """Tell whether zarr reads such a grid only if it is asked to."""
+    """Return whether zarr reads such a grid only if it is asked to."""
     return type(error).__name__ == "RectilinearChunksDisabledError"

@@ -86,7 +86,7 @@ def located(url: str, storage: Mapping[str, Any] | None) -> tuple[Any, str]:
 
 
 def takes(path: str) -> bool:
-    """Tell whether a path is the URL of a ``.npy`` file."""
+    """Return whether a path is the URL of a ``.npy`` file."""
     return "://" in path and path.endswith(".npy")
 
 

@@ -45,7 +45,7 @@ class Sliceable(Base):
 
 
 def is_sliceable(given: Any) -> bool:
-    """Tell whether an object is an array that need not be loaded whole."""
+    """Return whether an object is an array that need not be loaded whole."""
     library = type(given).__module__.partition(".")[0]
     whole = isinstance(given, (np.ndarray, np.generic)) or library in IN_MEMORY
     slices = isinstance(getattr(given, "dtype", None), np.dtype) and hasattr(given, "shape")

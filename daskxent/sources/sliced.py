@@ -92,7 +92,7 @@ class Sliced(Base):
         return Sliced(self.source.shared(), self.index)
 
     def tiny(self, below: int) -> bool:
-        """Tell whether the source's pieces are."""
+        """Return whether the source's pieces are."""
         return self.source.tiny(below)
 
     def identity(self, lead: int | None, steps: int) -> Any:

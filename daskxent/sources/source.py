@@ -78,7 +78,7 @@ class Source(Protocol):
         """Return the same, to be read by several boxes side by side."""
 
     def tiny(self, below: int) -> bool:
-        """Tell whether pieces hold so few bytes that threads would only take turns at reading them."""
+        """Return whether pieces hold so few bytes that threads would only take turns at reading them."""
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return what the array can be recognised by over its first `steps` along an axis, as JSON has it."""
@@ -186,7 +186,7 @@ class Wrapped(Base):
         return self.like(self.source.shared())
 
     def tiny(self, below: int) -> bool:
-        """Tell whether the source's pieces are."""
+        """Return whether the source's pieces are."""
         return self.source.tiny(below)
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:

@@ -140,7 +140,7 @@ class Zarr(Base):
         return Zarr(self.array, self.name, self.opening, side_by_side=True)
 
     def tiny(self, below: int) -> bool:
-        """Tell whether chunks are local and small."""
+        """Return whether chunks are local and small."""
         return self.chunks.local and self.chunks.nbytes < below
 
     def identity(self, lead: int | None, steps: int) -> Any:
@@ -173,7 +173,7 @@ class Zarr(Base):
         return digest(repr(found).encode())
 
     def _are_whole(self, box: Box, first: int, last: int) -> bool:
-        """Tell whether a box is some whole chunks that are read as one."""
+        """Return whether a box is some whole chunks that are read as one."""
         length = self.chunks.chunks[0]
         whole = first * length, min((last + 1) * length, self.shape[0])
         if last - first >= self._several or (box[0].start, box[0].stop) != whole or self.side_by_side:
@@ -229,7 +229,7 @@ class Zarr(Base):
         return KEPT.get((self.opening.key, index, version), partial(self.chunks.read_apart, index, mine.scratch))
 
     def _more(self, index: tuple[int, ...], box: Box) -> bool:
-        """Tell whether there is more in a chunk than a box takes: other boxes will take the rest."""
+        """Return whether there is more in a chunk than a box takes: other boxes will take the rest."""
         lengths = tuple([s.stop - s.start for s in box])
         return lengths != self.chunks.chunks and lengths != self.chunks.extent(index)
 

@@ -48,7 +48,7 @@ def _lanewise(kind, element):
 
 
 def _is_single(kind):
-    """Tell float32 from float64."""
+    """Return whether a type is float32, not float64."""
     return getattr(kind, "element", kind) == ir.FloatType()
 
 
