@@ -28,33 +28,30 @@ def fresh(function: Any) -> Any:
     return numba.njit(error_model="numpy")(function)
 
 
-def along_row(row, base, peak, ahead, out):
-    floor, around = arithmetic.grid(base, peak)
-    along.sum_logits_by_level(row, ahead, floor, around, out)
-    high, low = along.sum_logits(row, ahead, floor, around)
-    own = arithmetic.counts(arithmetic.term(peak, floor, around))
-    return high - own[0], low - own[1]
+def along_row(row, base, ahead, out, peaks, floor, around, mass):
+    floor[0], around[0] = arithmetic.grid(base, peaks[0])
+    along.sum_logits(row, ahead, floor[0], around[0], out, 3, 1)
+    along.sum_logits(row, ahead, floor[0], around[0], mass, 0, None)
+    across.take_own(0, peaks, floor, around, mass, None)
 
 
-def across_lanes(classes, tile, base, peak, floor, around, mass, high, low):
+def across_lanes(classes, tile, base, peak, floor, around, levels, mass):
     for i in range(LANES):
         floor[i], around[i] = arithmetic.grid(base[i], peak[i])
     for at in range(0, LANES, VECTOR):
-        across.lane_logits_by_level(at, classes, tile, floor, around, mass)
-        across.lane_logits(at, classes, tile, floor, around, high, low)
-    for i in range(LANES):
-        own = arithmetic.counts(arithmetic.term(peak[i], floor[i], around[i]))
-        high[i] -= own[0]
-        low[i] -= own[1]
+        across.lane_logits(at, classes, tile, floor, around, levels, 1)
+        across.take_own(at, peak, floor, around, levels, 1)
+        across.lane_logits(at, classes, tile, floor, around, mass, None)
+        across.take_own(at, peak, floor, around, mass, None)
 
 
-def along_unit_row(row):
-    return along.sum_probabilities(row, 0)
+def along_unit_row(row, mass):
+    along.sum_probabilities(row, 0, mass, 3)
 
 
-def across_unit_lanes(classes, tile, high, low):
+def across_unit_lanes(classes, tile, mass):
     for at in range(0, LANES, VECTOR):
-        across.lane_probabilities(at, classes, tile, high, low)
+        across.lane_probabilities(at, classes, tile, mass)
 
 
 def widen_all(stored, out):
@@ -62,6 +59,7 @@ def widen_all(stored, out):
         out[i] = compiling.widen(stored[i])
 
 
+SUMS = max(grid.sums for grid in records.LOGITS.values())
 WAYS = [False, True]
 FUNCTIONS = along_row, across_lanes, along_unit_row, across_unit_lanes
 COMPILED = {(function, direct): fresh(function) for function, direct in itertools.product(FUNCTIONS, WAYS)}
@@ -101,13 +99,14 @@ few = settings(draws(60), suppress_health_check=[HealthCheck.function_scoped_fix
 def test_a_row_has_the_units_of_the_definition_at_every_level(direct: bool, seed: int, size: int, dtype: Any) -> None:
     values = logits(seed, (1, size), dtype)
     peak, base, terms, rest = units_of(values)
-    out = np.full(arithmetic.SUMS, -7)
-    row = values[0].view(STORED.get(dtype, dtype))
-    lowest = COMPILED[along_row, direct](row, base[0], peak[0], seed % 1000, out)
-    assert out[: len(terms)].tolist() == terms[:, 0].tolist()
-    assert out[len(terms) :].tolist() == [-7] * (arithmetic.SUMS - len(terms))
+    out, mass = np.full((SUMS, 5), -7), np.zeros((2, VECTOR), np.int64)
+    row, (peaks, *grids) = values[0].view(STORED.get(dtype, dtype)), np.zeros((3, VECTOR), peak.dtype)
+    peaks[0] = peak[0]
+    COMPILED[along_row, direct](row, base[0], seed % 1000, out, peaks, *grids, mass)
+    assert out[: len(terms), 3].tolist() == terms[:, 0].tolist()
+    assert (out == -7).sum() == out.size - len(terms)
     grid = records.LOGITS[peak.dtype.name]
-    assert lowest == (rest[0, 0], rest[grid.levels, 0] if grid.integers == 2 else 0)
+    assert mass[:, 0].tolist() == [rest[0, 0], rest[grid.levels, 0] if grid.integers == 2 else 0]
 
 
 @few
@@ -116,17 +115,17 @@ def test_lanes_have_the_units_of_the_definition_at_every_level(
     direct: bool, seed: int, classes: int, dtype: Any
 ) -> None:
     values = logits(seed, (LANES, classes), dtype)
-    peak, base, terms, rest = units_of(values)
+    peak, base, _, rest = units_of(values)
     tile = np.zeros((classes, PITCH), dtype)
     tile[:, :LANES] = values.T
     floor, around = np.empty((2, LANES), dtype)
-    mass, (high, low) = np.full((arithmetic.SUMS, LANES), 5), np.full((2, LANES), 3)
-    COMPILED[across_lanes, direct](classes, tile.ravel(), base, peak, floor, around, mass, high, low)
-    np.testing.assert_array_equal(mass[: len(terms)] - 5, terms)
-    assert (mass[len(terms) :] == 5).all()
+    levels, mass = np.full((SUMS, LANES), 5), np.full((2, LANES), 3)
+    COMPILED[across_lanes, direct](classes, tile.ravel(), base, peak, floor, around, levels, mass)
+    np.testing.assert_array_equal(levels[: len(rest)] - 5, rest)
+    assert (levels[len(rest) :] == 5).all()
     grid = records.LOGITS[peak.dtype.name]
-    np.testing.assert_array_equal(high - 3, rest[0])
-    np.testing.assert_array_equal(low - 3, rest[grid.levels] if grid.integers == 2 else 0)
+    np.testing.assert_array_equal(mass[0] - 3, rest[0])
+    np.testing.assert_array_equal(mass[1] - 3, rest[grid.levels] if grid.integers == 2 else 0)
 
 
 def probabilities(seed: int, shape: tuple[int, int], dtype: Any) -> Any:
@@ -147,8 +146,10 @@ def test_probabilities_of_a_row_have_the_units_of_the_definition(
     direct: bool, seed: int, size: int, dtype: Any
 ) -> None:
     values = probabilities(seed, (1, size), dtype)
-    found = COMPILED[along_unit_row, direct](values[0].view(STORED.get(dtype, dtype)))
-    assert [*found] == [*probability_units(values)[:, 0], 0][:2]
+    found, units = np.full((2, 5), -7), probability_units(values)[:, 0]
+    COMPILED[along_unit_row, direct](values[0].view(STORED.get(dtype, dtype)), found)
+    assert found[: len(units), 3].tolist() == units.tolist()
+    assert (found == -7).sum() == found.size - len(units)
 
 
 @few
@@ -160,7 +161,7 @@ def test_probabilities_of_lanes_have_the_units_of_the_definition(
     tile = np.zeros((classes, PITCH), dtype)
     tile[:, :LANES] = values.T
     sums = np.full((2, LANES), 3)
-    COMPILED[across_unit_lanes, direct](classes, tile.ravel(), *sums)
+    COMPILED[across_unit_lanes, direct](classes, tile.ravel(), sums)
     units = probability_units(values)
     np.testing.assert_array_equal(sums[: len(units)] - 3, units)
     assert (sums[len(units) :] == 3).all()
@@ -200,7 +201,7 @@ def test_what_is_borrowed_is_the_same_memory_without_an_owner() -> None:
         return compiling.borrowed(given)
 
     [(_, rows, _)] = slabs.slabs(np.zeros((3, 2, 1), np.float32), 3)
-    rows = blocks.room_for(rows)._replace(sums=np.arange(3)[::2], levels=1)
+    rows = blocks.room_for(rows)._replace(mass=np.zeros((4, 3), np.int64)[::2], levels=1)
     found, (alone, number) = borrow((rows, (rows.hit, 7)))
     assert found._fields == rows._fields
     assert number == 7

@@ -14,6 +14,7 @@ from daskxent.numbers import elementary
 from daskxent.numbers.records import HUGE, LOGITS, MAGIC_BITS, PROBABILITIES, REACH, REST_BITS
 
 G4, G8 = LOGITS["float32"], LOGITS["float64"]
+assert G8.step % 2 == G8.unit % 2 == 0  # see `grid`
 PROBABILITY_UNIT = 2.0 ** -PROBABILITIES["float32"].unit
 _ROUND_F4, _ROUND_F8 = np.float32(elementary.ROUND_F4), elementary.ROUND_F8
 _FAR_F4 = np.float32(elementary.FAR_F4)
@@ -21,8 +22,6 @@ _FAR_F4 = np.float32(elementary.FAR_F4)
 # next to such a peak are small enough for `term`.
 _USUAL_F4, _USUAL_F8 = _FAR_F4 - np.float32(128), HUGE - 256.0
 _LN2 = elementary.LN2_F8[0]
-SUMS = instructions.SUMS
-_PADDING = [INT64(0)] * SUMS
 
 
 def _same(x, *others):
@@ -42,40 +41,13 @@ def units(builder, t):
     return [*instructions.units(builder, t), INT64(MAGIC_BITS)][:2]
 
 
-@instruction(types.UniTuple(types.int64, 2))
-def counts(builder, t):
-    """Round a term to what the loops of `along` and `across` add up for it, on top of nothing."""
-    found, zero = instructions.counts(builder, t), instructions.counts(builder, t.type(0.0))
-    return [*(builder.sub(*pair) for pair in zip(found, zero, strict=True)), INT64(0)][:2]
-
-
-@instruction(types.UniTuple(types.int64, SUMS))
-def units_by_level(builder, t):
-    """Round a term to units at every level, as in `Records.mass`, padded with 0; on top of `level_bits`."""
-    return [*instructions.counts(builder, t, by_level=True), *_PADDING][:SUMS]
-
-
-@instruction(types.UniTuple(types.int64, SUMS))
-def level_bits(builder, model):
-    """Return what `units_by_level` puts units on top of."""
-    return [*instructions.counts(builder, model.type(0.0), by_level=True), *_PADDING][:SUMS]
-
-
 # Stubs: numba takes one of the compiled forms below, by the type of the number.
 def power_of_two(x: Any) -> Any:
     """Write exp(x) as p * 2**n like `elementary.power_of_two`: n, p."""
 
 
 def grid_of(model: Any) -> Any:
-    """Return step, unit and integers of the grid of a dtype."""
-
-
-def position(x: Any) -> Any:
-    """Return the grid position of exp(x), for what is not far."""
-
-
-def grid(base: Any, model: Any) -> Any:
-    """Return what `term` needs to count at a position: a floor, below which nothing counts, and what rounds."""
+    """Return step, unit and integers of the grid of a dtype, and what rounds to whole numbers in it."""
 
 
 def is_usual(peak: Any) -> Any:
@@ -100,40 +72,9 @@ def _power_of_two_typed(x):
 
 @overload(grid_of)
 def _grid_of_typed(model):
-    chosen = G4 if model == types.float32 else G8
-    found = chosen.step, chosen.unit, chosen.integers
+    chosen, rounding = (G4, elementary.ROUND_F4) if model == types.float32 else (G8, elementary.ROUND_F8)
+    found = chosen.step, chosen.unit, chosen.integers, float(rounding)
     return lambda model: found
-
-
-@overload(position)
-def _position_typed(x):
-    def f4(x):
-        return np.int64(_reduced(x, _ROUND_F4)[0] - _ROUND_F4) >> 3
-
-    def f8(x):
-        n = _reduced(x, _ROUND_F8)[0] - _ROUND_F8
-        quotient = (n + 0.5) * (1.0 / G8.step)  # never whole; Python's // would not vectorise
-        whole = np.int64(quotient)
-        return whole - (quotient < whole)
-
-    assert G4.step == 1 << 3
-    return f4 if x == types.float32 else f8
-
-
-# `around` is a whole number away from the rounding constant: an even one in float64, as it would round ties the other
-# way otherwise. In float32 the product is not rounded, and a tie cannot be.
-@overload(grid)
-def _grid_typed(base, model):
-    def f4(base, model):
-        bits = G4.step * base - G4.unit
-        return np.float32((bits - 40) * _LN2), _ROUND_F4 - np.float32(bits)
-
-    def f8(base, model):
-        bits = G8.step * base - G8.unit
-        return (bits - REST_BITS - 40) * _LN2, _ROUND_F8 - np.float64(bits)
-
-    assert G8.step % 2 == G8.unit % 2 == 0
-    return f4 if model == types.float32 else f8
 
 
 @overload(is_usual)
@@ -156,11 +97,32 @@ def exp(x):
 
 
 @inner
+def position(x):
+    """Return the grid position of exp(x), for what is not far: a whole number as wide as x."""
+    step, _, _, rounding = grid_of(x)
+    n = _reduced(x, like(rounding, x))[0] - like(rounding, x)
+    return np.floor((n + like(0.5, x)) * like(1.0 / step, x))  # never whole; Python's // would not vectorise
+
+
+@inner
 def usual_base(peak, second):
-    """Return the position at which a row with a usual peak is counted, like `records._base`."""
-    high = position(peak) - REACH
-    low = position(second) if second > -HUGE else high
+    """Return the position at which a row with a usual peak is counted, like `records._base`, as wide as they are."""
+    high = position(peak) - like(REACH, peak)
+    low = position(second) if second > like(-HUGE, second) else high
     return low if low > high else high
+
+
+@inner
+def grid(base, model):
+    """Return what `term` needs to count at a position: a floor, below which nothing counts, and what rounds.
+
+    That is a whole number away from the rounding constant: an even one in float64, as it would round ties the other way
+    otherwise. In float32 the product is not rounded, and a tie cannot be.
+    """
+    step, unit, integers, rounding = grid_of(model)
+    bits = like(step, model) * like(base, model) - like(unit, model)
+    below = like((integers - 1) * REST_BITS + 40, model)
+    return (bits - below) * like(_LN2, model), like(rounding, model) - bits
 
 
 @inner
@@ -176,14 +138,14 @@ def base_of(peak, second):
 @inner
 def least_term(base, model):
     """Return what exp(x) is too small to count for, at a position and above."""
-    step, unit, _ = grid_of(model)
+    step, unit, _, _ = grid_of(model)
     return max((step * base - unit - 62) * _LN2, -HUGE)
 
 
 @inner
 def add_term(x, base, times, levels, sums):
     """Add exp(x), counted from a position up, to `sums` so many times; `x` is as wide as the numbers."""
-    step, unit, integers = grid_of(x)
+    step, unit, integers, _ = grid_of(x)
     n, p = power_of_two(x)
     shift = n - step * base + unit
     if shift < -60:

@@ -59,9 +59,8 @@ class Work(NamedTuple):
     target: Any
     floor: Any
     around: Any
-    base: Any
+    base: Any  # whole numbers
     mass: Any  # (sums, LANES): sums over the classes in units, as in `Records.mass`; of whole rows at level 0 only
-    sums: Any  # the same of one row
     levels: Any  # how many levels there are; None for whole rows: code is compiled for one of both
     ties: Any
     best: Any
@@ -77,12 +76,11 @@ class Room(NamedTuple):
 
     tile: Any
     numbers: Any  # as wide as the predictions
-    total: Any
+    doubles: Any
     longs: Any
     ints: Any
     hit: Any
     mass: Any
-    sums: Any
     levels: Any
 
 
@@ -96,11 +94,12 @@ def laid_out(room):
         room.numbers[3],
         room.numbers[4],
     )
-    base, ties, best = room.longs[0], room.longs[1], room.longs[2]
+    base, total = room.doubles[0], room.doubles[1]
+    ties, best = room.longs[0], room.longs[1]
     above, flags, skip = room.ints[0], room.ints[1], room.ints[2]
     return Work(
-        room.tile, peak, second, target, floor, around, base, room.mass, room.sums, room.levels,
-        ties, best, above, room.hit, flags, skip, room.total,
+        room.tile, peak, second, target, floor, around, base, room.mass, room.levels,
+        ties, best, above, room.hit, flags, skip, total,
     )  # fmt: skip
 
 
@@ -111,11 +110,10 @@ def room_for(rows: Rows, grid: Grid | None = None) -> Room:
     return Room(
         tile=np.zeros(min(rows.classes + 16, TILE) * PITCH, number),
         numbers=np.zeros((5, LANES), number),
-        total=np.zeros(LANES),
-        longs=np.zeros((3, LANES), np.int64),
+        doubles=np.zeros((2, LANES)),
+        longs=np.zeros((2, LANES), np.int64),
         ints=np.zeros((3, LANES), np.int32),
         hit=np.zeros(LANES, np.bool_),
         mass=np.zeros((sums, LANES), np.int64),
-        sums=np.zeros(sums, np.int64),
         levels=grid.levels if grid else None,
     )

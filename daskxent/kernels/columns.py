@@ -49,34 +49,49 @@ class Columns(NamedTuple):
 
 
 @inlined
-def _alike(labels, weights, at, rules):
+def of_block(columns, at):
+    """Return the columns of the block that begins at a row; numba would look whether each ``at + i`` is negative."""
+    some = slice(at, at + LANES)
+    return Columns(
+        columns.flags[some], columns.loss[some], columns.hit[some], columns.above[some], columns.prediction[some],
+        columns.peak[some], columns.second[some], columns.target[some], columns.total[some], columns.confidence[some],
+        columns.status[some], columns.exceptional,
+    )  # fmt: skip
+
+
+@inlined
+def _alike(labels, weights, rules):
     """Return whether all rows have a class for a label and a usual weight: they are classified as one of them is."""
+    wide_vectors()
     known = usual = np.int64(0)
     for i in range(labels.size):
         known += int(np.uint64(labels[i]) < np.uint64(rules.classes))  # as large numbers, negative ones are beyond
     for i in range(labels.size if weights.size else 0):
-        usual += (weights[at + i] >= LEAST_WEIGHT) & (weights[at + i] <= MOST_WEIGHT)
+        usual += (weights[i] >= LEAST_WEIGHT) & (weights[i] <= MOST_WEIGHT)
     return not rules.has_ignore and known == labels.size and (usual == labels.size or not weights.size)
 
 
 @inlined
-def begin(labels, weights, at, rules, columns, work):
+def begin(labels, weights, rules, columns, work):
     """Classify a block by label and weight alone; return how many rows are to be scanned, and whether all count."""
-    n, status, skip = labels.size, columns.status[at : at + LANES], work.skip
-    if _alike(labels, weights, at, rules):
-        alike = classify(rules, 0, labels[0], weights[at] if weights.size else 1.0)
+    wide_vectors()
+    n, status, skip = labels.size, columns.status, work.skip
+    if _alike(labels, weights, rules):
+        alike = classify(rules, np.uint8(0), labels[0], weights[0] if weights.size else 1.0)
         for i in range(LANES):
             status[i] = alike
         for i in range(LANES):
             skip[i] = alike & HIDDEN
         return n, alike == COUNTED
-    hidden, usual = 0, True
     for i in range(n):
-        status[i] = classify(rules, 0, labels[i], weights[at + i] if weights.size else 1.0)
+        status[i] = classify(rules, np.uint8(0), labels[i], weights[i] if weights.size else 1.0)
+    for i in range(LANES):
         skip[i] = status[i] & HIDDEN
+    hidden = usual = 0
+    for i in range(n):
         hidden += skip[i] != 0
-        usual &= status[i] == COUNTED
-    return n - hidden, usual
+        usual += status[i] == COUNTED
+    return n - hidden, usual == n
 
 
 @inlined
@@ -107,16 +122,17 @@ def _losses(plain, ask, loss, work):
 
 
 @inlined
-def _flags(labels, plain, usual, ask, rules, tolerance, at, columns, work):
+def _flags(labels, plain, usual, ask, rules, tolerance, columns, work):
     """Set the flags of a block; return whether there are any."""
-    found, flags, n = np.uint8(0), columns.flags[at : at + LANES], labels.size
+    wide_vectors()
+    found, flags, n = np.uint8(0), columns.flags, labels.size
     if not ask.mass:
         for i in range(LANES):
             flags[i] = 0
     elif ask.unit:
         _flag_probabilities(rules, tolerance, flags, work)
     else:
-        _flag_logits(ask, rules, columns.loss[at : at + LANES], flags, work)
+        _flag_logits(ask, rules, columns.loss, flags, work)
     if not plain:
         _flag_exceptional(n, ask, flags, work)
     for i in range(0 if usual else n):
@@ -167,6 +183,7 @@ def _flag_probabilities(rules, tolerance, flags, work):
 @inlined
 def _flag_logits(ask, rules, loss, flags, work):
     """Flag rows of logits by their sums, peaks and losses."""
+    wide_vectors()
     peak, total, own = work.peak, work.total, 0.0 if ask.total else 1.0
     least = np.float64(rules.classes) * LEAST_EQUAL if rules.classes > 1 else np.inf
     for i in range(LANES):
@@ -179,66 +196,69 @@ def _flag_logits(ask, rules, loss, flags, work):
         flags[i] |= np.uint8(0) if abs(loss[i]) < np.inf else np.uint8(LOST)
 
 
-@inner
-def _set(column, at, value):
-    """Set a value, if the column is asked for."""
-    if column.size:
-        column[at] = value
-
-
 @inlined
-def _copy(found, at, column):
+def _copy(found, column):
     """Copy what was found of a block into a column, if it is asked for."""
+    wide_vectors()
     for i in range(LANES if column.size else 0):
-        column[at + i] = found[i]
+        column[i] = found[i]
 
 
 @inlined
-def _copy_all(at, ask, columns, work):
-    _copy(work.hit, at, columns.hit)
-    _copy(work.best, at, columns.prediction)
-    _copy(work.peak, at, columns.peak)
-    _copy(work.second, at, columns.second)
-    _copy(work.target, at, columns.target)
-    _copy(work.total, at, columns.total)
+def _copy_all(ask, columns, work):
+    _copy(work.hit, columns.hit)
+    _copy(work.best, columns.prediction)
+    _copy(work.peak, columns.peak)
+    _copy(work.second, columns.second)
+    _copy(work.target, columns.target)
+    _copy(work.total, columns.total)
     for i in range(LANES if columns.above.size else 0):
-        columns.above[at + i] = min(work.above[i], ask.depth)
+        columns.above[i] = min(work.above[i], ask.depth)
     for i in range(LANES if columns.confidence.size else 0):
-        columns.confidence[at + i] = (np.float64(clip(work.peak[i])) if ask.unit else 1.0) / work.total[i]
+        columns.confidence[i] = (np.float64(clip(work.peak[i])) if ask.unit else 1.0) / work.total[i]
 
 
 @inlined
-def _blank(labels, at, rules, columns, work):
+def _blank_out(column, where, value):
+    """Set a column to a value at some rows, if it is asked for."""
+    wide_vectors()
+    for i in range(LANES if column.size else 0):
+        column[i] = value if where[i] else column[i]
+
+
+@inlined
+def _blank(labels, rules, columns, work):
     """Blank out the columns of rows without a value: of those with NaN, and some where the label is no class."""
+    empty, unlabelled = work.skip, work.flags
+    for i in range(LANES):
+        empty[i] |= work.flags[i] & HAS_NAN
     for i in range(labels.size):
-        whole = (work.flags[i] & HAS_NAN | work.skip[i]) == 0
-        if not whole or not 0 <= labels[i] < rules.classes:
-            _set(columns.loss, at + i, np.nan)
-            _set(columns.target, at + i, np.nan)
-            _set(columns.hit, at + i, False)
-            _set(columns.above, at + i, UNRANKED)
-        if not whole:
-            _set(columns.peak, at + i, np.nan)
-            _set(columns.second, at + i, np.nan)
-            _set(columns.total, at + i, np.nan)
-            _set(columns.confidence, at + i, np.nan)
-            _set(columns.prediction, at + i, -1)
+        unlabelled[i] = empty[i] | (not 0 <= labels[i] < rules.classes)
+    _blank_out(columns.loss, unlabelled, np.nan)
+    _blank_out(columns.target, unlabelled, np.nan)
+    _blank_out(columns.hit, unlabelled, False)
+    _blank_out(columns.above, unlabelled, UNRANKED)
+    _blank_out(columns.peak, empty, np.nan)
+    _blank_out(columns.second, empty, np.nan)
+    _blank_out(columns.total, empty, np.nan)
+    _blank_out(columns.confidence, empty, np.nan)
+    _blank_out(columns.prediction, empty, -1)
 
 
 @inlined
 def finish(labels, weights, at, ask, rules, tolerance, plain, usual, exceptional, columns, work):
     """Fill in the columns of a scanned block; return how many rows are exceptional by now."""
     if ask.mass:
-        _losses(plain, ask, columns.loss[at : at + LANES], work)
-    flagged = _flags(labels, plain, usual, ask, rules, tolerance, at, columns, work)
-    _copy_all(at, ask, columns, work)
+        _losses(plain, ask, columns.loss, work)
+    flagged = _flags(labels, plain, usual, ask, rules, tolerance, columns, work)
+    _copy_all(ask, columns, work)
     if not plain or not usual:
-        _blank(labels, at, rules, columns, work)
-    for i in range(0 if usual and not flagged else labels.size):
-        if columns.flags[at + i]:
-            weight = weights[at + i] if weights.size else 1.0
-            columns.status[at + i] = classify(rules, columns.flags[at + i], labels[i], weight)
-        if columns.status[at + i] != COUNTED:
-            columns.exceptional[exceptional] = at + i
-            exceptional += 1
+        _blank(labels, rules, columns, work)
+    for i in range(labels.size if flagged else 0):
+        if columns.flags[i]:
+            weight = weights[i] if weights.size else 1.0
+            columns.status[i] = classify(rules, columns.flags[i], labels[i], weight)
+    for i in range(0 if usual and not flagged else labels.size):  # a row that is not exceptional is overwritten
+        columns.exceptional[exceptional] = at + i
+        exceptional += columns.status[i] != COUNTED
     return exceptional

@@ -58,8 +58,8 @@ def _counted_typed(high, low, model):
 @inner
 def excess_of(high, low, base, peak, model):
     """Return sum_j exp(x_j - peak) - 1 of a row that is counted at a grid position, like `records.excesses`."""
-    step, unit, _ = grid_of(model)
-    bits = np.float64(step * base - unit)
+    step, unit, _, _ = grid_of(model)
+    bits = step * base - unit
     return counted(high, low, model) * exp(((bits * _L8[0] - peak) + bits * _L8[1]) + bits * _L8[2])
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, PITCH, TILE
-from daskxent.kernels.llvm.across import lane_logits, lane_logits_by_level, lane_peaks, lane_probabilities, transpose
-from daskxent.kernels.llvm.compiling import inlined, inner, like, widen
+from daskxent.kernels.llvm.across import lane_logits, lane_peaks, lane_probabilities, transpose
+from daskxent.kernels.llvm.compiling import inlined, inner, like, wide_vectors, widen
 from daskxent.kernels.llvm.vectors import VECTOR
-from daskxent.kernels.rows import by_level, holds, set_grid, take_own
+from daskxent.kernels.rows import holds, set_grid, take_all_own
 from daskxent.kernels.slabs import row_of
 from daskxent.numbers.records import HAS_NAN, OUTSIDE_UNIT
 
@@ -22,12 +22,13 @@ def _load(rows, start, at, classes, n, tile):
     numbers, done = rows.numbers, 0
     if rows.after == 1:
         # The last rows of few classes are left to the slow loop: a square of them would reach beyond the array.
-        room = numbers.size - start * rows.pitch - at - max(VECTOR, classes)
+        width = 4 if classes <= 4 else 8 if classes <= 8 else VECTOR
+        room = numbers.size - start * rows.pitch - at - max(width, classes)
         squares = min(n, room // rows.pitch + 1) // VECTOR * VECTOR if room >= 0 else 0
         for i in range(0, squares, VECTOR):
-            for c in range(0, classes, VECTOR):
-                c = max(0, min(c, classes - VECTOR))
-                transpose(numbers, (start + i) * rows.pitch + at + c, rows.pitch, tile, c * PITCH + i)
+            for c in range(0, classes, width):
+                c = max(0, min(c, classes - width))
+                transpose(numbers, (start + i) * rows.pitch + at + c, rows.pitch, tile, c * PITCH + i, width)
         done = squares
     while done < n:
         before, after = divmod(start + done, rows.after)
@@ -89,6 +90,7 @@ def _best(tile, first, classes, work):
 @inlined
 def _hits(rows, start, labels, first, work):
     """Find for each lane whether its label is the first of its largest numbers."""
+    wide_vectors()
     target, peak, second, hit, ties = work.target, work.peak, work.second, work.hit, np.int32(0)
     for i in range(LANES):
         ties |= np.int32(target[i] == peak[i]) & np.int32(second[i] == peak[i])
@@ -103,6 +105,7 @@ def _hits(rows, start, labels, first, work):
 @inlined
 def _grids(ask, work):
     """Flag probabilities above 1; set where logits are counted."""
+    wide_vectors()
     for i in range(LANES if ask.unit else 0):
         work.flags[i] |= OUTSIDE_UNIT if work.peak[i] > 1 else 0
     for i in range(LANES if ask.mass and not ask.unit else 0):
@@ -114,15 +117,14 @@ def _mass(classes, unit, work):
     """Add the terms of some classes of each lane."""
     for at in range(0, LANES, VECTOR):
         if unit:
-            lane_probabilities(at, classes, work.tile, work.mass[0], work.mass[1])
-        elif by_level(work):
-            lane_logits_by_level(at, classes, work.tile, work.floor, work.around, work.mass)
+            lane_probabilities(at, classes, work.tile, work.mass)
         else:
-            lane_logits(at, classes, work.tile, work.floor, work.around, work.mass[0], work.mass[1])
+            lane_logits(at, classes, work.tile, work.floor, work.around, work.mass, work.levels)
 
 
 @inlined
 def _begin(ask, work):
+    wide_vectors()
     for i in range(LANES):
         work.peak[i] = work.second[i] = -np.inf
         work.target[i] = work.flags[i] = 0
@@ -162,4 +164,4 @@ def scan_lanes(rows, start, labels, first, ask, work):
         if ask.mass:
             _mass(classes, ask.unit, work)
     if ask.mass and not ask.unit:
-        take_own(work)
+        take_all_own(work)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from daskxent.kernels.arithmetic import is_usual
-from daskxent.kernels.llvm.along import sum_logits, sum_logits_by_level, sum_probabilities, two_largest
+from daskxent.kernels.llvm.along import sum_logits, sum_probabilities, two_largest
 from daskxent.kernels.llvm.compiling import bits_of, from_bits, inlined, inner, like, widen
-from daskxent.kernels.rows import by_level, first_of, holds, put_sums, set_grid, take_own
+from daskxent.kernels.rows import first_of, holds, set_grid, take_all_own
 from daskxent.kernels.slabs import row_of
 from daskxent.numbers.records import HAS_NAN, OUTSIDE_UNIT
 
@@ -78,7 +78,7 @@ def _look_at_rows(rows, start, labels, first, some, ask, work):
         if ask.depth:
             work.above[i] = _above(row, target)
         if ask.unit and ask.mass:
-            work.mass[0, i], work.mass[1, i] = sum_probabilities(row, row.size)
+            sum_probabilities(row, row.size, work.mass, i)
 
 
 @inlined
@@ -89,11 +89,7 @@ def _sum_rows(rows, start, some, ahead, work):
     for i in range(*some):
         if not work.skip[i] and is_usual(work.peak[i]):
             row = row_of(rows, start + i)
-            if by_level(work):
-                sum_logits_by_level(row, ahead, work.floor[i], work.around[i], work.sums)
-                put_sums(work, i)
-            else:
-                work.mass[0, i], work.mass[1, i] = sum_logits(row, ahead, work.floor[i], work.around[i])
+            sum_logits(row, ahead, work.floor[i], work.around[i], work.mass, i, work.levels)
 
 
 @inlined
@@ -110,4 +106,4 @@ def scan_long(rows, start, labels, first, ask, work):
         if ask.mass and not ask.unit:
             _sum_rows(rows, start, some, few * rows.pitch, work)
     if ask.mass and not ask.unit:
-        take_own(work)
+        take_all_own(work)

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from daskxent.kernels.arithmetic import (
-    add_term,
-    base_of,
-    counts,
-    grid,
-    is_usual,
-    least_term,
-    level_bits,
-    term,
-    units_by_level,
-    usual_base,
-)
+from daskxent.kernels.arithmetic import add_term, base_of, grid, is_usual, least_term, usual_base
 from daskxent.kernels.blocks import LANES, TILE
-from daskxent.kernels.llvm.compiling import inlined, inner, overload, widen
-from daskxent.kernels.slabs import is_given, row_of
+from daskxent.kernels.llvm.across import take_own
+from daskxent.kernels.llvm.compiling import inlined, inner, wide_vectors, widen
+from daskxent.kernels.llvm.vectors import VECTOR
+from daskxent.kernels.slabs import row_of
 from daskxent.numbers.records import HUGE
-
-
-def by_level(work: Any) -> Any:
-    """Return whether sums are kept at every level; known when code is compiled."""
-
-
-@overload(by_level)
-def _by_level_typed(work):
-    known = is_given(work, "levels")
-    return lambda work: known
 
 
 @inner
@@ -62,38 +41,21 @@ def first_of(row, peak):
 @inlined
 def set_grid(i, work):
     """Set where row i of logits is counted."""
-    work.base[i] = usual_base(work.peak[i], work.second[i])
-    work.floor[i], work.around[i] = grid(work.base[i], work.peak[i])
+    base = usual_base(work.peak[i], work.second[i])
+    work.base[i] = base
+    work.floor[i], work.around[i] = grid(base, work.peak[i])
 
 
 @inlined
-def take_own(work):
+def take_all_own(work):
     """Take the peaks' own terms away from the sums of a block."""
-    bits = level_bits(work.peak[0])
-    for i in range(LANES):
-        own = term(work.peak[i], work.floor[i], work.around[i])
-        if by_level(work):
-            found = units_by_level(own)
-            for s in range(work.mass.shape[0]):
-                work.mass[s, i] -= found[s] - bits[s]
-        else:
-            high, low = counts(own)
-            work.mass[0, i] -= high
-            work.mass[1, i] -= low
-
-
-@inner
-def put_sums(work, i):
-    """Put the sums of one row where those of the block are; an assignment of slices would compile its error message."""
-    for s in range(work.mass.shape[0]):
-        work.mass[s, i] = work.sums[s]
+    for at in range(0, LANES, VECTOR):
+        take_own(at, work.peak, work.floor, work.around, work.mass, work.levels)
 
 
 @inner
 def sum_exceptional(row, peak, base, levels, sums):
     """Sum a row whose peak is not usual, all but the peak's own term; return how many classes tie with a huge one."""
-    for s in range(sums.size):
-        sums[s] = 0
     if abs(peak) >= HUGE:
         ties = 0
         for j in range(row.size):
@@ -111,24 +73,31 @@ def sum_exceptional(row, peak, base, levels, sums):
 @inlined
 def is_plain(work):
     """Return whether all rows of a block were scanned and none has a flag or a peak that is not usual."""
+    wide_vectors()
     found = np.int32(0)
     for i in range(LANES):
         found |= work.flags[i] | work.skip[i] | np.int32(not is_usual(work.peak[i]))
     return found == 0
 
 
+@inner
+def _number_of(levels):
+    """Return how many levels sums are kept at; numba compiles one of both."""
+    if levels is None:
+        return 1
+    return levels
+
+
 @inlined
 def sum_exceptional_rows(rows, start, n, work):
     """Sum again those rows of a block of logits whose peaks are not usual."""
-    levels = work.levels if by_level(work) else 1
     for i in range(n):
         if work.skip[i] or is_usual(work.peak[i]):
             continue
-        peak = work.peak[i]
-        work.base[i] = base_of(peak, work.second[i])
+        peak, sums = work.peak[i], work.mass[:, i]
+        base = base_of(peak, work.second[i])
+        work.base[i] = base
+        for s in range(sums.size):
+            sums[s] = 0
         if np.isfinite(peak):
-            work.ties[i] = sum_exceptional(row_of(rows, start + i), peak, work.base[i], levels, work.sums)
-            put_sums(work, i)
-        else:
-            for s in range(work.mass.shape[0]):
-                work.mass[s, i] = 0
+            work.ties[i] = sum_exceptional(row_of(rows, start + i), peak, base, _number_of(work.levels), sums)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, Ask, laid_out, room_for
-from daskxent.kernels.columns import Columns, begin, finish
+from daskxent.kernels.columns import Columns, begin, finish, of_block
 from daskxent.kernels.lanes import scan_lanes
 from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, inner, overload, widen
 from daskxent.kernels.long_rows import scan_long
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.question import Question
     from daskxent.numbers.records import Records
 
-SLAB_ROWS = 1 << 15  # rows whose columns are made in one call: they stay in the cache until they are summed
+SLAB_ROWS = 1 << 17  # rows whose columns are made in one call: Python between two calls then takes 2 % of short rows
 _DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2", "exceptional": "i4"}
 
 
@@ -58,12 +58,13 @@ def _scan_all(rows, start, labels, first, ask, work):
 def _score(rows, begin_at, labels, weights, ask, rules, tolerance, columns, room):
     """Score a slab into the first places of `columns`; return how many rows are exceptional."""
     rows, labels, weights = borrowed(rows), borrowed(labels), borrowed(weights)
-    columns, work, exceptional = borrowed(columns), laid_out(borrowed(room)), 0
+    columns, work = borrowed(columns), laid_out(borrowed(room))
+    exceptional = np.int64(0)  # with a literal, numba would compile `finish` twice
     for at in range(0, labels.size, LANES):
-        here = labels[at : at + LANES]
-        shown, usual = begin(here, weights, at, rules, columns, work)
+        here, given, found = labels[at : at + LANES], weights[at : at + LANES], of_block(columns, at)
+        shown, usual = begin(here, given, rules, found, work)
         plain = _scan_all(rows, begin_at + at, here, 0, ask, work) if shown else False
-        exceptional = finish(here, weights, at, ask, rules, tolerance, plain, usual, exceptional, columns, work)
+        exceptional = finish(here, given, at, ask, rules, tolerance, plain, usual, exceptional, found, work)
     return exceptional
 
 
@@ -89,7 +90,7 @@ def _keep(start, n, summed, found, work):
         found.best[start + i], found.target[start + i] = work.best[i], work.target[i]
         found.flags[start + i] = work.flags[i]
     for i in range(n if summed else 0):
-        found.base[start + i] = work.base[i]
+        found.base[start + i] = np.int64(work.base[i])
         found.ties[start + i] = work.ties[i] if HUGE <= abs(work.peak[i]) < np.inf else 0
     for s in range(found.mass.shape[0]):
         for i in range(n):

@@ -6,7 +6,7 @@ Adding a term changes a digit by less than 2**32, so 2**31 terms may be added be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -65,22 +65,28 @@ def _add_term(limbs, term):
 def add_block(limbs, terms, rest):
     """Add at most `LANES` terms to a sum; `rest` is for what of them lies below the grids."""
     wide_vectors()
-    k0 = k1 = k2 = k3 = np.int64(0)
+    # The bits that units lie on top of are taken away once, modulo 2**64.
+    k0, k1, k2, k3 = (
+        -terms.size * bits_of(_ON_GRID[0]),
+        -terms.size * bits_of(_ON_GRID[1]),
+        -terms.size * bits_of(_ON_GRID[2]),
+        -terms.size * bits_of(_ON_GRID[3]),
+    )
     unusual = below = 0
     for i in range(terms.size):
         x = terms[i]
         unusual += not abs(x) < BELOW
         t = x + _ON_GRID[0]
-        k0 += bits_of(t) - bits_of(_ON_GRID[0])
+        k0 += bits_of(t)
         x -= t - _ON_GRID[0]
         t = x + _ON_GRID[1]
-        k1 += bits_of(t) - bits_of(_ON_GRID[1])
+        k1 += bits_of(t)
         x -= t - _ON_GRID[1]
         t = x + _ON_GRID[2]
-        k2 += bits_of(t) - bits_of(_ON_GRID[2])
+        k2 += bits_of(t)
         x -= t - _ON_GRID[2]
         t = x + _ON_GRID[3]
-        k3 += bits_of(t) - bits_of(_ON_GRID[3])
+        k3 += bits_of(t)
         rest[i] = x - (t - _ON_GRID[3])
         below += rest[i] != 0.0
     if unusual:
@@ -105,30 +111,33 @@ def carry(limbs):
 
 
 @compiled
-def _add_values(limbs, values, status, bit, weights, everywhere):
+def _add_values(limbs, values, status, bit, weights, everywhere, room):
     """Add weight times value of the rows whose status has a bit, or of all, its square and its product with the weight.
 
-    `limbs` has a sum for each that is wanted, in this order.
+    `limbs` has a sum for each that is wanted, in this order; `room` is for three arrays of a block.
     """
     limbs, values, status, weights = borrowed(limbs), borrowed(values), borrowed(status), borrowed(weights)
-    terms, rest, more = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    room = borrowed(room)
     for at in range(0, values.size, LANES):
-        n = min(LANES, values.size - at)
-        for i in range(n):
-            terms[i] = values[at + i]
+        some, shown, given = values[at : at + LANES], status[at : at + LANES], weights[at : at + LANES]
+        n = some.size
+        more, rest = room[1, :n], room[2, :n]
+        terms = some if everywhere and not weights.size else room[0, :n]
+        for i in range(0 if everywhere and not weights.size else n):
+            terms[i] = some[i]
         for i in range(0 if everywhere else n):
-            terms[i] = terms[i] if status[at + i] & bit else 0.0
-        for i in range(n if weights.size else 0):
-            terms[i] = terms[i] * weights[at + i] if terms[i] != 0 else 0.0
-        add_block(limbs[0], terms[:n], rest)
+            terms[i] = terms[i] if shown[i] & bit else 0.0
+        for i in range(given.size):
+            terms[i] = terms[i] * given[i] if terms[i] != 0 else 0.0
+        add_block(limbs[0], terms, rest)
         if limbs.shape[0] > 1:
             for i in range(n):
                 more[i] = terms[i] * terms[i]
-            add_block(limbs[1], more[:n], rest)
+            add_block(limbs[1], more, rest)
         if limbs.shape[0] > 2:
             for i in range(n):
-                more[i] = terms[i] * weights[at + i] if terms[i] != 0 else 0.0
-            add_block(limbs[2], more[:n], rest)
+                more[i] = terms[i] * given[i] if terms[i] != 0 else 0.0
+            add_block(limbs[2], more, rest)
     for k in range(limbs.shape[0]):
         carry(limbs[k])
 
@@ -253,7 +262,7 @@ class Totals:
         self._weight, self._clipped = np.zeros((2, LIMBS), np.int64), np.zeros((1, LIMBS), np.int64)
         self._totals = np.zeros((len(question.statistics), 3, LIMBS), np.int64)
         self._hits = [0] * len(question.statistics)
-        self._weighted = False
+        self._weighted, self._room = False, np.empty((3, LANES))
         self.groups = [Groups(question, slicing, add_placed, count_placed) for slicing in question.slicings]
 
     def add(self, rows: Scored) -> None:
@@ -270,13 +279,16 @@ class Totals:
                 self._hits[k] += int(np.count_nonzero(values)) - int(np.count_nonzero(values[dropped]))
             else:
                 values, wanted = plain(np.ascontiguousarray(values, np.float64)), 3 if self._weighted else 2
-                _add_values(self._totals[k, :wanted], values, status, COUNTED, weights, not dropped.size)
+                self._sum(self._totals[k, :wanted], values, status, COUNTED, weights, not dropped.size)
         if self._weighted:
-            _add_values(self._weight, weights, status, COUNTED, _NO_WEIGHTS, not dropped.size)
+            self._sum(self._weight, weights, status, COUNTED, _NO_WEIGHTS, not dropped.size)
         if clipped.size and scores.loss is not None:
             some = weights[clipped] if self._weighted else _NO_WEIGHTS
-            _add_values(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)
+            self._sum(self._clipped, scores.loss[clipped], status, IS_CLIPPED, some, True)
         add_rows(self.groups, self.question, rows)
+
+    def _sum(self, limbs: NDArray[np.int64], *columns: Any) -> None:
+        _add_values(limbs, *columns, self._room)
 
     def sums(self) -> Sums:
         """Return the sums so far."""

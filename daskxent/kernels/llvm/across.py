@@ -8,22 +8,37 @@ from numba import types
 
 from daskxent.kernels.blocks import PITCH
 from daskxent.kernels.llvm.compiling import instruction
-from daskxent.kernels.llvm.instructions import INT64, SUMS, constant, counts, scaled, term
-from daskxent.kernels.llvm.vectors import VECTOR, added, higher, lanes_of, splat
+from daskxent.kernels.llvm.instructions import INT64, constant, counts, scaled, term
+from daskxent.kernels.llvm.vectors import VECTOR, added, higher, is_given, joined, lanes_of, splat
+
+WIDTHS = 4, 8, VECTOR  # classes that are transposed at a time
 
 
 @instruction(types.void)
-def transpose(builder, numbers, begin, pitch, tile, at):
-    """Widen VECTOR rows of VECTOR classes, `pitch` apart from `begin` on, into ``tile[at + class * PITCH + row]``."""
-    rows = [numbers.load(builder.add(begin, builder.mul(pitch, INT64(k)))) for k in range(VECTOR)]
-    for by in (8, 4, 2, 1):
+def transpose(builder, numbers, begin, pitch, tile, at, width):
+    """Widen VECTOR rows of classes, `pitch` apart from `begin` on, into ``tile[at + class * PITCH + row]``.
+
+    There are `width` classes: one of WIDTHS, each with code of its own.
+    """
+    for classes in WIDTHS:
+        with builder.if_then(builder.icmp_signed("==", width, INT64(classes))):
+            rows = [numbers.load(builder.add(begin, builder.mul(pitch, INT64(k))), classes) for k in range(VECTOR)]
+            # Squares lie side by side in so many vectors: row k of each of them in vector k.
+            for k, vector in enumerate(_squares(builder, [joined(builder, rows[k::classes]) for k in range(classes)])):
+                tile.store(builder.add(at, INT64(k * PITCH)), vector)
+
+
+def _squares(builder, rows):
+    """Transpose the squares that lie side by side in vectors."""
+    by = len(rows) // 2
+    while by:
         low = lanes_of([lane if not lane & by else VECTOR + lane - by for lane in range(VECTOR)])
         high = lanes_of([lane + by if not lane & by else VECTOR + lane for lane in range(VECTOR)])
-        for k in (k for k in range(VECTOR) if not k & by):
+        for k in (k for k in range(len(rows)) if not k & by):
             pair = rows[k], rows[k + by]
             rows[k], rows[k + by] = builder.shuffle_vector(*pair, low), builder.shuffle_vector(*pair, high)
-    for k, vector in enumerate(rows):
-        tile.store(builder.add(at, INT64(k * PITCH)), vector)
+        by //= 2
+    return rows
 
 
 @instruction(types.int64)
@@ -43,35 +58,36 @@ def lane_peaks(builder, least, at, classes, tile, peaks, seconds):
     return builder.zext(builder.bitcast(exceptional, ir.IntType(VECTOR)), INT64)
 
 
-def _add(builder, at, classes, tile, of, sums, by_level=False):
-    """Add the units of the terms of some lanes to sums, pairs of an array and a place; `of` makes terms of numbers."""
+def _add(builder, at, classes, tile, of, mass, by_level=False):
+    """Add the units of the terms of some lanes to their sums; `of` makes terms of numbers."""
     zero = counts(builder, constant(tile.number, 0.0), by_level)
+    places = mass.places(at, len(zero))
 
     def step(found, terms):
         return added(builder, found, counts(builder, terms[0], by_level))
 
-    start = [array.load(place) for array, place in sums[: len(zero)]]
-    found = tile.loop(at, classes, start, step, of, apart=PITCH)
-    for (array, place), each, top in zip(sums, found, zero, strict=False):
-        array.store(place, builder.sub(each, splat(builder, builder.mul(classes, top))))
+    found = tile.loop(at, classes, [mass.load(place) for place in places], step, of, apart=PITCH)
+    for place, each, top in zip(places, found, zero, strict=True):
+        mass.store(place, builder.sub(each, splat(builder, builder.mul(classes, top))))
 
 
 @instruction(types.void)
-def lane_logits(builder, at, classes, tile, floor, around, high, low):
-    """Add the terms of some logits of the lanes from `at` on to their sums."""
+def lane_logits(builder, at, classes, tile, floor, around, mass, levels):
+    """Add the terms of some logits of the lanes from `at` on to their sums, which are as in `Work`."""
     grid = floor.load(at), around.load(at)
-    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), [(high, at), (low, at)])
+    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), mass, is_given(levels))
 
 
 @instruction(types.void)
-def lane_logits_by_level(builder, at, classes, tile, floor, around, mass):
-    """Add them at every level to the first rows of `mass`, as in `Records.mass`."""
-    grid = floor.load(at), around.load(at)
-    sums = [(mass, builder.add(at, builder.mul(mass.shape[1], INT64(k)))) for k in range(SUMS)]
-    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), sums, by_level=True)
-
-
-@instruction(types.void)
-def lane_probabilities(builder, at, classes, tile, high, low):
+def lane_probabilities(builder, at, classes, tile, mass):
     """Add some clipped probabilities of the lanes from `at` on to their sums."""
-    _add(builder, at, classes, tile, lambda x: scaled(builder, x), [(high, at), (low, at)])
+    _add(builder, at, classes, tile, lambda x: scaled(builder, x), mass)
+
+
+@instruction(types.void)
+def take_own(builder, at, peaks, floor, around, mass, levels):
+    """Take the terms of the peaks of the lanes from `at` on away from their sums."""
+    zero = counts(builder, constant(peaks.number, 0.0), is_given(levels))
+    own = counts(builder, term(builder, peaks.load(at), floor.load(at), around.load(at)), is_given(levels))
+    for place, each, top in zip(mass.places(at, len(zero)), own, zero, strict=True):
+        mass.store(place, builder.add(mass.load(place), builder.sub(splat(builder, top), each)))

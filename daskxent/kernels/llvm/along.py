@@ -8,7 +8,7 @@ from numba import types
 
 from daskxent.kernels.llvm.compiling import instruction
 from daskxent.kernels.llvm.instructions import INT64, constant, counts, scaled, term, wide
-from daskxent.kernels.llvm.vectors import VECTOR, added, fold, higher, splat
+from daskxent.kernels.llvm.vectors import VECTOR, added, fold, higher, is_given, splat
 
 _WAYS = 2  # vectors at a time, each with results of its own
 
@@ -30,8 +30,8 @@ def two_largest(builder, row):
     return [*pair, builder.icmp_unsigned("!=", builder.bitcast(nan, flags), flags(0))]
 
 
-def _sums(builder, row, ahead, of, by_level=False):
-    """Sum the units of a row's terms, at every level or the lowest; `of` makes terms of numbers."""
+def _sum(builder, row, ahead, of, mass, at, by_level=False):
+    """Put the sums of the units of a row's terms where those of lane `at` are; `of` makes terms of numbers."""
     zero, ways = counts(builder, constant(row.number, 0.0), by_level), 1 if by_level else _WAYS
 
     def step(found, terms):
@@ -41,28 +41,18 @@ def _sums(builder, row, ahead, of, by_level=False):
     found = row.through([constant(ir.VectorType(INT64, VECTOR), 0)] * (ways * len(zero)), step, ways, of, 0.0, ahead)
     sums = fold(builder, [reduce(builder.add, found[k :: len(zero)]) for k in range(len(zero))], added)
     terms = builder.and_(builder.add(row.shape[0], INT64(VECTOR - 1)), INT64(-VECTOR))
-    return [builder.sub(each, builder.mul(terms, top)) for each, top in zip(sums, zero, strict=True)]
-
-
-def _sum_logits(builder, row, ahead, floor, around, by_level=False):
-    grid = [splat(builder, each) for each in (floor, around)]
-    return _sums(builder, row, ahead, lambda x: term(builder, x, *grid), by_level)
-
-
-@instruction(types.UniTuple(types.int64, 2))
-def sum_logits(builder, row, ahead, floor, around):
-    """Return the sum of a row's terms in units, and in finer ones what those leave; fetch what lies so far `ahead`."""
-    return [*_sum_logits(builder, row, ahead, floor, around), INT64(0)][:2]
+    for place, each, top in zip(mass.places(at, len(zero)), sums, zero, strict=True):
+        mass.store(place, builder.sub(each, builder.mul(terms, top)))
 
 
 @instruction(types.void)
-def sum_logits_by_level(builder, row, ahead, floor, around, sums):
-    """Put the sums of the terms of a row at every level into the first places of `sums`, as in `Records.mass`."""
-    for k, each in enumerate(_sum_logits(builder, row, ahead, floor, around, by_level=True)):
-        sums.store(INT64(k), each)
+def sum_logits(builder, row, ahead, floor, around, mass, at, levels):
+    """Put the sums of a row's terms where those of lane `at` are, as in `Work`; fetch what lies so far `ahead`."""
+    grid = [splat(builder, each) for each in (floor, around)]
+    _sum(builder, row, ahead, lambda x: term(builder, x, *grid), mass, at, is_given(levels))
 
 
-@instruction(types.UniTuple(types.int64, 2))
-def sum_probabilities(builder, row, ahead):
-    """Return the sum of the clipped probabilities of a row, likewise."""
-    return [*_sums(builder, row, ahead, lambda x: scaled(builder, x)), INT64(0)][:2]
+@instruction(types.void)
+def sum_probabilities(builder, row, ahead, mass, at):
+    """Put the sum of the clipped probabilities of a row there likewise."""
+    _sum(builder, row, ahead, lambda x: scaled(builder, x), mass, at)

@@ -20,7 +20,6 @@ from daskxent.numbers.elementary import EXP_F4, EXP_F8, LN2_F4, LN2_F8, LOG2E_F4
 from daskxent.numbers.records import EPSILON, LOGITS, MAGIC, PROBABILITIES, REST_BITS
 
 INT64 = ir.IntType(64)
-SUMS = max(grid.sums for grid in LOGITS.values())
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 

@@ -17,10 +17,23 @@ def lanes_of(lanes):
     return ir.Constant(ir.VectorType(_PLACE, len(lanes)), list(lanes))
 
 
+def is_given(value):
+    """Return whether a whole number was handed over, not None."""
+    return value.type == INT64
+
+
 def splat(builder, value):
     """Return a vector of one number."""
     alone = builder.insert_element(ir.Constant(ir.VectorType(value.type, VECTOR), ir.Undefined), value, _PLACE(0))
     return builder.shuffle_vector(alone, alone, lanes_of([0] * VECTOR))
+
+
+def joined(builder, vectors):
+    """Return one vector of the numbers of several, as many as a power of two."""
+    while len(vectors) > 1:
+        lanes = lanes_of(range(2 * vectors[0].type.count))
+        vectors = [builder.shuffle_vector(*pair, lanes) for pair in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors[0]
 
 
 class Numbers:
@@ -43,6 +56,10 @@ class Numbers:
         """Return so many numbers from `at` on, widened."""
         kind, align = ir.VectorType(self.stored, numbers), self.dtype.bitwidth // 8
         return widened(self.builder, self.dtype, self.builder.load(self._place(at), align=align, typ=kind))
+
+    def places(self, at, count):
+        """Return where the numbers at a place of the first rows of a 2-D array are."""
+        return [self.builder.add(at, self.builder.mul(self.shape[1], INT64(k))) for k in range(count)]
 
     def store(self, at, numbers):
         """Put a number or a vector where it belongs."""
