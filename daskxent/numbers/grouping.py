@@ -188,8 +188,10 @@ class Groups:
 
 def add_rows(groups: Sequence[Groups], question: Question, rows: Scored) -> None:
     """Add rows to the sums of several slicings; what is added up is made once."""
+    if not groups:
+        return
     at: Any = np.flatnonzero(rows.status & COUNTED) if rows.exceptional.size else slice(None)
-    if not groups or not len(rows.labels[at]):
+    if not len(rows.labels[at]):
         return
     terms = list(terms_of(question, rows, at, frozenset().union(*(each.kept for each in groups))))
     for each in groups:

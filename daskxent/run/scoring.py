@@ -136,7 +136,7 @@ class Block:
                 columns[name][some] = values
             for name, pick in self.question.picks.items():
                 picks[name].append(picked(pick, rows, self._numbers(np.arange(some.start, some.stop))))
-            largest = max(largest, largest_class(rows.labels, asked.classes))
+            largest = largest_class(rows.labels, asked.classes, largest)
             found = self._added(rows, totals)
             if "equal" in found.audit:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
@@ -148,8 +148,7 @@ class Block:
         if pages is not None:
             pages.add(self.aligned.box, columns)
         state = state.placed(self.place, ()) if state.audit else state
-        found_rows = {name: Picked.merged(several) for name, several in picks.items()}
-        kept = {name: rows for name, rows in found_rows.items() if len(rows)}
+        kept = {name: merged for name, several in picks.items() if len(merged := Picked.merged(several))}
         return replace(state, picked=kept, largest=largest, unshifted=self._unshifted())
 
     def _unshifted(self) -> bool:
@@ -259,20 +258,18 @@ class Block:
 
     def _like_probabilities(self, some: slice, rows: Scored) -> bool:
         """Return whether all rows that are not hidden may well be probabilities; a look at the first rules out most."""
-        shown = np.flatnonzero((rows.status & HIDDEN) == 0)
-        if not shown.size:
-            return True
         if self.records is None:
-            first = some.start + shown[: max(1, FEW_NUMBERS // self.question.classes)]
+            few = slice(some.start, min(some.stop, some.start + max(1, FEW_NUMBERS // self.question.classes)))
+            shown = (rows.status[: few.stop - few.start] & HIDDEN) == 0
             with np.errstate(invalid="ignore"):  # NaN is not below 1; in float16 the tolerance would be another
-                peaks = self._values(slice(first[0], first[-1] + 1))[first - first[0]].max(axis=1).astype(float)
+                peaks = self._values(few)[shown].max(axis=1).astype(float)
                 if not ((peaks > 0) & (peaks < 1 + SUM_TOLERANCE)).all():
                     return False
             found = scan(self.question, self._values(some), rows.labels, 0, self.sizes)
         else:
             found = self.records.some(some)
         scores = finish(found, rows.labels, self.question.classes, frozenset({"peak", "total"}))
-        return bool(like_probabilities(scores, self.question.classes)[shown].all())
+        return bool(like_probabilities(scores, self.question.classes)[(rows.status & HIDDEN) == 0].all())
 
     def _scores(self, some: slice) -> tuple[Scores, NDArray[np.int64]]:
         """Score some rows by way of their records; return the labels as classes too."""
@@ -327,10 +324,11 @@ def _above(values: NDArray[Any], target: NDArray[np.float64], most_bytes: int) -
     return found
 
 
-def largest_class(labels: NDArray[np.int64], classes: int) -> int:
-    """Return the largest label that is a class; -1 if there is none."""
-    known = np.where(labels < classes, labels, -1) if labels.max(initial=-1) >= classes else labels
-    return int(known.max(initial=-1))
+def largest_class(labels: NDArray[np.int64], classes: int, known: int) -> int:
+    """Return the largest label that is a class, or one that is known if that is larger; -1 if there is none."""
+    # The last class is met soon: from then on labels need no look.
+    found = known if known == classes - 1 else int(labels.max(initial=known))
+    return found if found < classes else int(np.where(labels < classes, labels, -1).max(initial=known))
 
 
 def match_the_row_before(labels: NDArray[np.int64], predictions: NDArray[np.int64], classes: int) -> bool:
