@@ -67,6 +67,7 @@ def tiny(part=1, rows=1 << 22, run=1 << 20, piece=16 << 20, few=1 << 14):
             run_rows=run,
             piece_bytes=piece,
             few=few,
+            row_bytes=1,
         )
         yield
 
@@ -349,11 +350,21 @@ def test_the_parts_of_a_plan_cover_every_row_once(data):
 @pytest.mark.parametrize("rows", [102_400, 99_991, 100_003])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_an_array_in_memory_is_cut_into_equal_parts(rows, threads, monkeypatch):
-    sized.give(monkeypatch, smallest_part_bytes=rows * 40 // 7)
+    sized.give(monkeypatch, smallest_part_bytes=rows * 40 // 7, row_bytes=1)
     plan = dx.plan(np.zeros(rows, int), np.zeros((rows, 10), "f4"), threads=threads)
     sizes = [stop - start for start, stop in plan]
     assert len(sizes) == {1: 7, 2: 6, 3: 6}[threads]
     assert max(sizes) - min(sizes) < len(sizes)
+
+
+def test_short_rows_are_cut_by_their_number():
+    rows, number = 3 << 20, np.zeros(1, "f4")
+    plans = [
+        dx.plan(np.broadcast_to(0, n), np.broadcast_to(number, (n, classes)), threads=2)
+        for n, classes in ((rows, 2), (rows // 8, 16))
+    ]
+    assert plans[0].nbytes == plans[1].nbytes
+    assert [len(plan) for plan in plans] == [2, 1]
 
 
 def test_a_plan_of_a_million_chunks_is_a_handful_of_integers():

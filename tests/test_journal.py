@@ -29,7 +29,7 @@ METRICS = ("crossentropy", "accuracy", "top_2_accuracy")
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    sized.give(monkeypatch, part_bytes=CHUNK * CLASSES * 4, smallest_part_bytes=CHUNK * CLASSES * 4)
+    sized.give(monkeypatch, part_bytes=CHUNK * CLASSES * 4, smallest_part_bytes=CHUNK * CLASSES * 4, row_bytes=1)
 
 
 @pytest.fixture

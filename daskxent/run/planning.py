@@ -161,8 +161,10 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     itemsize = predictions.dtype.itemsize
     step_bytes = inputs.rows_per_step * inputs.classes * itemsize
     total = (stop - start) * step_bytes
+    work = max(step_bytes, inputs.rows_per_step * sizes.row_bytes)
     # Rounded up, or a last part would be left of the few rows that no other one took.
-    most = min(-(-_part_bytes(total, threads, sizes) // step_bytes), sizes.part_rows // inputs.rows_per_step)
+    part = _part_bytes((stop - start) * work, threads, sizes)
+    most = min(-(-part // work), sizes.part_rows // inputs.rows_per_step)
     stored = any(every)
     cuts = Even(inputs.positions[inputs.lead], page) if page else every[at] or Even(inputs.positions[inputs.lead], 1)
     step = max(1, round(most / cuts.largest)) * cuts.largest if isinstance(cuts, Even) else max(1, most)
