@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 import daskxent as dx
 import daskxent.xarray
-from daskxent import cli
+from daskxent import cli, losses
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(0, 2, (6, 4, 5, 7)).astype("float32")
@@ -83,3 +83,21 @@ def test_the_accessor(maps):
     assert logits.xent.evaluate(labels, **options).state == dx.evaluate(Y, X, from_logits=True, axis=1).state
     assert logits.xent.plan(labels, **options).rows == Y.size
     assert logits.xent.rows(labels, columns=["hit"], **options)["hit"].dims == ("time", "lat", "lon")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_losses_of_rows_keep_coordinates(maps, chunked):
+    labels, logits = maps
+    given = logits.chunk(time=2) if chunked else logits
+    wanted = losses.sparse_categorical_crossentropy(Y, X, from_logits=True, axis=1)
+    each = losses.SparseCategoricalCrossentropy(from_logits=True, axis=1, reduction="none")
+    for found in (losses.sparse_categorical_crossentropy(labels, given, from_logits=True, axis=1), each(labels, given)):
+        assert found.dims == ("time", "lat", "lon")
+        assert (found.chunks is not None) is chunked
+        assert found.coords.identical(labels.coords)
+        np.testing.assert_array_equal(found.values, wanted, strict=True)
+    hot = xarray.DataArray(np.eye(4)[Y], dims=("time", "lat", "lon", "class")).transpose(*logits.dims)
+    dense = losses.categorical_crossentropy(hot, given, from_logits=True, axis=1)
+    assert dense.coords.identical(labels.coords)
+    np.testing.assert_array_equal(dense.values, wanted, strict=True)
+    assert isinstance(losses.SparseCategoricalCrossentropy(from_logits=True, axis=1)(labels, logits), np.float32)

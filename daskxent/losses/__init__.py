@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from daskxent.losses.evaluating import Reduce, Reduction, ask, open_inputs, per_row, result_dtype, total
+from daskxent.losses.evaluating import Reduce, Reduction, ask, named_as, open_inputs, per_row, result_dtype, total
 from daskxent.run import graph
 from daskxent.sources import is_dask
 
@@ -66,7 +66,8 @@ def sparse_categorical_crossentropy(
     Returns
     -------
     numpy.ndarray or dask.array.Array
-        Of the shape of `y_pred` without the class axis, and of the dtype of `y_pred`.
+        Of the shape of `y_pred` without the class axis, and of the dtype of `y_pred`; with its coordinates where it is
+        xarray's.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def sparse_categorical_crossentropy(
     """
     inputs = open_inputs(y_true, y_pred, axis=axis, dense=False, bare=np.dtype(np.float64))
     asked = ask(inputs, from_logits=from_logits, ignore_class=ignore_class)
-    return per_row(inputs, asked, inputs.predictions.dtype)
+    return named_as(y_pred, axis, per_row(inputs, asked, inputs.predictions.dtype))
 
 
 def categorical_crossentropy(
@@ -106,7 +107,8 @@ def categorical_crossentropy(
     Returns
     -------
     numpy.ndarray or dask.array.Array
-        Of the shape of `y_pred` without the class axis, and of the dtype of `y_pred`.
+        Of the shape of `y_pred` without the class axis, and of the dtype of `y_pred`; with its coordinates where it is
+        xarray's.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def categorical_crossentropy(
     """
     inputs = open_inputs(y_true, y_pred, axis=axis, dense=True, bare=np.dtype(np.float64))
     asked = ask(inputs, from_logits=from_logits, label_smoothing=label_smoothing)
-    return per_row(inputs, asked, inputs.predictions.dtype)
+    return named_as(y_pred, axis, per_row(inputs, asked, inputs.predictions.dtype))
 
 
 class Loss:
@@ -177,7 +179,7 @@ class Loss:
         """
         inputs, asked = self._open(y_true, y_pred, sample_weight)
         if self.reduction in (None, Reduction.NONE):
-            return per_row(inputs, asked, self._dtype)
+            return named_as(y_pred, self._asks["axis"], per_row(inputs, asked, self._dtype))
         finish = Reduce(self.reduction, asked, inputs.positions, self._dtype)
         if is_dask(inputs.predictions) and inputs.rows:
             return graph.reduced(graph.states(inputs, asked), finish, self._dtype)
@@ -185,7 +187,7 @@ class Loss:
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each row, as the function form does, in the dtype of this loss."""
-        return per_row(*self._open(y_true, y_pred, None), self._dtype)
+        return named_as(y_pred, self._asks["axis"], per_row(*self._open(y_true, y_pred, None), self._dtype))
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this loss again, but for its dtype, which Keras leaves out as well."""

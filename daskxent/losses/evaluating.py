@@ -24,6 +24,7 @@ from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_d
 from daskxent.sources.columns import are_whole
 from daskxent.sources.converted import Viewed
 from daskxent.sources.largest import as_slots, without_single
+from daskxent.sources.meaning import is_labelled, labelled
 from daskxent.sources.memory import Memory
 
 if TYPE_CHECKING:
@@ -202,6 +203,11 @@ def per_row(inputs: Inputs, asked: Question, dtype: np.dtype[Any]) -> Any:
         for _ in run(inputs, asked, Threads(None), sink=sink):
             pass
     return sink.losses
+
+
+def named_as(y_pred: Any, axis: int, losses: Any) -> Any:
+    """Return losses of rows, with the coordinates of predictions that are xarray's."""
+    return labelled(y_pred, axis, {"loss": losses})["loss"] if is_labelled(y_pred) else losses
 
 
 @dataclass(frozen=True)
