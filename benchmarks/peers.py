@@ -3,15 +3,19 @@
     make .venv/bench.stamp
     .venv/bin/python benchmarks/peers.py
 
-`make bench` ends with it. All in turns in one run, medians of five rounds, two threads each. Reading peers compute
-nothing; ours evaluates crossentropy and accuracy. In memory all compute both of float32 logits. CPU
-is that of the whole process, in seconds, or in ns a row.
+`make bench` ends with it. All in turns in one run, medians of five rounds, two threads each; each case is run once more
+before it is timed, so that threads of another that still spin do not count. Reading peers compute nothing; ours
+evaluates crossentropy and accuracy. In memory all compute both of float32 logits. CPU is that of the whole process, in
+seconds, or in ns a row. At the end a plain loop in C, on one thread: what exact sums cost.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from functools import partial
@@ -46,6 +50,7 @@ SHAPES = {  # rows, classes, dtype, rows of a chunk, codec
 }
 CLASSES = (2, 10, 50, 1_000)
 VALUES = 40_000_000
+FLAGS = "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"
 
 
 def timed(cases: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, float]]:
@@ -55,6 +60,7 @@ def timed(cases: dict[str, Callable[[], Any]]) -> dict[str, tuple[float, float]]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for _ in range(ROUNDS):
         for name, case in cases.items():
+            case()
             began, used = time.perf_counter(), time.process_time()
             case()
             found[name].append((time.perf_counter() - began, time.process_time() - used))
@@ -159,6 +165,39 @@ def scanning() -> None:
         print(f"{f'{classes:,} classes':32}{shown}", flush=True)
 
 
+def looping() -> None:
+    """Print the table of plain loops in C."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        print("\nno C compiler, no plain loop")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        library = Path(scratch) / "plain.so"
+        subprocess.run([compiler, *FLAGS, Path(__file__).with_name("plain.c"), "-o", library, "-lm"], check=True)
+        plain, rng = ctypes.CDLL(str(library)), np.random.default_rng(0)
+    print(f"\n{'ns of CPU a number, one thread':32}{'evaluate':>16}{'plain C':>16}{'ratio':>16}")
+    for dtype in ("float32", "float16", "bfloat16"):
+        loop, kind = getattr(plain, f"of_{dtype}", None), np.dtype(getattr(ml_dtypes, dtype, dtype))
+        if loop is None:
+            continue
+        loop.restype = ctypes.c_double
+        for classes in (100, 1_000, 128_256):
+            rows = VALUES // classes
+            logits = rng.normal(0, 3, (rows, classes)).astype("float32").astype(kind)
+            labels, room, hits = rng.integers(0, classes, rows), np.empty(classes, "float32"), ctypes.c_int64()
+            addresses = [ctypes.c_void_p(each.ctypes.data) for each in (logits, labels, room)]
+            sizes = ctypes.c_int64(rows), ctypes.c_int64(classes)
+            cases = {
+                "evaluate": partial(dx.evaluate, labels, logits, from_logits=True, threads=1),
+                "plain C": partial(loop, *addresses[:2], *sizes, addresses[2], ctypes.byref(hits)),
+            }
+            assert abs(cases["plain C"]() / rows - cases["evaluate"]()["crossentropy"]) < 1e-3
+            ours, theirs = (cpu / logits.size * 1e9 for _, cpu in timed(cases).values())
+            shown = "".join(f"{each:16.2f}" for each in (ours, theirs, ours / theirs))
+            print(f"{f'{dtype} x {classes:,} classes':32}{shown}", flush=True)
+
+
 if __name__ == "__main__":
     reading()
     scanning()
+    looping()
