@@ -417,14 +417,14 @@ class Slow(Base):
 
     name, shape, dtype = "y_pred", (100, 11), np.dtype("float32")
 
-    def __init__(self, values):
-        self.values = values
+    def __init__(self, values, seconds):
+        self.values, self.seconds = values, seconds
 
     def stored(self, axis):
         return Even(self.shape[axis], (10, 11)[axis])
 
     def read(self, box, missing=None):
-        time.sleep(0.15)
+        time.sleep(self.seconds)
         return self.values[box]
 
 
@@ -432,15 +432,18 @@ class Slow(Base):
 def test_large_parts_report_meanwhile(data, monkeypatch):
     y_true, y_pred, w = (array[:100] for array in data)
     _, question = running.prepared(y_true, y_pred, sample_weight=w, **OPTIONS)
-    inputs = align(open_array(y_true, "y_true"), Slow(y_pred), open_array(w, "sample_weight"))
+    slow, inputs = (
+        align(open_array(y_true, "y_true"), Slow(y_pred, seconds), open_array(w, "sample_weight"))
+        for seconds in (0.15, 0.01)
+    )
     wanted = dx.evaluate(y_true, y_pred, sample_weight=w, **OPTIONS)
-    for seconds, most in ((math.inf, 100), (0, 10), (0.2, 40)):
+    for seconds, most in ((math.inf, 100), (0, 10), (0.015, 40)):
         state, reached = parts.evaluate_part(inputs, question, 0, 100, patience=seconds)
         assert state.covered == ((0, reached),)
         assert 10 <= reached <= most
-        assert reached == most or seconds == 0.2
+        assert reached == most or seconds == 0.015
     moments, reports = [], []
-    for report in running.running(inputs, question, threads=2):
+    for report in running.running(slow, question, threads=2):
         moments.append(time.monotonic())
         reports.append(report)
     assert reports[-1] == wanted
