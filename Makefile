@@ -86,7 +86,7 @@ clean: ## Remove the environment, caches, and the data of demo and bench
 	rm -rf docs/_build docs/notebooks .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo benchmarks/data benchmarks/.peers benchmarks/.against
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp tells that its installation was finished for the pyproject.toml of that time.
+# A stamp says that its installation was finished for the pyproject.toml of that time.
 
 .venv/pip.stamp .venv/lowest/pip.stamp .venv/newest/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=...")'
