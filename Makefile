@@ -9,6 +9,9 @@ REV ?= HEAD~1
 FUZZ ?= 100
 AGAINST ?=
 
+# Tests and benchmarks start hundreds of processes: each would compile the package's own modules again (0.3 s).
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check
 

@@ -93,6 +93,7 @@ def test_every_object_is_asked_for_once(base, name, server):
     assert prefetch.WINDOW._nbytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_slices_joins_and_other_questions_are_read_ahead_too(server, threads):
     options = {"from_logits": True, "storage_options": server.options, "threads": threads}
@@ -130,6 +131,7 @@ def test_opening_is_tried_again_where_a_store_asks_for_patience(directory):
     assert {type(x._source.array.store).__name__ for x in opened} == {"ObjectStore"}  # s3fs, the next one, is slower
 
 
+@pytest.mark.slow
 def test_a_store_that_fails_is_one_line(directory):
     failing = Server(directory)
     x = zarr.open_array(next(stores("s3://b/chunks", failing.options)), mode="r")

@@ -42,6 +42,7 @@ def test_headers_with_any_byte_changed_are_read_or_refused(tmp_path, tries):
             assert str(error).startswith(("y_pred", "y_true"))  # noqa: PT017 - most of them pass
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.fuzz
 def test_metadata_with_any_byte_changed_are_read_or_refused(tmp_path, tries):
@@ -65,6 +66,7 @@ def test_metadata_of_anything_else_is_refused(tmp_path, text):
     refused(tmp_path / "x.zarr", r"^y_pred: .*x\.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.npy")
@@ -158,6 +160,7 @@ class Failing(WrapperStore):
         return await super().get(key, prototype, byte_range)
 
 
+@pytest.mark.slow
 def test_transient_errors_of_other_libraries_are_tried_again():
     store = Failing(MemoryStore())
     array = zarr.create_array(store, data=X, chunks=(50, 10))

@@ -61,6 +61,7 @@ def by_hand(y, x, w, bins=15):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_calibration_errors_are_those_of_the_reference(weighted, dtype):

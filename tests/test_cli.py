@@ -405,6 +405,7 @@ def test_a_bad_address_is_one_line_to_the_very_end(inputs):
     assert (done.returncode, done.stderr) == (2, "Error: missing port number in address 'nowhere'\n")
 
 
+@pytest.mark.slow
 def test_no_scheduler_is_a_failed_run(inputs, monkeypatch):
     import dask
 

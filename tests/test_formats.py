@@ -355,6 +355,7 @@ def served(tmp_path):
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_npy_files_of_a_web_server_are_read_in_ranges(served, tmp_path, monkeypatch):
     address, asked = served
     np.save(tmp_path / "x.npy", X)
@@ -390,6 +391,7 @@ def test_a_dump_in_one_file_needs_one_path(file, tmp_path):
     assert "holds labels, logit; expected predictions called logits, " in done.stderr
 
 
+@pytest.mark.slow
 def test_many_files_of_hdf5_are_not_all_open_at_once(tmp_path):
     for i in range(80):
         with h5py.File(tmp_path / f"rank{i}.h5", "w") as file:

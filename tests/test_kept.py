@@ -300,6 +300,7 @@ def test_a_chunk_cut_off_at_the_bounds_counts_in_full(tmp_path):
     assert KEPT.nbytes - before >= 8000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 300, 10**6])
 @pytest.mark.parametrize("compressors", ["auto", None], ids=["zstd", "none"])
 def test_many_threads_read_boxes_in_any_order_with_any_bound(tmp_path, monkeypatch, size, compressors):
@@ -328,6 +329,7 @@ def test_a_view_of_what_is_kept_outlives_the_reads_after_it(tmp_path):
         assert not view.flags.writeable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_nothing_is_kept_of_arrays_that_are_dropped(tmp_path, threads):
     gc.collect()

@@ -59,6 +59,7 @@ def data():
     return rng.integers(0, 13, 60), rng.normal(0, 3, (60, 13)).astype("float32"), rng.random(60)
 
 
+@pytest.mark.slow
 @MANY
 @given(questions(), st.data())
 def test_any_chunks_of_anything_give_the_report_of_numpy(question, data):

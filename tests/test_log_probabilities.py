@@ -116,6 +116,7 @@ def largest(rows=50, classes=30, k=5, seed=0):
 NAMES = ["crossentropy", "accuracy", "perplexity", "top_3_accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [50, 5000])
 @pytest.mark.parametrize("lazily", [False, True])
 def test_dumps_of_the_largest_classes(rows, lazily):

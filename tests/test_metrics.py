@@ -252,6 +252,7 @@ def test_weights_that_are_not_finite_are_named():
         metrics.SparseCategoricalAccuracy().update_state([0, 1], np.eye(2), sample_weight=[1, float("nan")])
 
 
+@pytest.mark.slow
 @few
 @given(cases(), st.data())
 def test_any_container_in_any_chunks_gives_the_same_bits(case, data):

@@ -51,12 +51,14 @@ def written(store, shards=None):
     return labels, logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [None, 30])
 def test_a_bucket_gives_the_same_bits(store, shards):
     labels, logits = written(store, shards)
     assert dx.evaluate(labels, logits, from_logits=True).state == dx.evaluate(Y, X, from_logits=True).state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["labels", "logits"])
 @pytest.mark.parametrize("shards", [None, 30])
 def test_a_journal_evaluates_again_what_was_written_since(store, what, shards, tmp_path):
@@ -110,6 +112,7 @@ def served(tmp_path):
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_web_server_gives_the_same_bits_and_knows_no_versions(served, tmp_path):
     written(str(tmp_path / "dump.zarr"))
     paths = [f"{served}/dump.zarr/{name}" for name in ("labels", "logits")]

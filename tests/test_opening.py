@@ -404,6 +404,7 @@ def test_what_can_be_sliced_is_not_loaded_whole(monkeypatch, chunks, byteorder):
     assert np.array_equal(np.asarray(part), x[10:20])
 
 
+@pytest.mark.slow
 def test_a_dataset_that_fails_is_tried_again_and_named():
     class Closed(Dataset):
         def __getitem__(self, box):

@@ -31,6 +31,7 @@ def closed():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_a_figure_has_a_plot_of_everything_that_was_asked_for(report, tmp_path):
     figure = report.plot()
     titles = [

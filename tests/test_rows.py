@@ -78,6 +78,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("way", WAYS)
 def test_columns_are_those_of_the_definition(data, wanted, tmp_path, way, threads):

@@ -151,6 +151,7 @@ def test_rows_that_were_not_asked_for():
         report.worst  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [300, 9000])
 @pytest.mark.parametrize("by", ["crossentropy", "entropy", "confidence"])
 def test_the_worst_of_each_group(rows, by, tmp_path):

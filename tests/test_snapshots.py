@@ -138,6 +138,7 @@ def test_opening_costs_as_much_as_there_is_to_read(tmp_path):
     assert 10 < costs[1] / costs[0] < 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [opened, small])
 @pytest.mark.parametrize("grown", [False, True])
 def test_cut_at_any_byte(journal, begin, grown):
@@ -213,6 +214,7 @@ def fill_up(patch, room):
     patch.setattr(os, "write", limited)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begin", [opened, small])
 def test_a_full_disk_loses_the_part_that_did_not_fit(journal, monkeypatch, begin):
     for room in itertools.count(0, 11):

@@ -60,6 +60,7 @@ def test_the_bits_are_those_of_what_was_appended(tmp_path, codec, checksums, dty
             state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits")
 
 
+@pytest.mark.slow
 @draws(30)
 @given(st.lists(st.integers(0, 450), min_size=1, max_size=8))
 def test_batches_of_any_length_give_the_same_files(tmp_path_factory, lengths):
