@@ -363,11 +363,13 @@ def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | 
 
 
 def most_rows(question: Question) -> int:
-    """Return how many rows to score at a time: few where the probabilities of all classes are kept meanwhile."""
-    return max(1, KEPT_NUMBERS // question.classes) if "probabilities" in question.needs else MOST
+    """Return how many rows to score at a time: few where numbers of all their classes are kept or copied meanwhile."""
+    if "probabilities" in question.needs:
+        return max(1, KEPT_NUMBERS // question.classes)
+    return max(1, COPIED_NUMBERS // question.classes) if question.needs & SHAPED else MOST
 
 
-KEPT_NUMBERS, MOST = 1 << 20, 1 << 62
+KEPT_NUMBERS, COPIED_NUMBERS, MOST = 1 << 20, 1 << 22, 1 << 62
 
 
 def _interpreted() -> bool:
