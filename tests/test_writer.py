@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax.numpy as jnp
@@ -309,3 +310,31 @@ def test_a_disk_that_fails_is_said_by_a_later_append(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device"):  # or the steps after the lost ones would be counted
         dump.finish()
     assert dx.reopen(tmp_path / "d.zarr").steps == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_shards_count_in_their_order(tmp_path, monkeypatch, fails):
+    dump, write, go = dx.create(tmp_path / "d.zarr", **SMALL), zarr.Array.__setitem__, threading.Event()
+
+    def first_is_last(array, index, values):
+        if index.start == 0:
+            go.wait(60)
+            if fails:
+                raise OSError(28, "No space left on device")
+        write(array, index, values)
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", first_is_last)
+    dump.append(X[:400], Y[:400])
+    end = time.monotonic() + 60
+    while not np.array_equal(zarr.open_array(tmp_path / "d.zarr/labels")[200:400], Y[200:400]):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert dx.reopen(tmp_path / "d.zarr").steps == 0
+    go.set()
+    if fails:
+        with pytest.raises(OSError, match="No space left on device"):
+            dump.finish()
+        assert dx.reopen(tmp_path / "d.zarr").steps == 0
+    else:
+        dump.finish()
+        assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y[:400], X[:400])

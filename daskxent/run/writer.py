@@ -1,14 +1,15 @@
 """Write dumps: batches of any length become shards, and a mark says how far the dump is.
 
-Rows are held until they fill a shard; a shard is written once and never again. The arrays are as long as what is
-complete, so that a writer that was killed leaves a dump of whole shards, which says that it is unfinished.
+Rows are held until they fill a shard; a shard is written once and never again. A mark says up to where all shards are
+written, so that a writer that was killed leaves a dump of whole shards, which says how far it is complete.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from functools import cached_property
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+WRITERS = 2  # shards that are written at a time: zarr alone keeps 1.3 cores busy
+
 
 class Dump:
     """A dump that is being written, or a range of one: `create` and `reopen` make them.
 
     Use it as a context manager: at its end what is left is written and the dump is marked as complete. An error inside
-    leaves it unfinished, with all shards that were full. A shard is encoded and written while the next one is filled:
-    an error of the storage is raised by a later `append`, or at the end. Two shards are held.
+    leaves it unfinished, with all shards that were full. Two shards are encoded and written while the next one is
+    filled: an error of the storage is raised by a later `append`, or at the end. Three shards are held.
 
     Attributes
     ----------
@@ -60,11 +63,12 @@ class Dump:
         self.path, self.steps = path, steps
         self._asked, self._layout = asked, layout
         self._stretch = stretch  # the steps that this one writes, if it is a range
-        # Two shards: one is filled while a thread encodes and writes the other.
+        # One shard is filled while threads encode and write others.
         self._held: dict[str, NDArray[Any]] = {}
-        self._spare: dict[str, NDArray[Any]] = {}
-        self._writing: Thread | None = None
+        self._spare: list[dict[str, NDArray[Any]]] = []
+        self._writing: deque[tuple[Thread, dict[str, NDArray[Any]]]] = deque()
         self._failed: list[BaseException] = []
+        self._metadata = Lock()  # zarr reads, changes and writes lengths and marks, which are in one file
         self._ended = False  # what was held is written: more steps would have to go into the same shard
 
     def __repr__(self) -> str:
@@ -174,8 +178,8 @@ class Dump:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         if kind is None:
             self.finish()
-        elif self._writing is not None:
-            self._writing.join()
+        for thread, _ in self._writing:
+            thread.join()
 
     @property
     def _first(self) -> int:
@@ -208,29 +212,49 @@ class Dump:
 
     def _write(self, count: int) -> None:
         """Begin to write so many steps that are held, the last ones that were appended."""
-        self._wait()
-        self._writing = Thread(target=self._store, args=(self._held, count, self.steps), name="daskxent writer")
-        self._writing.start()
-        self._held, self._spare = self._spare, self._held
+        self._wait(WRITERS - 1)
+        self._lengthen()
+        before = self._writing[-1][0] if self._writing else None
+        thread = Thread(target=self._store, args=(self._held, count, self.steps, before), name="daskxent writer")
+        thread.start()
+        self._writing.append((thread, self._held))
+        self._held = self._spare.pop() if self._spare else {}
 
-    def _wait(self) -> None:
-        """Wait for what is being written; its error is raised here, each time: what follows it must not be written."""
-        if self._writing is not None:
-            self._writing.join()
-            self._writing = None
+    def _wait(self, most: int = 0) -> None:
+        """Wait until at most so many shards are being written.
+
+        An error of theirs is raised here, each time: what follows it must not be written.
+        """
+        while len(self._writing) > most:
+            thread, held = self._writing.popleft()
+            thread.join()
+            self._spare.append(held)
         if self._failed:
             raise self._failed[0]
 
-    def _store(self, held: Mapping[str, NDArray[Any]], count: int, steps: int) -> None:
+    def _lengthen(self) -> None:
+        """Let arrays of no known length reach to the steps that were appended: here, as threads do it in any order."""
+        assert self._layout is not None
+        try:
+            for array in self._arrays.values() if self._layout.length is None else ():
+                with self._metadata:
+                    array.resize((self._first + self.steps, *array.shape[1:]))
+        except BaseException as error:  # of whatever store
+            self._failed.append(error)
+            raise
+
+    def _store(self, held: Mapping[str, NDArray[Any]], count: int, steps: int, before: Thread | None) -> None:
+        """Write steps; mark the dump as complete so far when those before are written too."""
         assert self._layout is not None
         stop = self._first + steps
         try:
             for name, array in self._arrays.items():
-                if self._layout.length is None:
-                    array.resize((stop, *array.shape[1:]))
                 array[stop - count : stop] = held[name][:count]
-            if self._stretch is None:
-                self._layout.mark(self._arrays, complete=False, steps=steps)
+            if before is not None:
+                before.join()
+            if self._stretch is None and not self._failed:
+                with self._metadata:
+                    self._layout.mark(self._arrays, complete=False, steps=steps)
         except BaseException as error:  # of whatever store: raised by the next append
             self._failed.append(error)
 
