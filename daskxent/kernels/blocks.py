@@ -108,7 +108,7 @@ def room_for(rows: Rows, grid: Grid | None = None) -> Room:
     number = np.float64 if rows.numbers.dtype == np.float64 else np.float32
     sums = max(2, grid.sums) if grid else 2
     return Room(
-        tile=np.zeros(min(rows.classes + 16, TILE) * PITCH, number),
+        tile=np.zeros(0 if rows.long else min(rows.classes + 16, TILE) * PITCH, number),
         numbers=np.zeros((5, LANES), number),
         doubles=np.zeros((2, LANES)),
         longs=np.zeros((2, LANES), np.int64),
