@@ -125,8 +125,7 @@ class Block:
         need no look.
         """
         state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
-        picks: dict[str, list[Picked]] = {name: [] for name in self.question.picks}
-        asked, largest = self.question, -1
+        asked, largest, picks = self.question, -1, {name: list[Picked]() for name in self.question.picks}
         probable &= asked.from_logits and asked.summed and asked.classes > 1 and not asked.log_probabilities
         for some, rows in self.scored(scorer):
             probable = probable and self._like_probabilities(some, rows)
@@ -182,8 +181,7 @@ class Block:
 
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
-        scorer, _ = compiled_for(self.question, self.rows, self.sizes)
-        for some, rows in self.scored(scorer):
+        for some, rows in self.scored(compiled_for(self.question, self.rows, self.sizes)[0]):
             if rows.exceptional.size:
                 found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
                 audit.raise_first_error(self.question, found.placed(self.place, ()).audit, self.positions)
@@ -258,18 +256,22 @@ class Block:
 
     def _like_probabilities(self, some: slice, rows: Scored) -> bool:
         """Return whether all rows that are not hidden may well be probabilities; a look at the first rules out most."""
+        shown = (rows.status & HIDDEN) == 0
+        first = int(shown.argmax())
+        if not shown[first]:
+            return True
         if self.records is None:
-            few = slice(some.start, min(some.stop, some.start + max(1, FEW_NUMBERS // self.question.classes)))
-            shown = (rows.status[: few.stop - few.start] & HIDDEN) == 0
+            few = np.flatnonzero(shown[first : first + max(1, FEW_NUMBERS // self.question.classes)])
+            here = slice(some.start + first, some.start + first + int(few[-1]) + 1)
             with np.errstate(invalid="ignore"):  # NaN is not below 1; in float16 the tolerance would be another
-                peaks = self._values(few)[shown].max(axis=1).astype(float)
+                peaks = self._values(here)[few].max(axis=1).astype(float)
                 if not ((peaks > 0) & (peaks < 1 + SUM_TOLERANCE)).all():
                     return False
             found = scan(self.question, self._values(some), rows.labels, 0, self.sizes)
         else:
             found = self.records.some(some)
         scores = finish(found, rows.labels, self.question.classes, frozenset({"peak", "total"}))
-        return bool(like_probabilities(scores, self.question.classes)[(rows.status & HIDDEN) == 0].all())
+        return bool(like_probabilities(scores, self.question.classes)[shown].all())
 
     def _scores(self, some: slice) -> tuple[Scores, NDArray[np.int64]]:
         """Score some rows by way of their records; return the labels as classes too."""
@@ -326,7 +328,6 @@ def _above(values: NDArray[Any], target: NDArray[np.float64], most_bytes: int) -
 
 def largest_class(labels: NDArray[np.int64], classes: int, known: int) -> int:
     """Return the largest label that is a class, or one that is known if that is larger; -1 if there is none."""
-    # The last class is met soon: from then on labels need no look.
     found = known if known == classes - 1 else int(labels.max(initial=known))
     return found if found < classes else int(np.where(labels < classes, labels, -1).max(initial=known))
 
@@ -364,9 +365,8 @@ def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | 
 
 def most_rows(question: Question) -> int:
     """Return how many rows to score at a time: few where numbers of all their classes are kept or copied meanwhile."""
-    if "probabilities" in question.needs:
-        return max(1, KEPT_NUMBERS // question.classes)
-    return max(1, COPIED_NUMBERS // question.classes) if question.needs & SHAPED else MOST
+    few = COPIED_NUMBERS if question.needs & SHAPED else MOST
+    return max(1, (KEPT_NUMBERS if "probabilities" in question.needs else few) // question.classes)
 
 
 KEPT_NUMBERS, COPIED_NUMBERS, MOST = 1 << 20, 1 << 22, 1 << 62
