@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from daskxent.kernels.blocks import LANES, PITCH, TILE
-from daskxent.kernels.llvm.across import lane_logits, lane_peaks, lane_probabilities, transpose
+from daskxent.kernels.llvm.across import WIDTHS, lane_logits, lane_peaks, lane_probabilities, transpose
 from daskxent.kernels.llvm.compiling import inlined, inner, like, wide_vectors, widen
 from daskxent.kernels.llvm.vectors import VECTOR
 from daskxent.kernels.rows import holds, set_grid, take_all_own
@@ -22,7 +22,7 @@ def _load(rows, start, at, classes, n, tile):
     numbers, done = rows.numbers, 0
     if rows.after == 1:
         # The last rows of few classes are left to the slow loop: a square of them would reach beyond the array.
-        width = 4 if classes <= 4 else 8 if classes <= 8 else VECTOR
+        width = WIDTHS[0] if classes <= WIDTHS[0] else WIDTHS[1] if classes <= WIDTHS[1] else WIDTHS[2]
         room = numbers.size - start * rows.pitch - at - max(width, classes)
         squares = min(n, room // rows.pitch + 1) // VECTOR * VECTOR if room >= 0 else 0
         for i in range(0, squares, VECTOR):

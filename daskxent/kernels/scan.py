@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.question import Question
     from daskxent.numbers.records import Records
 
-SLAB_ROWS = 1 << 17  # rows whose columns are made in one call: Python between two calls then takes 2 % of short rows
+SLAB_ROWS = 1 << 17  # rows whose columns are made in one call; README.md says what fewer cost
 _DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2", "exceptional": "i4"}
 
 

@@ -117,13 +117,13 @@ def _add_values(limbs, values, status, bit, weights, everywhere, room):
     `limbs` has a sum for each that is wanted, in this order; `room` is for three arrays of a block.
     """
     limbs, values, status, weights = borrowed(limbs), borrowed(values), borrowed(status), borrowed(weights)
-    room = borrowed(room)
+    room, as_they_are = borrowed(room), everywhere and not weights.size
     for at in range(0, values.size, LANES):
         some, shown, given = values[at : at + LANES], status[at : at + LANES], weights[at : at + LANES]
         n = some.size
         more, rest = room[1, :n], room[2, :n]
-        terms = some if everywhere and not weights.size else room[0, :n]
-        for i in range(0 if everywhere and not weights.size else n):
+        terms = some if as_they_are else room[0, :n]
+        for i in range(0 if as_they_are else n):
             terms[i] = some[i]
         for i in range(0 if everywhere else n):
             terms[i] = terms[i] if shown[i] & bit else 0.0

@@ -8,8 +8,8 @@ from numba import types
 
 from daskxent.kernels.blocks import PITCH
 from daskxent.kernels.llvm.compiling import instruction
-from daskxent.kernels.llvm.instructions import INT64, constant, counts, scaled, term
-from daskxent.kernels.llvm.vectors import VECTOR, added, higher, is_given, joined, lanes_of, splat
+from daskxent.kernels.llvm.instructions import INT64, at_every_level, constant, counts, scaled, term
+from daskxent.kernels.llvm.vectors import VECTOR, added, higher, joined, lanes_of, splat
 
 WIDTHS = 4, 8, VECTOR  # classes that are transposed at a time
 
@@ -75,7 +75,7 @@ def _add(builder, at, classes, tile, of, mass, by_level=False):
 def lane_logits(builder, at, classes, tile, floor, around, mass, levels):
     """Add the terms of some logits of the lanes from `at` on to their sums, which are as in `Work`."""
     grid = floor.load(at), around.load(at)
-    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), mass, is_given(levels))
+    _add(builder, at, classes, tile, lambda x: term(builder, x, *grid), mass, at_every_level(levels))
 
 
 @instruction(types.void)
@@ -87,7 +87,7 @@ def lane_probabilities(builder, at, classes, tile, mass):
 @instruction(types.void)
 def take_own(builder, at, peaks, floor, around, mass, levels):
     """Take the terms of the peaks of the lanes from `at` on away from their sums."""
-    zero = counts(builder, constant(peaks.number, 0.0), is_given(levels))
-    own = counts(builder, term(builder, peaks.load(at), floor.load(at), around.load(at)), is_given(levels))
+    zero = counts(builder, constant(peaks.number, 0.0), at_every_level(levels))
+    own = counts(builder, term(builder, peaks.load(at), floor.load(at), around.load(at)), at_every_level(levels))
     for place, each, top in zip(mass.places(at, len(zero)), own, zero, strict=True):
         mass.store(place, builder.add(mass.load(place), builder.sub(splat(builder, top), each)))

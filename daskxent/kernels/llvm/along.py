@@ -7,8 +7,8 @@ from llvmlite import ir
 from numba import types
 
 from daskxent.kernels.llvm.compiling import instruction
-from daskxent.kernels.llvm.instructions import INT64, constant, counts, scaled, term, wide
-from daskxent.kernels.llvm.vectors import VECTOR, added, fold, higher, is_given, splat
+from daskxent.kernels.llvm.instructions import INT64, at_every_level, constant, counts, scaled, term, wide
+from daskxent.kernels.llvm.vectors import VECTOR, added, fold, higher, splat
 
 _WAYS = 2  # vectors at a time, each with results of its own
 
@@ -49,7 +49,7 @@ def _sum(builder, row, ahead, of, mass, at, by_level=False):
 def sum_logits(builder, row, ahead, floor, around, mass, at, levels):
     """Put the sums of a row's terms where those of lane `at` are, as in `Work`; fetch what lies so far `ahead`."""
     grid = [splat(builder, each) for each in (floor, around)]
-    _sum(builder, row, ahead, lambda x: term(builder, x, *grid), mass, at, is_given(levels))
+    _sum(builder, row, ahead, lambda x: term(builder, x, *grid), mass, at, at_every_level(levels))
 
 
 @instruction(types.void)

@@ -140,6 +140,11 @@ def units(builder, t, magic=MAGIC):
     return [builder.bitcast(each, bits) for each in (rounded, builder.fadd(rest, on_top))]
 
 
+def at_every_level(levels):
+    """Return whether sums are kept at every level: `Work.levels` is a number then, not None."""
+    return levels.type == INT64
+
+
 def counts(builder, t, by_level=False):
     """Return a term in units, at every level or the lowest, then, of float64, what those leave; on top of those of 0.
 

@@ -17,11 +17,6 @@ def lanes_of(lanes):
     return ir.Constant(ir.VectorType(_PLACE, len(lanes)), list(lanes))
 
 
-def is_given(value):
-    """Return whether a whole number was handed over, not None."""
-    return value.type == INT64
-
-
 def splat(builder, value):
     """Return a vector of one number."""
     alone = builder.insert_element(ir.Constant(ir.VectorType(value.type, VECTOR), ir.Undefined), value, _PLACE(0))
