@@ -49,7 +49,7 @@ def test_probabilities_that_are_taken_for_logits(rows, dtype, tmp_path):
     p, y = softmax(RNG.normal(0, 3, (rows, CLASSES)).astype(dtype)), RNG.integers(0, CLASSES, rows)
     report = every_way(y, p, tmp_path, from_logits=True)
     assert report.doubts == ("y_pred: all rows look like probabilities that sum to 1, but were taken as logits",)
-    p[-1] = np.arange(CLASSES)  # a single row tells that these are logits
+    p[-1] = np.arange(CLASSES)  # a single row shows that these are logits
     assert every_way(y, p, tmp_path, from_logits=True).doubts == ()
     assert every_way(y, p, tmp_path, from_logits=True, sample_weight=np.arange(rows) < rows - 1).doubts != ()
     assert every_way(y, p, tmp_path, from_logits=True, metrics=["accuracy"]).doubts == ()  # it is the same for both
@@ -258,7 +258,7 @@ def test_labels_may_be_whole_floats(rows, dtype, tmp_path):
     few, y = max(7, rows // 40), y.astype(dtype)
     store = zarr.create_array(str(tmp_path / "y.zarr"), data=y, chunks=(few,), overwrite=True, fill_value=9)
     assert dx.evaluate(store, x, **options).state == wanted.state
-    assert dx.evaluate(da.from_array(y, chunks=few), x, **options).state == wanted.state
+    assert dx.evaluate(da.from_array(y, chunks=few + 4), x, **options).state == wanted.state
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])
