@@ -139,7 +139,7 @@ def computed(found: Any) -> Any:
 
 
 def exactly(value: Any) -> Any:
-    """Return a value as JSON that tells any two values apart, but for the kinds of NaN."""
+    """Return a value as JSON that differs for any two values, but for the kinds of NaN."""
     if isinstance(value, dict):
         return {str(key): exactly(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -9,7 +9,7 @@ from typing import Any
 from harness import THREADS, Case, Found, Measured, Row, Step, in_turn, shown, unfinished
 
 ELEMENTS = 102_400_000  # 410 MB of float32
-REPEATS = 3  # in each process: a sum takes 20 ms, so that one of them tells little
+REPEATS = 3  # in each process: a sum takes 20 ms, so that one of them shows little
 SLICE = 16 << 20  # bytes that are written, or given to torch, at a time
 
 

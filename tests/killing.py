@@ -65,7 +65,7 @@ def mortal(name, calls, at, share):
 
 
 def go_on(path, pipe, at, share):
-    """Go on with a journal, and tell about every part that was added, until killed."""
+    """Go on with a journal, and report every part that was added, until killed."""
     calls, tell = itertools.count(), os.write
     for name in CALLS:
         setattr(os, name, mortal(name, calls, at, share))

@@ -1,4 +1,4 @@
-"""Bad input gives one clear error, before anything is read where shapes and dtypes tell."""
+"""Bad input gives one clear error, before anything is read where shapes and dtypes show it."""
 
 import json
 import pickle
@@ -208,7 +208,7 @@ def test_empty_lists():
     refused(ValueError, "y_pred: there is nothing to evaluate in shape (0, 3)", [], np.ones((0, 3)))
 
 
-# Values tell only when they are read; the first bad one ends the run.
+# Values show it only when they are read; the first bad one ends the run.
 
 
 @pytest.mark.parametrize("wrong", [3, -1, 99, -(2**40)])

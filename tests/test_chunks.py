@@ -550,7 +550,7 @@ def test_a_file_that_is_cut_short_while_it_is_mapped_is_torn(tmp_path, monkeypat
 
 
 def zstd_frame(size):
-    """Return a zstd frame of so many zeros that does not tell its size: run-length blocks of at most 128 KiB."""
+    """Return a zstd frame of so many zeros that does not say its size: run-length blocks of at most 128 KiB."""
     blocks = [min(1 << 17, size - at) for at in range(0, size, 1 << 17)]
     header = bytes.fromhex("28b52ffd 00 58")
     return header + b"".join(
@@ -603,7 +603,7 @@ def test_streams_of_several_members_are_one_chunk(tmp_path, codec, encode):  # p
 
 
 def test_zstd_without_a_content_size(tmp_path):
-    # What streaming writers produce: the frame header does not tell the size. Zeros as one run-length block.
+    # What streaming writers produce: the frame header does not say the size. Zeros as one run-length block.
     z = zarr.create_array(tmp_path, shape=8, chunks=8, dtype="u1", compressors=ZstdCodec(), fill_value=1)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "0").write_bytes(bytes.fromhex("28b52ffd 00 58 430000 00"))

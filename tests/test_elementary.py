@@ -60,7 +60,7 @@ def test_fma_rounds_once():
     rng = np.random.default_rng(3)
     a, b, c = (rng.normal(size=4000).astype(np.float32) * np.float32(2.0) ** rng.integers(-20, 20, 4000) for _ in "abc")
     c[::2] = -(a * b)[::2]  # where nearly everything cancels
-    # Just off the middle between two float32 numbers, by less than float64 can tell.
+    # Just off the middle between two float32 numbers, by less than float64 can resolve.
     a[:3], b[:3], c[:3] = 1 + 2.0**-23, 2.0**-24, [1, 1 + 2.0**-23, -1]
     a[3:6], b[3:6], c[3:6] = 2.0**-40, [1, -1, 1 + 2.0**-23], 2.0**24 + 2
     a[6:8], b[6:8], c[6:8] = 1 + 2.0**-12, 1 + 2.0**-12, [2.0**20, 2.0**28]

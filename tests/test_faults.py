@@ -6,7 +6,7 @@ By the numbers of the list of faults that this project keeps:
 * I10, a straggler, is a test as far as there is something to hold: the rest goes on meanwhile, and the end is right.
   Nothing is started twice to overtake it, because parts are small and Dask gives no sign of a worker that is slow.
 * I12, a worker out of memory, is left out: its nanny ends it as SIGKILL does, which I4 tests. When it does depends on
-  how fast the machine is, and `plan` tells the memory in advance.
+  how fast the machine is, and `plan` says the memory in advance.
 """
 
 import asyncio

@@ -65,7 +65,7 @@ def sparse_categorical_crossentropy(
 
     Returns
     -------
-    numpy.ndarray or dask.array.Array
+    numpy.ndarray, dask.array.Array or xarray.DataArray
         Of the shape of `y_pred` without the class axis, and of the dtype of `y_pred`; with its coordinates where it is
         xarray's.
 
@@ -106,7 +106,7 @@ def categorical_crossentropy(
 
     Returns
     -------
-    numpy.ndarray or dask.array.Array
+    numpy.ndarray, dask.array.Array or xarray.DataArray
         Of the shape of `y_pred` without the class axis, and of the dtype of `y_pred`; with its coordinates where it is
         xarray's.
 

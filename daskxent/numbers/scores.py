@@ -197,7 +197,7 @@ def _flags(records: Records, nan: NDArray[np.bool_], classes: int) -> NDArray[np
 
 
 def _are_equal(records: Records, total: NDArray[np.float64], classes: int) -> NDArray[np.bool_]:
-    """Return of which rows all predictions are equal: their sum is as many times the peak as there are classes."""
+    """Find the rows whose predictions are all equal: their sum is as many times the peak as there are classes."""
     if classes == 1:
         return np.zeros(len(total), bool)
     if records.grid.step:

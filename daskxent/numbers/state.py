@@ -266,7 +266,7 @@ class Running:
                     _union((other, (start, stop)))
 
     def add(self, state: State) -> bool:
-        """Take a state in, and tell whether `state` holds all by now."""
+        """Take a state in, and return whether `state` holds all by now."""
         self._waiting.append(state)
         if time.monotonic() >= self._due:
             self.merge()

@@ -50,7 +50,7 @@ class Statistic(NamedTuple):
     unit : str
         Unit of the value; "" for a share or a plain number.
     depth : int
-        How many of the largest values `above` has to tell apart; 0 if `above` is not needed.
+        How many of the largest values `above` has to distinguish; 0 if `above` is not needed.
     share : bool
         Whether each value is 0 or 1, and the mean a share of the rows.
     """

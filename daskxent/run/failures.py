@@ -59,7 +59,7 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The evaluation was interrupted; `report` tells about the rows evaluated by then."""
+    """The evaluation was interrupted; `report` is about the rows evaluated by then."""
 
     report: Any = None
     journal: str | None = None

@@ -305,7 +305,7 @@ def in_dask(inputs: Inputs, fill: bool) -> Inputs:
 def from_source(source: Any, lead: int, piece_bytes: int, fill: bool = False) -> Any:
     """Return a source as a dask array of the source's own chunks, or of pieces along `lead` where it has none.
 
-    With `fill` the array tells what is not stored, and `states` and `per_chunk` know how to read it.
+    With `fill` the array says what is not stored, and `states` and `per_chunk` know how to read it.
     """
     import dask.array as da
 

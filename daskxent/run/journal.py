@@ -117,7 +117,7 @@ class Journal:
         return self.sums.merge()
 
     def append(self, state: State, versions: Versions = ()) -> bool:
-        """Remember the state of a part, and add it to `sums`; tell whether those hold all by now."""
+        """Remember the state of a part, and add it to `sums`; return whether those hold all by now."""
         self.sums.refuse_covered(state)
         found = self._found
         found.part_bytes += self._file.append(_Part("state", state, versions).record())

@@ -223,7 +223,7 @@ class Dump:
     def _wait(self, most: int = 0) -> None:
         """Wait until at most so many shards are being written.
 
-        An error of theirs is raised here, each time: what follows it must not be written.
+        An error of theirs is raised here, each time: no further shard must be written.
         """
         while len(self._writing) > most:
             thread, held = self._writing.popleft()

@@ -179,7 +179,7 @@ class Inputs:
         return math.prod(self.positions)
 
     def version(self, start: int, stop: int) -> str | None:
-        """Return what changes when anything these steps need is written anew; None if nothing tells."""
+        """Return what changes when anything these steps need is written anew; None if nothing shows it."""
         at = self.lead_axis
         dense = [(self.dense_labels, at)] if self.dense else []
         along = [(along.source, along.at(self.lead)) for along in self.along.values()]
@@ -223,7 +223,7 @@ def align(
     axis : int
         The class axis of the predictions.
     dense : bool, optional
-        Whether labels are dense; by default their shape tells.
+        Whether labels are dense; by default their shape decides.
     further : mapping of str to Further, optional
         Arrays along the rows, by the names they get in `Inputs.along`.
 

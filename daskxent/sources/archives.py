@@ -141,7 +141,7 @@ def open_npz(path: str, name: str) -> Source:
 
 
 def _data_of(file: str, entry: zipfile.ZipInfo) -> int:
-    """Return where the bytes of a member of a zip file begin, which only its local header tells."""
+    """Return where the bytes of a member of a zip file begin, which only its local header says."""
     with open(file, "rb") as opened:
         opened.seek(entry.header_offset)
         names, extra = struct.unpack("<HH", opened.read(LOCAL_HEADER)[26:30])

@@ -1,7 +1,7 @@
 """Single decoded chunks of a zarr array, read in the calling thread, and what is wrong with them.
 
 ``z[a:b]`` fetches, decodes and copies on one event-loop thread for the whole process, and reads a chunk that is not
-there as the fill value. This module does the work where it is called and tells a missing chunk from a stored one. The
+there as the fill value. This module does the work where it is called and knows a missing chunk from a stored one. The
 arrays that dumps are made of take the fast path; every other array goes through zarr, chunk by chunk.
 """
 
@@ -152,7 +152,7 @@ class Chunks:
         )
 
     def version(self, index: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return what tells one content of the object that holds a chunk from the next; None if that is not known."""
+        """Return what differs when the object that holds a chunk is written anew; None if that is not known."""
         return self._bytes.version(self._stored(index))
 
     def written(self, index: tuple[int, ...], opening: bytes) -> tuple[Any, ...] | None:

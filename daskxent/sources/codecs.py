@@ -135,7 +135,7 @@ def _gzip(encoded: Bytes, nbytes: int, buffer: Buffer) -> Bytes:
 def _deflated(encoded: Bytes, nbytes: int, form: str) -> Bytes | None:
     """Decode a whole stream with libdeflate, 2.3 times as fast as zlib; None if it is not there or something is wrong.
 
-    It does not tell where a stream ends, so the sum at the very end of the bytes is compared: what follows it, other
+    It does not say where a stream ends, so the sum at the very end of the bytes is compared: what follows it, other
     streams or anything else, is left to the slow way, which also says what is wrong.
     """
     libdeflate = _libdeflate()

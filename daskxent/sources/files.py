@@ -108,7 +108,7 @@ class Files:
         return self.fetch(key, slice(0, 0), Buffer()) is not None
 
     def version(self, key: str) -> tuple[int, ...] | None:
-        """Return what tells one content of a file from the next; None if there is no such file."""
+        """Return what differs from one content of a file to the next; None if there is no such file."""
         try:
             with open(f"{self.where}/{key}", "rb", buffering=0) as file:  # on NFS only opening asks the server
                 found = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""Return whether arrays are the ones that were read before.
+"""Whether arrays are the ones that were read before.
 
 A fingerprint holds where an array is, its type, how it is stored, and a digest of a few of its bytes: enough to
 notice a dump that was rewritten, without reading it. It is taken over the first steps of the lead axis, as many as

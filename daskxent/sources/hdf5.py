@@ -85,8 +85,8 @@ class Hdf5(Pieces, LocalFile):
         return layout != h5py.h5d.CONTIGUOUS or external or not self._dataset.size or stored.get_offset() is not None
 
 
-# Files by their paths, with what tells them from those that take their place: to open one takes a millisecond. Those
-# that were used last are kept; a file that is dropped closes when nobody reads it any more.
+# Files by their paths, with what sets them apart from those that take their place: to open one takes a millisecond.
+# Those that were used last are kept; a file that is dropped closes when nobody reads it any more.
 MOST_OPEN = 64
 _OPEN: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
 _LOCK = threading.Lock()

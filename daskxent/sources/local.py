@@ -53,7 +53,7 @@ class LocalFile(Base):
 
 
 def written(file: str) -> tuple[int, int, int]:
-    """Return what tells a file from one that takes its place: which it is, its size, and when it was written."""
+    """Return what sets a file apart from one that takes its place: which it is, its size, and when it was written."""
     status = os.stat(file)
     return status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -88,7 +88,7 @@ def split(path: str, *ends: str) -> tuple[str, str]:
 
 
 def takes(*ends: str) -> Callable[[str], bool]:
-    """Return what tells whether a path leads into a file with such an end, and not into a directory of that name."""
+    """Return what says whether a path leads into a file with such an end, and not into a directory of that name."""
 
     def asked(path: str) -> bool:
         file = split(path, *ends)[0]

@@ -84,7 +84,7 @@ class Source(Protocol):
         """Return what the array can be recognised by over its first `steps` along an axis, as JSON has it."""
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return what changes when ``start <= index < stop`` along an axis is written anew; None if nothing tells."""
+        """Return what changes when ``start <= index < stop`` along an axis is written anew; None if nothing says so."""
 
 
 class Base:
@@ -139,7 +139,7 @@ class Base:
         return {"where": where, "shape": shape, "dtype": self.dtype.name, "sample": self.sample(lead, shape)}
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return None: nothing tells."""
+        """Return None: nothing shows it."""
         return None
 
     def sample(self, lead: int | None, shape: list[int]) -> str:

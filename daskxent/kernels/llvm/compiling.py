@@ -41,7 +41,7 @@ _DIGEST = hashlib.sha256(b"".join(_PACKAGE.joinpath(name).read_bytes() for name 
 class compiled:
     """Compile an entry point and keep the code on disk.
 
-    numba looks at the file of the entry point alone to tell whether code is still good, but code from all `SOURCES`
+    numba looks at the file of the entry point alone to see whether code is still good, but code from all `SOURCES`
     ends up in it. So their digest is made part of the name it is kept under. Where nothing can be kept, or what is kept
     is damaged, the code is compiled anew, with a warning.
     """
