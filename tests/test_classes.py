@@ -10,10 +10,12 @@ import pytest
 import sklearn.metrics as sk
 
 import daskxent as dx
-from daskxent.kernels import Totals
+from daskxent.kernels import COMPILED
 from daskxent.numbers.classes import CLASS_METRICS, Counts
+from daskxent.numbers.grouping import Totals
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import Scores
+from daskxent.numbers.state import State
 from daskxent.numbers.status import Scored
 
 CLASSES = 9
@@ -217,7 +219,7 @@ def test_the_state_of_256_000_classes_is_small():
     """Of every class the counts, the sum of the losses and that of their squares: at most 20 MB, kept or sent."""
     classes, rng = 256_000, np.random.default_rng(0)
     question = Question(("crossentropy",), classes, from_logits=True, per_class=True)
-    total = Totals(question)
+    total = Totals(question, COMPILED)
     for seed in range(3):
         labels = rng.permutation(classes)
         scores = Scores(
@@ -227,7 +229,7 @@ def test_the_state_of_256_000_classes_is_small():
             prediction=rng.integers(0, classes, classes),
         )
         total.add(Scored.of(question, scores, labels))
-    state = total.state()
+    state = State(total.sums(), total.tables())
     held = sum(column.nbytes for table in state.tables.values() for column in (*table.keys, *table.columns.values()))
     assert held < 20e6
     assert len(pickle.dumps(state)) < 20e6

@@ -18,12 +18,10 @@ from daskxent import kernels
 from daskxent.kernels import slabs
 from daskxent.kernels.crossentropy import excess_of, log1p, unit_loss
 from daskxent.kernels.llvm import compiling
+from daskxent.kernels.sums import add_placed, exact_sums
 from daskxent.numbers import records as rows
-from daskxent.numbers import tables
+from daskxent.numbers import sums, tables
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
-from daskxent.numbers.question import Question
-from daskxent.numbers.scores import Scores
-from daskxent.numbers.status import Scored
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CLASSES = [1, 2, 17, 100, 149, 150, 255, 257, 1025, 8200]
@@ -186,10 +184,10 @@ def test_tie_of_zeros_goes_to_the_first(classes: int) -> None:
 
 
 CACHED = """
-from daskxent.kernels import totals
+from daskxent.kernels import sums
 import numpy as np
-totals.add_placed(np.zeros((1, 6), np.int64), np.zeros(1, np.int64), np.ones(1))
-print(sum(totals._add_placed._call.stats.cache_hits.values()))
+sums.add_placed(np.zeros((1, 6), np.int64), np.zeros(1, np.int64), np.ones(1))
+print(sum(sums._add_placed._call.stats.cache_hits.values()))
 """
 
 
@@ -215,12 +213,7 @@ def test_compiled_code_is_kept_until_any_of_its_sources_changes(tmp_path: Any, n
 
 
 def exact_sum(terms: Any) -> ExactSum:
-    """Sum terms as the losses of rows."""
-    question = Question(("crossentropy",), 2, from_logits=True)
-    totals = kernels.Totals(question)
-    terms = np.asarray(terms, np.float64)
-    totals.add(Scored.of(question, Scores(np.zeros(terms.size, np.uint8), terms), np.zeros(terms.size, np.int64)))
-    return totals.sums().totals["crossentropy"]
+    return exact_sums(np.asarray(terms, np.float64))[0]
 
 
 @draws(200)
@@ -230,7 +223,7 @@ def test_exact_sum(terms: list[float], random: Any) -> None:
     numbers = np.array(terms, np.float64)
     assert exact_sum(numbers) == ExactSum.of(numbers)
     found = []
-    for add in (kernels.add_placed, tables.add_terms):
+    for add in (add_placed, tables.add_terms):
         digits = np.zeros((3, len(tables.GRID_BITS)), np.int64)
         rare = add(digits, places, numbers)
         found.append((digits.tolist(), rare.tolist()))
@@ -241,10 +234,27 @@ def test_exact_sum(terms: list[float], random: Any) -> None:
     assert found[0] == found[1]
 
 
+@draws(200)
+@given(st.lists(st.tuples(st.floats(), st.floats(), st.integers(0, 1)), min_size=1, max_size=300))
+def test_sums_of_a_column(rows: list[tuple[float, float, int]]) -> None:
+    values, weights, status = (np.array(each) for each in zip(*rows, strict=True))
+    for some in (None, weights):
+        for shown in (None, status.astype(np.uint16)):
+            assert exact_sums(values, some, shown) == sums.exact_sums(values, some, shown)
+    assert exact_sums(values > 0, weights) == sums.exact_sums(values > 0, weights)
+    assert exact_sums(values)[0] == ExactSum.of(values)
+
+
+def test_columns_that_do_not_fit_are_refused() -> None:
+    for more in ({"weights": np.ones(2)}, {"status": np.ones(2, np.uint16)}):
+        with pytest.raises(ValueError, match=r"expected shape \(3,\) for as many rows"):
+            exact_sums(np.ones(3), **more)
+
+
 def test_a_place_without_a_sum_is_refused() -> None:
     for places in ([0, 3], [-1, 0], [0]):
         with pytest.raises(ValueError, match="places: expected"):
-            kernels.add_placed(np.zeros((3, 6), np.int64), np.array(places), np.ones(2))
+            add_placed(np.zeros((3, 6), np.int64), np.array(places), np.ones(2))
 
 
 @pytest.mark.parametrize("exponent", range(-1074, 1024, 61))

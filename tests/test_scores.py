@@ -13,9 +13,9 @@ from daskxent import kernels
 from daskxent.kernels.slabs import LONG, plain
 from daskxent.numbers import records
 from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.grouping import Totals
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import COLUMNS, SHAPED, Scores, finish
-from daskxent.numbers.state import accumulate
 from daskxent.numbers.status import COUNTED, HIDDEN, Scored
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
@@ -39,6 +39,13 @@ def defined(question: Question, values: Any, labels: Any, weights: Any) -> Score
     return Scored.of(question, finish(found, labels, question.classes, question.needs), labels, weights)
 
 
+def added_up(question: Question, rows: Scored) -> Totals:
+    """Add rows up by the definition."""
+    totals = Totals(question)
+    totals.add(rows)
+    return totals
+
+
 def assert_columns(got: Scored, wanted: Scored, some: slice) -> None:
     shown = (got.status & HIDDEN) == 0
     np.testing.assert_array_equal(got.status, wanted.status[some])
@@ -52,14 +59,14 @@ def assert_columns(got: Scored, wanted: Scored, some: slice) -> None:
 
 def assert_scored(question: Question, values: Any, labels: Any, weights: Any, slab_rows: int = 200) -> int:
     """Compare columns, statuses and sums with the definition; return how many rows are exceptional."""
-    wanted, scorer, totals = defined(question, values, labels, weights), kernels.Scorer(question, slab_rows), None
-    totals, exceptional = kernels.Totals(question), 0
+    wanted, scorer = defined(question, values, labels, weights), kernels.Scorer(question, slab_rows)
+    totals, exceptional = Totals(question, kernels.COMPILED), 0
     for some, got in scorer.slabs(values, labels, weights):
         assert_columns(got, wanted, some)
         np.testing.assert_array_equal(got.exceptional, np.flatnonzero(got.status != COUNTED))
         totals.add(got)
         exceptional += got.exceptional.size
-    assert totals.sums() == accumulate(question, wanted).total
+    assert totals.sums() == added_up(question, wanted).sums()
     assert exceptional == np.count_nonzero(wanted.status != 1)
     return exceptional
 
@@ -99,8 +106,8 @@ def test_a_loss_of_0_adds_nothing_whatever_the_weight(weight: float) -> None:
     values, labels, weights = np.array([[[9.0], [-np.inf]]] * 3), np.zeros(3, np.int64), np.array([1.0, weight, 2.0])
     question = Question(METRICS["loss"], 2, from_logits=True)
     assert_scored(question, values, labels, weights)
-    wanted = accumulate(question, defined(question, values, labels, weights))
-    assert wanted.total.totals["crossentropy"] == ExactSum()
+    wanted = added_up(question, defined(question, values, labels, weights))
+    assert wanted.sums().totals["crossentropy"] == ExactSum()
 
 
 @pytest.mark.parametrize("classes", [LONG - 1, LONG])

@@ -13,12 +13,13 @@ from strategies import MANY, SOME, labels, logits, partitions, probabilities, we
 
 import daskxent as dx
 from daskxent.numbers import statistics
-from daskxent.numbers.audit import AUDIT, FIRST, Finding, raise_first_error
+from daskxent.numbers.audit import AUDIT, FIRST, Finding, findings, raise_first_error
 from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.grouping import Totals
 from daskxent.numbers.question import Question
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import finish
-from daskxent.numbers.state import State, accumulate
+from daskxent.numbers.state import State
 from daskxent.numbers.status import Scored
 from daskxent.numbers.sums import Sums
 
@@ -29,6 +30,13 @@ ROUNDING = 2.0**-52  # one product and one quotient are rounded, each to half a 
 def ask(y_true, y_pred, **options):
     options = {"metrics": METRICS, "from_logits": True, "threads": 1, **options}
     return dx.evaluate(np.asarray(y_true), np.asarray(y_pred), **options)
+
+
+def accumulated(question, rows):
+    """Return the state of scored rows."""
+    totals = Totals(question)
+    totals.add(rows)
+    return State(totals.sums(), totals.tables(), findings(question, rows))
 
 
 @st.composite
@@ -45,7 +53,7 @@ def states(draw, start=0, stop=24):
         part = slice(at - start, at - start + size)
         rows = scan(values[part], label[part], probabilities=unit, top=2)
         scores = finish(rows, label[part], classes, question.needs)
-        state = accumulate(question, Scored.of(question, scores, label[part], weight[part]))
+        state = accumulated(question, Scored.of(question, scores, label[part], weight[part]))
         found.append(state.placed(lambda row, at=at: row + at, ((at, at + size),)))
         at += size
     return found
@@ -426,7 +434,7 @@ def test_states_with_a_weight_that_is_not_finite_are_equal_and_round_trip(weight
     def found():
         question, y = Question(("accuracy",), 2, from_logits=True), np.zeros(2, int)
         scores = finish(scan(np.zeros((2, 2)), y, mass=False), y, 2, question.needs)
-        return question, accumulate(question, Scored.of(question, scores, y, np.array([1.0, np.float64(weight) * 1])))
+        return question, accumulated(question, Scored.of(question, scores, y, np.array([1.0, np.float64(weight) * 1])))
 
     (question, one), (_, other) = found(), found()
     assert one == other == State.from_json(json.loads(json.dumps(other.to_json())))

@@ -3,10 +3,10 @@
 README.md says how a row goes through the registers, and how to add a sum to the inner loop. The modules, each
 using only earlier ones: `blocks` and `llvm`, which makes the vector loops; `arithmetic`, of a single class;
 `crossentropy`, of a row's sums; `rows`, `long_rows` and `lanes`, which scan a block; `columns`, which finishes it;
-`scan`, the entries; and `totals`, exact sums of columns. Nothing is compiled before it is first called.
+`scan`, the entries; and `sums`, exact sums of columns. Nothing is compiled before it is first called.
 """
 
 from daskxent.kernels.scan import SLAB_ROWS, Scorer, scan
-from daskxent.kernels.totals import Totals, add_placed
+from daskxent.kernels.sums import COMPILED
 
-__all__ = ["SLAB_ROWS", "Scorer", "Totals", "add_placed", "scan"]
+__all__ = ["COMPILED", "SLAB_ROWS", "Scorer", "scan"]

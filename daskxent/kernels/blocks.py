@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from daskxent.kernels.llvm.compiling import inlined
-
 if TYPE_CHECKING:
     from daskxent.kernels.slabs import Rows
     from daskxent.numbers.records import Grid
@@ -71,49 +69,16 @@ class Work(NamedTuple):
     total: Any
 
 
-class Room(NamedTuple):
-    """The memory of a `Work`: few arrays, because handing over each takes Python 0.15 us."""
-
-    tile: Any
-    numbers: Any  # as wide as the predictions
-    doubles: Any
-    longs: Any
-    ints: Any
-    hit: Any
-    mass: Any
-    levels: Any
-
-
-@inlined
-def laid_out(room):
-    """Return the `Work` that lies in a room."""
-    peak, second, target, floor, around = (
-        room.numbers[0],
-        room.numbers[1],
-        room.numbers[2],
-        room.numbers[3],
-        room.numbers[4],
-    )
-    base, total = room.doubles[0], room.doubles[1]
-    ties, best = room.longs[0], room.longs[1]
-    above, flags, skip = room.ints[0], room.ints[1], room.ints[2]
-    return Work(
-        room.tile, peak, second, target, floor, around, base, room.mass, room.levels,
-        ties, best, above, room.hit, flags, skip, total,
-    )  # fmt: skip
-
-
-def room_for(rows: Rows, grid: Grid | None = None) -> Room:
+def work_for(rows: Rows, grid: Grid | None = None) -> Work:
     """Return room for a block of rows: whole ones, or summed at all levels of a grid."""
     number = np.float64 if rows.numbers.dtype == np.float64 else np.float32
-    sums = max(2, grid.sums) if grid else 2
-    return Room(
-        tile=np.zeros(0 if rows.long else min(rows.classes + 16, TILE) * PITCH, number),
-        numbers=np.zeros((5, LANES), number),
-        doubles=np.zeros((2, LANES)),
-        longs=np.zeros((2, LANES), np.int64),
-        ints=np.zeros((3, LANES), np.int32),
-        hit=np.zeros(LANES, np.bool_),
-        mass=np.zeros((sums, LANES), np.int64),
-        levels=grid.levels if grid else None,
-    )
+    peak, second, target, floor, around = np.zeros((5, LANES), number)
+    base, total = np.zeros((2, LANES))
+    ties, best = np.zeros((2, LANES), np.int64)
+    above, flags, skip = np.zeros((3, LANES), np.int32)
+    return Work(
+        np.zeros(0 if rows.long else min(rows.classes + 16, TILE) * PITCH, number),
+        peak, second, target, floor, around, base,
+        np.zeros((max(2, grid.sums) if grid else 2, LANES), np.int64), grid.levels if grid else None,
+        ties, best, above, np.zeros(LANES, np.bool_), flags, skip, total,
+    )  # fmt: skip

@@ -6,17 +6,17 @@ the cache when the next one wants it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.kernels.blocks import LANES, Ask, laid_out, room_for
+from daskxent.kernels.blocks import LANES, Ask, work_for
 from daskxent.kernels.columns import Columns, begin, finish, of_block
 from daskxent.kernels.lanes import scan_lanes
 from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, inner, overload, widen
 from daskxent.kernels.long_rows import scan_long
 from daskxent.kernels.rows import is_plain, sum_exceptional_rows
-from daskxent.kernels.slabs import Rows, along, is_given, row_of, slabs
+from daskxent.kernels.slabs import along, is_given, row_of, slabs
 from daskxent.numbers import records
 from daskxent.numbers.records import HUGE
 from daskxent.numbers.scores import Scores, sum_tolerance
@@ -55,10 +55,10 @@ def _scan_all(rows, start, labels, first, ask, work):
 
 
 @compiled
-def _score(rows, begin_at, labels, weights, ask, rules, tolerance, columns, room):
+def _score(rows, begin_at, labels, weights, ask, rules, tolerance, columns, work):
     """Score a slab into the first places of `columns`; return how many rows are exceptional."""
     rows, labels, weights = borrowed(rows), borrowed(labels), borrowed(weights)
-    columns, work = borrowed(columns), laid_out(borrowed(room))
+    columns, work = borrowed(columns), borrowed(work)
     exceptional = np.int64(0)  # with a literal, numba would compile `finish` twice
     for at in range(0, labels.size, LANES):
         here, given, found = labels[at : at + LANES], weights[at : at + LANES], of_block(columns, at)
@@ -98,29 +98,15 @@ def _keep(start, n, summed, found, work):
 
 
 @compiled
-def _scan(rows, begin_at, labels, first, ask, found, at, room):
+def _scan(rows, begin_at, labels, first, ask, found, at, work):
     """Scan a slab of rows of some classes into records, from one of them on."""
-    rows, labels, found, work = borrowed(rows), borrowed(labels), borrowed(found), laid_out(borrowed(room))
+    rows, labels, found, work = borrowed(rows), borrowed(labels), borrowed(found), borrowed(work)
     for start in range(0, labels.size, LANES):
         here = labels[start : start + LANES]
         _scan_all(rows, begin_at + start, here, first, ask, work)
         _keep(at + start, here.size, ask.mass and not ask.unit, found, work)
         for i in range(here.size if found.top.shape[1] else 0):
             _keep_largest(found.top[at + start + i], row_of(rows, begin_at + start + i))
-
-
-class _Found(NamedTuple):
-    """Records as they are handed to compiled code: without the grid."""
-
-    peak: Any
-    best: Any
-    second: Any
-    base: Any
-    mass: Any
-    ties: Any
-    target: Any
-    top: Any
-    flags: Any
 
 
 def scan(
@@ -156,13 +142,12 @@ def scan(
     grid = records.grid_for(wide, probabilities=probabilities)
     found = records.empty(values.shape[0] * values.shape[2], grid, top, mass=mass)
     labels = along(labels, len(found.peak), np.int64, "labels")
-    ask, room = (
-        Ask(probabilities, given=False, mass=mass, total=False, second=True, best=True, hit=False, depth=0),
-        None,
-    )
+    ask = Ask(probabilities, given=False, mass=mass, total=False, second=True, best=True, hit=False, depth=0)
+    kept: Any = found._replace(grid=None)  # type: ignore[arg-type]  # compiled code knows it by the dtype
+    work: Any = None
     for some, rows, begin_at in slabs(values, SLAB_ROWS) if values.size else ():
-        room = room or room_for(rows, grid)
-        _scan(rows, begin_at, labels[some], first, ask, _Found(*found[1:]), some.start, room)
+        work = work or work_for(rows, grid)
+        _scan(rows, begin_at, labels[some], first, ask, kept, some.start, work)
     return found
 
 
@@ -202,7 +187,7 @@ class Scorer:
         self._columns = Columns(
             *(np.empty(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
         )
-        self._room: Any = None
+        self._work: Any = None
         self._viewed: tuple[int, Any, Any] = (-1, None, None)
 
     def slabs(
@@ -228,18 +213,13 @@ class Scorer:
         labels = along(labels, rows, np.int64, "labels")
         given = along(weights, rows, np.float64, "weights")
         for some, lying, begin_at in slabs(values, self.slab_rows) if rows else ():
-            room = self._room_for(lying)
+            work = self._work = self._work or work_for(lying)  # the dtype of predictions does not change
             exceptional = _score(
-                lying, begin_at, labels[some], given[some], self._ask, self._rules, self._tolerance, self._columns, room
+                lying, begin_at, labels[some], given[some], self._ask, self._rules, self._tolerance, self._columns, work
             )
             scores, status = self._views(some.stop - some.start)
             found = self._columns.exceptional[:exceptional]
             yield some, Scored(scores, labels[some], None if weights is None else weights[some], {}, status, found)
-
-    def _room_for(self, rows: Rows) -> Any:
-        """Return the room for a block, made for the first one: the dtype of predictions does not change."""
-        self._room = self._room or room_for(rows)
-        return self._room
 
     def _views(self, rows: int) -> tuple[Scores, Any]:
         """Return the first rows of all columns; those of the last number of rows are kept."""

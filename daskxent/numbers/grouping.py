@@ -1,16 +1,26 @@
-"""Add up rows by the keys of a slicing, while they are scored."""
+"""Add up rows while they are scored: over all of them, and by the keys of slicings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.keys import STRING, Classwise
+from daskxent.numbers.keys import STRING, Classwise, name_of
 from daskxent.numbers.statistics import CLASS_PROBABILITY, IS_LABEL
-from daskxent.numbers.status import COUNTED
-from daskxent.numbers.sums import PRODUCTS_OF, SQUARES_OF, TOTAL_OF, WEIGHT, WEIGHT_SQUARES, terms_of, weighted
+from daskxent.numbers.status import COUNTED, IS_CLIPPED
+from daskxent.numbers.sums import (
+    PRODUCTS_OF,
+    SQUARES_OF,
+    TOTAL_OF,
+    WEIGHT,
+    WEIGHT_SQUARES,
+    Sums,
+    exact_sums,
+    terms_of,
+    weighted,
+)
 from daskxent.numbers.tables import (
     COUNTED_ROWS,
     GRID_BITS,
@@ -24,7 +34,7 @@ from daskxent.numbers.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -35,6 +45,17 @@ if TYPE_CHECKING:
 
 NEW = -2  # stands for a key that was just met
 MOST_SPAN = 1 << 22  # integers that are looked up in an array: 16 MB
+
+
+class Adders(NamedTuple):
+    """What adds terms up: functions in NumPy, their definition, or compiled ones that give the same."""
+
+    exact_sums: Callable[..., list[ExactSum]]
+    add_terms: Add
+    count_rows: Count
+
+
+DEFINED = Adders(exact_sums, add_terms, count_rows)
 
 
 class Places:
@@ -114,12 +135,11 @@ class Groups:
     ----------
     question : Question
     slicing : Slicing
-    add, count : callable
-        Add terms as `add_terms` does, and count rows as `count_rows` does.
+    adders : Adders
     """
 
-    def __init__(self, question: Question, slicing: Slicing, add: Add = add_terms, count: Count = count_rows) -> None:
-        self.question, self.slicing, self._add, self._count = question, slicing, add, count
+    def __init__(self, question: Question, slicing: Slicing, adders: Adders) -> None:
+        self.question, self.slicing, self._adders = question, slicing, adders
         self._places, self.kept = Places(), kept_terms(question, slicing)
         self._columns: dict[str, NDArray[np.int64]] = {}
         self._rare: list[tuple[str, NDArray[np.int64], NDArray[np.float64]]] = []
@@ -153,12 +173,12 @@ class Groups:
             if values.dtype == bool:
                 self._whole(name, places, values)
             else:
-                rare = self._add(self._column(name, 2), places, values)
+                rare = self._adders.add_terms(self._column(name, 2), places, values)
                 if rare.any():
                     self._rare.append((name, places[rare], values[rare]))
 
     def _whole(self, name: str, places: NDArray[np.int64], terms: NDArray[np.bool_] | None = None) -> None:
-        self._count(self._column(name, 1), places, terms)
+        self._adders.count_rows(self._column(name, 1), places, terms)
 
     def _column(self, name: str, ndim: int) -> NDArray[np.int64]:
         column, count = self._columns.get(name), self._places.count
@@ -186,16 +206,72 @@ class Groups:
         return Table(tuple(compact_keys(each[order]) for each in keys), columns, rare)
 
 
-def add_rows(groups: Sequence[Groups], question: Question, rows: Scored) -> None:
-    """Add rows to the sums of several slicings; what is added up is made once."""
-    if not groups:
-        return
-    at: Any = np.flatnonzero(rows.status & COUNTED) if rows.exceptional.size else slice(None)
-    if not len(rows.labels[at]):
-        return
-    terms = list(terms_of(question, rows, at, frozenset().union(*(each.kept for each in groups))))
-    for each in groups:
-        each.add(rows, at, terms)
+class Totals:
+    """The running sums over all rows, and by key; one thread's own.
+
+    Parameters
+    ----------
+    question : Question
+    adders : Adders
+
+    Examples
+    --------
+    >>> from daskxent.numbers.question import Question
+    >>> from daskxent.numbers.scores import Scores
+    >>> from daskxent.numbers.status import Scored
+    >>> question = Question(("accuracy",), 2, from_logits=True)
+    >>> totals = Totals(question)
+    >>> scores = Scores(np.zeros(3, np.uint8), hit=np.array([True, False, True]))
+    >>> totals.add(Scored.of(question, scores, np.array([0, 1, 1])))
+    >>> totals.sums().counted, float(totals.sums().totals["accuracy"])
+    (3, 2.0)
+    """
+
+    def __init__(self, question: Question, adders: Adders = DEFINED) -> None:
+        self.question, self._adders, self._counted = question, adders, 0
+        self._sums: dict[str, ExactSum] = {}
+        self._clipped = ExactSum()
+        self._groups = [Groups(question, slicing, adders) for slicing in question.slicings]
+        self._kept = frozenset[str]().union(*(each.kept for each in self._groups))
+
+    def add(self, rows: Scored) -> None:
+        """Add rows, with the columns that the question needs; either all of them have weights or none has."""
+        exceptional = rows.status[rows.exceptional]
+        dropped = rows.exceptional[(exceptional & COUNTED) == 0]
+        clipped = rows.exceptional[(exceptional & IS_CLIPPED) != 0]
+        status = rows.status if dropped.size else None
+        self._counted += len(rows.status) - dropped.size
+        for each in self.question.statistics:
+            values = each.value(rows.scores, rows.labels)
+            if each.share and rows.weights is None:
+                hits = np.count_nonzero(values) - np.count_nonzero(values[dropped])
+                self._add((each.name + TOTAL_OF,), [ExactSum.whole(int(hits))])
+            else:
+                names = [each.name + of for of in (TOTAL_OF, SQUARES_OF, PRODUCTS_OF)]
+                self._add(names, self._adders.exact_sums(values, rows.weights, status))
+        if rows.weights is not None:
+            self._add((WEIGHT, WEIGHT_SQUARES), self._adders.exact_sums(rows.weights, None, status))
+        if clipped.size and self.question.needs_loss:
+            weights = None if rows.weights is None else rows.weights[clipped]
+            self._clipped += self._adders.exact_sums(rows.scores.loss[clipped], weights)[0]
+        if self._groups and dropped.size < len(rows.status):
+            at: Any = np.flatnonzero(rows.status & COUNTED) if dropped.size else slice(None)
+            terms = list(terms_of(self.question, rows, at, self._kept))
+            for group in self._groups:
+                group.add(rows, at, terms)
+
+    def _add(self, names: Iterable[str], found: list[ExactSum]) -> None:
+        for name, total in zip(names, found, strict=False):
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+
+    def sums(self) -> Sums:
+        """Return the sums so far over all rows."""
+        return Sums.of(self._sums, self._counted, self._clipped)
+
+    def tables(self) -> dict[str, Table]:
+        """Return the sums so far by key, by the names of the slicings; of those that have any key."""
+        found = {name_of(each.slicing): each.table() for each in self._groups}
+        return {name: table for name, table in found.items() if table is not None}
 
 
 def kept_terms(question: Question, slicing: Slicing) -> frozenset[str]:

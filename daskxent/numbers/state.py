@@ -1,8 +1,7 @@
 """What a set of rows contributes: exact sums by key, an audit of exceptional rows, and which rows were covered.
 
-`accumulate` answers a `Question` for a block of scored rows with a `State`; `State.merge` adds states of different
-rows. Merging is associative and commutative to the last bit, `zero` is its identity, and states that cover the same
-row refuse to merge, so no row can be counted twice.
+`State.merge` adds states of different rows. Merging is associative and commutative to the last bit, `zero` is its
+identity, and states that cover the same row refuse to merge, so no row can be counted twice.
 """
 
 from __future__ import annotations
@@ -15,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import audit, reading
-from daskxent.numbers.audit import Finding, findings
+from daskxent.numbers.audit import Finding
 from daskxent.numbers.chosen_rows import Picked
-from daskxent.numbers.exact import ExactSum
-from daskxent.numbers.grouping import Groups, add_rows
 from daskxent.numbers.keys import name_of
-from daskxent.numbers.status import COUNTED, IS_CLIPPED, Scored
-from daskxent.numbers.sums import Sums, terms_of, weighted
+from daskxent.numbers.sums import Sums
 from daskxent.numbers.tables import Table
 
 if TYPE_CHECKING:
@@ -60,6 +56,7 @@ class State:
 
     Examples
     --------
+    >>> from daskxent.numbers.exact import ExactSum
     >>> half = State(Sums(weight=ExactSum.whole(5), counted=5), covered=((0, 5),))
     >>> half.merge(State(Sums(counted=2), covered=((5, 8),))).covered
     ((0, 8),)
@@ -281,40 +278,6 @@ class Running:
             took = time.monotonic() - began
             self._due = time.monotonic() + 9 * took if took > QUICK else 0.0
         return self.state
-
-
-def accumulate(question: Question, rows: Scored) -> State:
-    """Add up what scored rows contribute to the answer.
-
-    Parameters
-    ----------
-    question : Question
-    rows : Scored
-        With the columns that the question needs.
-
-    Returns
-    -------
-    State
-        Its rows are numbered from 0 in the audit, and its coverage is left empty: see `State.placed`. Nothing is
-        raised here; findings that are errors are raised by `raise_first_error`, which knows the row numbers.
-    """
-    at, clipped = np.flatnonzero(rows.status & COUNTED), np.flatnonzero(rows.status & IS_CLIPPED)
-    found = {
-        name: ExactSum.whole(int(np.count_nonzero(terms))) if terms.dtype == bool else ExactSum.of(terms)
-        for name, terms in terms_of(question, rows, at)
-    }
-    lost = ExactSum()
-    if clipped.size and question.needs_loss:
-        lost = ExactSum.of(weighted(rows.scores.loss[clipped], 1.0 if rows.weights is None else rows.weights[clipped]))
-    groups = [Groups(question, slicing) for slicing in question.slicings]
-    add_rows(groups, question, rows)
-    return State(Sums.of(found, at.size, lost), tables_of(groups), findings(question, rows))
-
-
-def tables_of(groups: Iterable[Groups]) -> dict[str, Table]:
-    """Return the tables of groups by the names of their slicings; of those that have any key."""
-    found = {name_of(each.slicing): each.table() for each in groups}
-    return {name: table for name, table in found.items() if table is not None}
 
 
 def _ranges(data: Any, name: str) -> tuple[tuple[int, int], ...]:

@@ -60,7 +60,7 @@ def rules_of(question: Question) -> Rules:
 def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
     """Say of a row, or of columns of rows, whether it counts and what is exceptional about it.
 
-    This is the only place where that is decided: `accumulate` calls it with columns, compiled code with one row after
+    This is the only place where that is decided: `Scored.of` calls it with columns, compiled code with one row after
     the other. With `flags` of 0 it says what label and weight alone decide.
 
     Parameters

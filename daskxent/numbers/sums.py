@@ -9,6 +9,7 @@ import numpy as np
 
 from daskxent.numbers import reading
 from daskxent.numbers.exact import ExactSum
+from daskxent.numbers.status import COUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -158,17 +159,15 @@ WEIGHT, WEIGHT_SQUARES = "weight", "squares"
 TOTAL_OF, SQUARES_OF, PRODUCTS_OF = " total", " squares", " products"
 
 
-def terms_of(
-    question: Question, rows: Scored, at: Any, kept: frozenset[str] | None = None
-) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the terms that are added up of some rows, all of which count, by name; bool where each is 0 or 1.
+def terms_of(question: Question, rows: Scored, at: Any, kept: frozenset[str]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield those terms in `kept` that are added up of some rows, all of which count, by name.
 
-    Where there are no weights, what would be equal to another sum is left out: see `Sums.of`. Of the statistics only
-    the terms in `kept` are made, if that is given.
+    They are bool where each is 0 or 1. Where there are no weights, what would be equal to another sum is left out: see
+    `Sums.of`.
     """
     weights = None if rows.weights is None else rows.weights[at]
     for each in question.statistics:
-        if kept is not None and each.name + TOTAL_OF not in kept:
+        if each.name + TOTAL_OF not in kept:
             continue
         values = each.value(rows.scores, rows.labels)[at]
         if each.share and weights is None:
@@ -176,14 +175,35 @@ def terms_of(
             continue
         terms = values.astype(np.float64, copy=False) if weights is None else weighted(values, weights)
         yield each.name + TOTAL_OF, terms
-        if kept is not None and each.name + SQUARES_OF not in kept:
-            continue
-        yield each.name + SQUARES_OF, squared(terms)
-        if weights is not None:
-            yield each.name + PRODUCTS_OF, weighted(terms, weights)
+        if each.name + SQUARES_OF in kept:
+            yield each.name + SQUARES_OF, squared(terms)
+            if weights is not None:
+                yield each.name + PRODUCTS_OF, weighted(terms, weights)
     if weights is not None:
         yield WEIGHT, weights
         yield WEIGHT_SQUARES, squared(weights)
+
+
+def exact_sums(
+    values: NDArray[Any], weights: NDArray[np.float64] | None = None, status: NDArray[np.uint16] | None = None
+) -> list[ExactSum]:
+    """Return the sums of a column: of weight times value, of the squares of that, and of its products with the weight.
+
+    Parameters
+    ----------
+    values : (n,) array
+        Of float64 or bool.
+    weights : (n,) float64, optional
+        Without, all are 1, and there are no products.
+    status : (n,) uint16, optional
+        The rows that have `COUNTED` are added up; without, all are.
+    """
+    at: Any = slice(None) if status is None else np.flatnonzero(status & COUNTED)
+    terms = values[at].astype(np.float64, copy=False)
+    if weights is None:
+        return [ExactSum.of(terms), ExactSum.of(squared(terms))]
+    terms = weighted(terms, weights[at])
+    return [ExactSum.of(each) for each in (terms, squared(terms), weighted(terms, weights[at]))]
 
 
 def weighted(values: NDArray[Any], weights: NDArray[np.float64] | float) -> NDArray[np.float64]:

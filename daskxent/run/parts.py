@@ -164,15 +164,15 @@ def evaluate_part(
         state = block.state(scorer, totals, pages, probable)
         probable = state.like_probabilities
         largest, unshifted = max(largest, state.largest), unshifted | state.unshifted
-        states += [state] if state.total.counted or state.audit or state.picked else []
+        states += [state] if state.audit or state.picked else []
         ends, step = min(ends, time.monotonic() + patience), block.aligned.box[inputs.lead].stop
         if time.monotonic() > ends and block.aligned.ends_run and (pages is None or pages.ends(step)):
             reached = step
             break
     if pages is not None:
         pages.flush()
-    rest = State.zero() if totals is None else totals.state()
-    states.append(replace(rest, like_probabilities=probable, largest=largest, unshifted=unshifted))
+    total, tables = totals.sums(), totals.tables()
+    states.append(State(total, tables, like_probabilities=probable, largest=largest, unshifted=unshifted))
     return replace(merge_all(states), covered=((start * per, reached * per),)), reached
 
 

@@ -16,9 +16,10 @@ from daskxent.numbers import audit, records
 from daskxent.numbers.audit import findings
 from daskxent.numbers.chosen_rows import Picked, picked
 from daskxent.numbers.crossentropy import dense_losses
+from daskxent.numbers.grouping import Totals
 from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, finish, like_probabilities
 from daskxent.numbers.softmax_sums import probabilities_of
-from daskxent.numbers.state import State, accumulate, most_runs
+from daskxent.numbers.state import State, most_runs
 from daskxent.numbers.statistics import UNITS
 from daskxent.numbers.status import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored
 from daskxent.sources.sizes import USUAL, Sizes
@@ -26,7 +27,7 @@ from daskxent.sources.sizes import USUAL, Sizes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from daskxent.kernels import Scorer, Totals
+    from daskxent.kernels import Scorer
     from daskxent.numbers.question import Question
     from daskxent.numbers.records import Records
     from daskxent.numbers.scores import Scores
@@ -111,18 +112,11 @@ class Block:
         starts = (self.place(row) for row in range(0, math.prod(shape), run))
         return tuple((start, start + run) for start in starts)
 
-    def state(
-        self,
-        scorer: Scorer | None = None,
-        totals: Totals | None = None,
-        pages: Pages | None = None,
-        probable: bool = True,
-    ) -> State:
-        """Add up the rows, numbered among all rows; the coverage is left empty.
+    def state(self, scorer: Scorer | None, totals: Totals, pages: Pages | None = None, probable: bool = True) -> State:
+        """Add the rows to `totals`, and return what else is known of them, numbered among all rows; without coverage.
 
-        With `totals` the sums over everything are added to those, and are not part of the state. With `pages` columns
-        of the rows are kept there. `probable` says whether all rows before may well be probabilities: if not, these
-        need no look.
+        With `pages` columns of the rows are kept there. `probable` says whether all rows before may well be
+        probabilities: if not, these need no look.
         """
         state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
         asked, largest, picks = self.question, -1, {name: list[Picked]() for name in self.question.picks}
@@ -136,11 +130,12 @@ class Block:
             for name, pick in self.question.picks.items():
                 picks[name].append(picked(pick, rows, self._numbers(np.arange(some.start, some.stop))))
             largest = largest_class(rows.labels, asked.classes, largest)
-            found = self._added(rows, totals)
-            if "equal" in found.audit:
+            totals.add(rows)
+            found = findings(asked, rows)
+            if "equal" in found:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
-            if found.total.counted or found.audit:
-                state = state.merge(found.placed(partial(add, some.start), ()))
+            if found:
+                state = state.merge(State(audit=found).placed(partial(add, some.start), ()))
         state = replace(state, like_probabilities=probable, equal=self._runs(np.concatenate(equal)) if equal else ())
         for kind, where in self.missing.items():
             state = state.found(audit.missing(kind, where))
@@ -190,14 +185,7 @@ class Block:
     def evaluated(self) -> State:
         """Add up the rows of a block that is a part of its own."""
         scorer, totals = compiled_for(self.question, self.rows, self.sizes)
-        state = self.state(scorer, totals)
-        return state if totals is None else state.merge(totals.state())
-
-    def _added(self, rows: Scored, totals: Totals | None) -> State:
-        if totals is None:
-            return accumulate(self.question, rows)
-        totals.add(rows)
-        return State(audit=findings(self.question, rows))
+        return replace(self.state(scorer, totals), total=totals.sums(), tables=totals.tables())
 
     def scored(self, scorer: Scorer | None = None) -> Iterator[tuple[slice, Scored]]:
         """Yield which rows these are, and what is known of them until the next are asked for."""
@@ -354,13 +342,13 @@ FEW_NUMBERS = 1 << 10  # of the first rows that are looked at for whether they m
 FEW, LEAST_CLASSES = 64, 3  # rows of a sequence that are looked at; with two classes a wrong one is the other
 
 
-def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals | None]:
-    """Return what scores and sums so many rows in compiled code, if that is worth it."""
+def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals]:
+    """Return what scores so many rows in compiled code, if that is worth it, and what adds them up."""
     if rows * question.classes < sizes.few or _interpreted():
-        return None, None
-    from daskxent.kernels import SLAB_ROWS, Scorer, Totals
+        return None, Totals(question)
+    from daskxent.kernels import COMPILED, SLAB_ROWS, Scorer
 
-    return Scorer(question, min(rows, SLAB_ROWS, most_rows(question))), Totals(question)
+    return Scorer(question, min(rows, SLAB_ROWS, most_rows(question))), Totals(question, COMPILED)
 
 
 def most_rows(question: Question) -> int:
