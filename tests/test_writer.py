@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from strategies import draws
 
 import daskxent as dx
+from daskxent.run.dump_arrays import Layout
 
 ROWS, CLASSES = 1000, 12
 RNG = np.random.default_rng(0)
@@ -161,6 +162,44 @@ def test_what_a_killed_writer_leaves_is_whole(tmp_path, after):
     with dump:
         dump.append(X[:30], Y[:30])
     assert dx.evaluate(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits", from_logits=True).rows == dump.steps
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_writer_killed_before_its_last_mark_leaves_a_part_of_a_shard(tmp_path, monkeypatch, dtype):
+    mark = Layout.mark
+
+    def killed(arrays, *, complete, steps=None):
+        if complete:
+            mark(dict([*arrays.items()][:1]), complete=True)
+            raise KeyboardInterrupt
+        mark(arrays, complete=complete, steps=steps)
+
+    monkeypatch.setattr(Layout, "mark", staticmethod(killed))
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "d.zarr", X[:450], Y[:450], batches=(), dtype=dtype)
+    monkeypatch.undo()
+    dump = dx.reopen(tmp_path / "d.zarr")
+    assert dump.steps == 450
+    with dump:
+        dump.append(X[450:], Y[450:])
+    wanted = X.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else X
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, wanted)
+
+
+def test_fewer_steps_than_were_promised_are_not_complete(tmp_path):
+    dump = dx.create(tmp_path / "d.zarr", **SMALL, classes=CLASSES, dtype="float32", steps=ROWS)
+    dump.append(X[:950], Y[:950])
+    with pytest.raises(ValueError, match=r"d.zarr: 950 of 1000 steps were appended"):
+        dump.finish()
+    with pytest.raises(ValueError, match="has not finished it"):
+        state(Y, tmp_path / "d.zarr/logits")
+
+
+def test_steps_that_are_held_are_not_lost_by_pickling(tmp_path):
+    dump = dx.create(tmp_path / "d.zarr", **SMALL)
+    dump.append(X[:30], Y[:30])
+    with pytest.raises(ValueError, match="a dump that holds steps of a shard cannot be pickled; pickle its ranges"):
+        pickle.dumps(dump)
 
 
 def _write_part(part, start, stop):

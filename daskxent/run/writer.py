@@ -75,7 +75,9 @@ class Dump:
         return f"Dump({self.path!r}, steps={self.steps})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dump, (self.path, self._asked, self._layout, self.steps, self._stretch)  # without what is held
+        if self._layout is not None and self.steps % self._layout.shard and not self._ended:
+            raise ValueError(f"{self.path}: a dump that holds steps of a shard cannot be pickled; pickle its ranges")
+        return Dump, (self.path, self._asked, self._layout, self.steps, self._stretch)
 
     def append(self, logits: Any, labels: Any = None, **columns: Any) -> None:
         """Add the next steps; full shards are written.
@@ -115,11 +117,18 @@ class Dump:
             some = min(count - done, shard - filled)
             for name, each in batch.items():
                 if name not in self._held:
-                    self._held[name] = np.empty((shard, *each.shape[1:]), each.dtype)
+                    self._held[name] = self._room(name, each, shard)
                 self._held[name][filled : filled + some] = each[done : done + some]
             done, self.steps = done + some, self.steps + some
             if self.steps % shard == 0:
                 self._write(shard)
+
+    def _room(self, name: str, batch: NDArray[Any], shard: int) -> NDArray[Any]:
+        """Return room for a shard; a writer killed while it finished the dump may have stored its first steps."""
+        room, stored = np.empty((shard, *batch.shape[1:]), batch.dtype), self.steps % shard
+        if stored:
+            room[:stored] = self._arrays[name][self.steps - stored : self.steps]
+        return room
 
     def part(self, start: int, stop: int) -> Dump:
         """Return a range of steps, to be written by another thread, process or machine.
@@ -167,6 +176,8 @@ class Dump:
             if start + self.steps < stop:
                 raise ValueError(f"{self.path}: the range {start}:{stop} ends after {self.steps} steps")
             return
+        if self.steps and self.steps < (self._layout.length or 0):
+            raise ValueError(f"{self.path}: {self.steps} of {self._layout.length} steps were appended")
         missing = self._layout.missing()
         if missing is not None:
             raise ValueError(f"{self.path}/{missing[0]}: the shard of step {missing[1]} was not written")
@@ -372,10 +383,10 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
     arrays = {name: array for name, array in opened(path, "r", storage_options).arrays() if MARK in array.attrs}
     if "logits" not in arrays:
         raise ValueError(f"{path} is no dump that daskxent.create wrote")
-    logits = arrays["logits"]
-    mark = logits.attrs[MARK]
-    if mark["complete"]:
-        raise ValueError(f"{path} is complete: it has {mark['steps']} steps")
+    logits, marks = arrays["logits"], [each.attrs[MARK] for each in arrays.values()]
+    mark, steps = logits.attrs[MARK], min(each["steps"] for each in marks)
+    if all(each["complete"] for each in marks):
+        raise ValueError(f"{path} is complete: it has {steps} steps")
     chunk = logits.chunks[0]
     known = Layout(
         path=path,
@@ -388,7 +399,7 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         length=mark["length"],
         storage=storage_options,
     )
-    return Dump(path, {}, known, 0 if known.length else mark["steps"])
+    return Dump(path, {}, known, 0 if known.length else steps)
 
 
 def _is_there(path: str, storage: Mapping[str, Any] | None) -> bool:
