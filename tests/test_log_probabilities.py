@@ -11,6 +11,7 @@ from test_doubts import every_way
 
 import daskxent as dx
 from daskxent import cli
+from daskxent.sources.chunks import MissingChunk
 
 CLASSES = 5
 RNG = np.random.default_rng(8)
@@ -139,6 +140,19 @@ def test_dumps_of_the_largest_classes_of_sequences(tmp_path):
     found = dx.evaluate(at / "y", at / "values", ids=at / "ids", mask=at / "mask", journal=tmp_path / "j", **options)
     assert found.metrics == dx.evaluate(y, logs, mask=y > 3, **options).metrics
     assert dx.verify(found) >= 1
+
+
+def test_classes_that_are_not_stored_are_missing_labels(tmp_path):
+    y, _, values, ids = largest()
+    group = zarr.open_group(tmp_path / "d.zarr", mode="w")
+    for name, each in (("y", y), ("values", values), ("ids", ids)):
+        group.create_array(name, data=each, chunks=(10, *each.shape[1:]))
+    (tmp_path / "d.zarr/ids/c/1/0").unlink()
+    at, options = tmp_path / "d.zarr", {"predictions": "log_probabilities"}
+    with pytest.raises(MissingChunk, match=r"ids: chunk c/1/0 .* is missing"):
+        dx.evaluate(at / "y", at / "values", ids=at / "ids", on_missing="raise", **options)
+    found = dx.evaluate(at / "y", at / "values", ids=at / "ids", on_missing="fill", **options)
+    assert found.audit["label_missing"] == {"count": 10, "first": [(row, 0.0) for row in range(10, 20)]}
 
 
 def test_a_label_that_was_not_kept_has_an_infinite_loss():

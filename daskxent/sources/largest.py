@@ -51,7 +51,10 @@ class Slots(Base):
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read labels and classes, and compare them."""
-        ids = self.ids.read((*box, slice(0, self.ids.shape[-1])), missing if missing is None else [])
+        gaps: list[Box] | None = None if missing is None else []
+        ids = self.ids.read((*box, slice(0, self.ids.shape[-1])), gaps)
+        if missing is not None and gaps:
+            missing += [gap[:-1] for gap in gaps]
         return slots_of(self.labels.read(box, missing), ids)
 
     def stored(self, axis: int) -> Cuts | None:
