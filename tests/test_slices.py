@@ -19,7 +19,7 @@ from strategies import SOME
 
 import daskxent as dx
 from daskxent import cli
-from daskxent.numbers import tables
+from daskxent.numbers import grouping, tables
 
 CLASSES = 5
 METRICS = ["crossentropy", "accuracy", "perplexity", "top_2_accuracy"]
@@ -232,6 +232,11 @@ def test_a_shell_groups_too(stored, wanted, tmp_path):
         refused = CliRunner().invoke(cli.main, [*line[:4], "--by", bad])
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert message in refused.stderr
+
+
+def test_no_two_of_many_combinations_are_one_group():
+    rest = np.append(np.arange(1 << 16), 0)  # of five columns there are 2**80
+    assert grouping.Places().of([np.arange(rest.size), rest, rest, rest, rest]).tolist() == list(range(rest.size))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.tables import Add, Count
 
 NEW = -2  # stands for a key that was just met
+MOST_CODES = 1 << 62  # codes of combinations of values, before those of the rows are numbered anew
 MOST_SPAN = 1 << 22  # integers that are looked up in an array: 16 MB
 
 
@@ -120,6 +121,8 @@ class Places:
         values, codes = zip(*(np.unique(column, return_inverse=True) for column in columns), strict=True)
         code = codes[0]
         for each, more in zip(values[1:], codes[1:], strict=True):
+            if int(code.max()) >= MOST_CODES // len(each):
+                code = np.unique(code, return_inverse=True)[1]
             code = code * len(each) + more
         _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
         keys = zip(*(each[more[first]].tolist() for each, more in zip(values, codes, strict=True)), strict=True)
