@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskxent.options import Rows, Run, Shown
-from daskxent.show.arguments import BEYOND, Amount, By, Limit, Option, Steps, What, arrays_below, metrics_like
+from daskxent.show.arguments import BEYOND, Amount, By, Limit, Option, Steps, Target, What, arrays_below, metrics_like
 from daskxent.show.shell import flags_of, in_words, peak_memory
 from daskxent.show.tables import as_text, printable, show_bytes
 
@@ -190,7 +190,7 @@ def _complete(command: Callable[..., None]) -> Callable[..., None]:
         if y_pred is None:
             from daskxent.sources.conventional import conventional
 
-            found = conventional(y_true)
+            found = conventional(y_true, options.get("storage_options"))
             y_true, y_pred = found["labels"], found["predictions"]
             options["sample_weight"] = weights = options.get("sample_weight") or found.get("weights")
             if y_pred.endswith("/log_probabilities"):
@@ -220,9 +220,14 @@ def main() -> None:
 @SCHEDULER
 @WORKERS
 @JSON
-@click.option("--csv", metavar="FILE", help="Write the slices as comma-separated values as well.")
-@click.option("--html", metavar="FILE", help="Write the report as a page to send on as well.")
-@click.option("--output", metavar="FILE", help="Write the report to a file as well, as JSON or HTML by its ending.")
+@click.option("--csv", type=Target(), metavar="FILE", help="Write the slices as comma-separated values as well.")
+@click.option("--html", type=Target(), metavar="FILE", help="Write the report as a page to send on as well.")
+@click.option(
+    "--output",
+    type=Target(".json", ".html"),
+    metavar="FILE",
+    help="Write the report to a file as well, as JSON or HTML by its ending.",
+)
 @click.option(
     "--fail-if",
     "limits",
@@ -235,9 +240,9 @@ def evaluate(
     scheduler: str | None,
     workers: int | None,
     as_json: bool,
-    csv: str | None,
-    html: str | None,
-    output: str | None,
+    csv: Path | None,
+    html: Path | None,
+    output: Path | None,
     limits: tuple[tuple[str, str, float], ...],
     progress: bool | None,
     **options: Any,
@@ -248,15 +253,20 @@ def evaluate(
     for name, _, _ in limits:
         if name not in options["metrics"]:
             raise click.UsageError(f"--fail-if: {name} is no --metric of this run")
-
+    if csv is not None and not options["by"]:
+        raise click.UsageError("--csv needs --by")
     with _client(scheduler, workers, options["threads"]) as client:
         report = api.evaluate(**options, client=client, progress=_progress(progress))
-    if csv is not None:
-        _write_slices(report, csv)
-    for path in filter(None, (html, output)):
-        report.save(path)
-    text = "\n".join([as_text("Report", _described(report)), *map(repr, report.tables())])
-    click.echo(report.to_json() if as_json else text)
+    try:
+        if csv is not None:
+            csv.write_text("\n".join(each.to_csv() for each in report.slices), encoding="utf-8")
+        if html is not None:
+            html.write_text(report.to_html(html.stem), encoding="utf-8")
+        if output is not None:
+            report.save(output)
+    finally:  # whatever cannot be written
+        text = "\n".join([as_text("Report", _described(report)), *map(repr, report.tables())])
+        click.echo(report.to_json() if as_json else text)
     beyond = [
         f"{name} is {report[name]:.6g}, which is {sign} {limit:g}"
         for name, sign, limit in limits
@@ -266,15 +276,6 @@ def evaluate(
         click.echo(f"Error: --fail-if: {each}", err=True)
     if beyond:
         click.get_current_context().exit(FAILED)
-
-
-def _write_slices(report: Report, path: str) -> None:
-    """Write all slices to a file, one table after the other."""
-    from pathlib import Path
-
-    if not report.slices:
-        raise click.UsageError("--csv needs --by")
-    Path(path).expanduser().write_text("\n".join(each.to_csv() for each in report.slices))
 
 
 @main.command()

@@ -119,6 +119,19 @@ def test_a_shell_writes_pages_and_fails_beyond_limits(tmp_path):
     assert beyond.exit_code == 1
     assert re.search(r"^Error: --fail-if: accuracy is 0\.\d+, which is < 0\.99$", beyond.stderr, re.MULTILINE)
     assert "crossentropy is" not in beyond.stderr
+    for given, message in (
+        (["--html", str(tmp_path / "nowhere/r.html")], "there is no directory"),
+        (["--output", "r.txt"], "'r.txt' does not end in .json or .html"),
+        (["--output", str(tmp_path)], "does not end in"),
+        (["--csv", str(tmp_path)], "is a directory"),
+        (["--csv", "r.csv"], "--csv needs --by"),
+    ):
+        refused = CliRunner().invoke(cli.main, [*line, *given])
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert message in refused.stderr
+    page = tmp_path / "page.json"
+    assert CliRunner().invoke(cli.main, [*line[:-1], str(page)]).exit_code == 0
+    assert page.read_text().startswith("<!")
     for bad, message in (
         ("accuracy", "is not a limit such as"),
         ("f1>1", "f1 is no --metric"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,6 +91,26 @@ class Option(click.ParamType):  # type: ignore[type-arg]
             return name, json.loads(text)
         except ValueError:
             return name, text
+
+
+class Target(click.ParamType):  # type: ignore[type-arg]
+    """A file to be written once a run is over: what would stop that is said before the run."""
+
+    name = "target"
+
+    def __init__(self, *endings: str) -> None:
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        path = Path(value).expanduser()
+        if self.endings and path.suffix not in self.endings:
+            self.fail(f"{value!r} does not end in {' or '.join(self.endings)}", param, ctx)
+        if path.is_dir() or not path.parent.is_dir():
+            self.fail(
+                f"{value!r} is a directory" if path.is_dir() else f"there is no directory {path.parent}", param, ctx
+            )
+        return path
 
 
 class By(What):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daskxent.sources.buckets import stores
 from daskxent.sources.opening import OPENERS
 from daskxent.sources.paths import arrays_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # What the arrays of a dump are called.
 CONVENTIONAL = {
@@ -20,7 +20,7 @@ CONVENTIONAL = {
 }
 
 
-def conventional(dump: str) -> dict[str, str]:
+def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Return the paths of labels, predictions and weights in a group of arrays, or a file, with conventional names.
 
     Raises
@@ -28,7 +28,7 @@ def conventional(dump: str) -> dict[str, str]:
     FileNotFoundError
         There are no labels or no predictions of such a name.
     """
-    there, found = names_in(dump), dict[str, str]()
+    there, found = names_in(dump, storage), dict[str, str]()
     for what, names in CONVENTIONAL.items():
         known = [f"{name}{end}" for name in names for end in ("", ".npy") if f"{name}{end}" in there]
         if known:
@@ -39,12 +39,12 @@ def conventional(dump: str) -> dict[str, str]:
     return found
 
 
-def names_in(dump: str) -> Sequence[str]:
+def names_in(dump: str, storage: Mapping[str, Any] | None = None) -> Sequence[str]:
     """Return the names of the arrays in a directory, in a group behind a URL, or in a file."""
     if "://" in dump:
         import zarr
 
-        opened = zarr.open(list(stores(dump, None))[-1], mode="r")
+        opened = zarr.open(list(stores(dump, storage))[-1], mode="r")
         return sorted(opened.array_keys()) if isinstance(opened, zarr.Group) else []
     opener = next(each for each in OPENERS if each.takes(dump))
     path = os.path.expanduser(dump)
