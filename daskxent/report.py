@@ -21,7 +21,7 @@ from daskxent.numbers.statistics import DERIVED
 from daskxent.numbers.sums import Moments, Sums
 from daskxent.run.failures import DoubtfulResult, warn_caller
 from daskxent.show.answers import Tables
-from daskxent.show.merging import check_same, joined
+from daskxent.show.merging import check_same, in_all, joined
 from daskxent.show.summary import doubts_of, lines_of
 from daskxent.show.tables import as_html, as_text
 
@@ -131,8 +131,13 @@ class Report(Tables):
     @property
     def design_effect(self) -> dict[str, float]:
         """By how much the variance of each metric is larger than if rows were independent; 1 without clusters."""
-        found = Estimates(self.state.total, self._clusters, self.question.given_units)
+        found = Estimates(self.state.total, self._clusters, self._given)
         return {name: found.design_effect(name) for name in self}
+
+    @property
+    def _given(self) -> dict[str, int]:
+        """The bytes and words of the whole text, once all of it is covered."""
+        return {} if self.gaps else self.question.given_units
 
     @property
     def _clusters(self) -> Moments | None:
@@ -144,7 +149,7 @@ class Report(Tables):
     @property
     def _estimates(self) -> Estimates:
         if self.question.average == "row" or self.question.clusters is None:
-            return Estimates(self.state.total, self._clusters, self.question.given_units)
+            return Estimates(self.state.total, self._clusters, self._given)
         table = self.state.tables.get(self.question.clusters.name)
         sums = Sums() if table is None else table.averages()
         return Estimates(sums, sums.moments)
@@ -375,11 +380,13 @@ class Report(Tables):
         for other in others:
             check_same(self, other, dumps=dumps)
         every = (self, *others)
-        states, rows, inputs = [report.state for report in every], self.available, self.inputs
+        states, rows, inputs, question = [each.state for each in every], self.available, self.inputs, self.question
         if dumps:
             states, rows, inputs = joined(every)
+            question = in_all(report.question for report in every)
         return replace(
             self,
+            question=question,
             state=merge_all(states),
             expected=rows or self.expected,
             available=rows,

@@ -54,6 +54,16 @@ def by_sklearn(y, p, w):
     }
 
 
+def test_a_class_that_is_only_predicted_has_no_clusters():
+    x, clusters = np.eye(3)[[0, 1, 2, 2]] * 5, [0, 0, 1, 1]
+    report = dx.evaluate([0, 1, 0, 1], x, from_logits=True, per_class=True, clusters=clusters)
+    row = report.per_class()[(2,)]
+    assert (row["rows"], row["predicted"], row["precision"]) == (0, 2.0, 0.0)
+    assert np.isnan(row["crossentropy"])
+    assert np.isnan(row["crossentropy_se"])
+    assert "</html>" in report.to_html()
+
+
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 @pytest.mark.parametrize("rows", [20, 9000])
 @pytest.mark.parametrize("weighted", [False, True])

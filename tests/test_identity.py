@@ -204,6 +204,18 @@ def test_reports_about_different_dumps_are_joined_where_that_is_said(tmp_path):
         reports[0].merge(reports[1])
 
 
+@pytest.mark.parametrize("sizes", [(100, 100), (100, 40)])
+def test_bytes_of_texts_that_are_joined_are_added_up(sizes):
+    rng, options = np.random.default_rng(6), {"from_logits": True, "metrics": ["bits_per_byte", "crossentropy"]}
+    dumps = [(rng.integers(0, 4, (n, 3)), rng.normal(0, 3, (n, 3, 4)).astype("f4")) for n in (20, 7)]
+    reports = [dx.evaluate(*dump, bytes=size, **options) for dump, size in zip(dumps, sizes, strict=True)]
+    whole = dx.evaluate(*map(np.concatenate, zip(*dumps, strict=True)), bytes=sum(sizes), **options)
+    joined = reports[0].merge(reports[1], dumps=True)
+    assert (joined.metrics, joined.se, joined.question) == (whole.metrics, whole.se, whole.question)
+    with pytest.raises(ValueError, match="different questions: bytes True and False"):
+        reports[0].merge(dx.evaluate(*dumps[1], bytes=np.ones((7, 3), int), **options), dumps=True)
+
+
 def test_dumps_that_cannot_be_joined_are_refused():
     x, y = np.random.default_rng(5).normal(0, 3, (9, 2, 4)), np.zeros((9, 2), int)
     options = {"from_logits": True}

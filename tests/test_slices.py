@@ -247,6 +247,8 @@ def test_no_two_of_many_combinations_are_one_group():
         ({"a": "nowhere.zarr"}, FileNotFoundError, r"by\['a'\]: there is nothing at nowhere.zarr"),
         ({"a": dx.axis(1)}, ValueError, r"by\['a'\]: axis 1 is out of range for labels of shape \(4,\)"),
         ({}, ValueError, "by: expected at least one name to group by"),
+        ({"weight": "label"}, ValueError, "by: 'weight' is a column of the table of slices; give the grouping another"),
+        ({"accuracy_se": "label"}, ValueError, "by: 'accuracy_se' is a column of the table of slices"),
         ({"a,b": "label"}, ValueError, "by: expected names without commas, got 'a,b'"),
         ("label", TypeError, "by: expected a mapping from names"),
         ([{"a": "label"}, {"a": "prediction", "b": "label"}], ValueError, "by: 'a' means two things"),

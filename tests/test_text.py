@@ -96,6 +96,24 @@ def test_bits_per_byte(dump, form, way):
     assert dx.Report.from_json(report.to_json()) == report
 
 
+def test_a_number_of_bytes_is_of_all_rows():
+    rng, options = np.random.default_rng(2), {"from_logits": True, "metrics": ["bits_per_byte", "crossentropy"]}
+    y, x = rng.integers(0, 4, (20, 3)), rng.normal(size=(20, 3, 4))
+    whole = dx.evaluate(y, x, bytes=100, by={"position": dx.axis(1)}, **options)
+    with pytest.warns(dx.DoubtfulResult, match="bytes: the number is of the whole text, of which these are some rows"):
+        parts = [
+            dx.evaluate(y, x, bytes=100, by={"position": dx.axis(1)}, steps=s, **options) for s in ((0, 5), (5, 20))
+        ]
+    for each in parts:
+        assert math.isnan(each["bits_per_byte"])
+        assert math.isnan(each.se["bits_per_byte"])
+    merged = parts[0].merge(parts[1])
+    assert (merged.metrics, merged.se) == (whole.metrics, whole.se)
+    assert whole.by("position").metrics == ("crossentropy",)
+    with pytest.raises(ValueError, match="bytes: a number is of the whole text; means of clusters need an array along"):
+        dx.evaluate(y, x, bytes=100, clusters=dx.axis(0), average="cluster", **options)
+
+
 def test_bits_per_byte_by_cluster(dump):
     tokens, logits, mask, table = dump
     each, shown, size = losses(tokens, logits), mask[:, 1:], table[tokens][:, 1:]

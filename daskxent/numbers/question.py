@@ -170,6 +170,14 @@ class Question:
             raise ValueError(f"average: expected row or cluster, got {self.average!r}")
         if self.average == "cluster" and self.clusters is None:
             raise ValueError("average: that of clusters needs clusters")
+        if self.average == "cluster" and self.given_units:
+            unit = min(self.given_units)
+            raise ValueError(f"{unit}: a number is of the whole text; means of clusters need an array along the labels")
+        taken = {"rows", "weight"}.union(
+            *({name, f"{name}_se", f"{name}_low", f"{name}_high"} for name in self.metrics)
+        )
+        if clash := sorted(taken.intersection(by.name for slicing in self.by for by in slicing)):
+            raise ValueError(f"by: {clash[0]!r} is a column of the table of slices; give the grouping another name")
 
     def check_values(self, names: AbstractSet[str]) -> None:
         """Refuse values of rows that these labels or predictions do not have.
@@ -260,6 +268,10 @@ class Question:
     def statistics(self) -> tuple[Statistic, ...]:
         """The statistics that the metrics need, each once."""
         return self._of(self.metrics)
+
+    def of_text(self, name: str) -> bool:
+        """Return whether a metric is per byte or word of a whole text whose length was given as a number."""
+        return statistics.metric(name).per in self.given_units
 
     @cached_property
     def given_units(self) -> dict[str, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers.reading import differences
+from daskxent.numbers.statistics import UNITS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from daskxent.numbers.state import State
 
@@ -17,7 +19,10 @@ def check_same(one: Any, other: Any, *, dumps: bool) -> None:
     """Raise if another report is about something else, or may be; with `dumps` only the question is the same."""
     if one.inputs is None or other.inputs is None:
         raise ValueError("the reports do not say which arrays they are about, and may be of different ones")
-    compared: list[tuple[str, Any, Any]] = [("questions", one.question.to_json(), other.question.to_json())]
+    asked = [each.question.to_json() for each in (one, other)]
+    if dumps:
+        asked = [each | {name: bool(each[name]) for name in UNITS} for each in asked]  # numbers of them are added
+    compared: list[tuple[str, Any, Any]] = [("questions", *asked)]
     if dumps:
         _check_joined(one)
         compared.append(("shapes of a step", _positions(one)[1:], _positions(other)[1:]))
@@ -38,6 +43,12 @@ def joined(reports: Sequence[Any]) -> tuple[list[State], int, dict[str, Any]]:
     first = sum(_positions(report)[0] for report in reports)
     known = {"dumps": [report.inputs for report in reports], "positions": [first, *_positions(reports[0])[1:]]}
     return states, sum(rows), known
+
+
+def in_all(questions: Iterable[Any]) -> Any:
+    """Return the question about dumps that are joined: the bytes and words of their texts are added up."""
+    first, *others = questions
+    return replace(first, **{name: sum(getattr(each, name) for each in (first, *others)) for name in UNITS})
 
 
 def _check_joined(report: Any) -> None:

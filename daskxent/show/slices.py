@@ -69,7 +69,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         self, question: Question, slicing: Slicing, tables: Mapping[str, Table], keys: Sequence[Key] | None = None
     ) -> None:
         self.question, self.slicing, self._tables = question, slicing, tables
-        self.metrics = tuple(name for name in question.metrics if name not in DERIVED)
+        self.metrics = tuple(name for name in question.metrics if name not in DERIVED and not question.of_text(name))
         self._table = tables.get(name_of(slicing))
         self._keys = tuple(self._table or () if keys is None else keys)
 
@@ -101,7 +101,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
 
     def estimates(self, key: Key) -> Estimates:
         """Return what the metrics of a group are estimated from."""
-        if self._by_cluster is None:
+        if self._by_cluster is None or key not in self._by_cluster[1]:
             return Estimates(self.sums(key))
         table, some = self._by_cluster[0], self._by_cluster[1][key]
         if self.question.average == "row":

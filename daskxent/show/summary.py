@@ -93,6 +93,11 @@ def doubts_of(report: Any) -> tuple[str, ...]:
         rows, runs = amount(audit["equal"].count, "row"), report.state.equal
         where = f"the first at row {audit['equal'].first[0][0]}" if runs is None else _as_ranges(runs)
         found.append(f"y_pred: {rows} of nothing but equal numbers, {where}; was all of it written?")
+    if report.question.given_units and report.gaps and report.complete:
+        unit = min(report.question.given_units)
+        found.append(
+            f"{unit}: the number is of the whole text, of which these are some rows: what is per {unit} is NaN"
+        )
     if report.state.unshifted:
         found.append("y_true: labels match the predictions of the row before them, not their own: tokens need shift=1")
     return tuple(found)
