@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers.audit import raise_first_error
-from daskxent.numbers.status import ROW_COLUMNS, columns_for
+from daskxent.numbers.status import ROW_COLUMNS, columns_for, unset
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
 from daskxent.report import Report
@@ -154,7 +154,8 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     dict of str to numpy.ndarray, xarray.DataArray or zarr.Array
         The columns by name, of the shape of the positions, with the coordinates of the predictions where these are
         xarray's and there is no `out`. Floats are float64, and NaN where there is no such number:
-        the loss of a row whose label is no class, for example.
+        the loss of a row whose label is no class, for example. Of rows that `steps` leave out, all floats are, and
+        "prediction" and "label" are -1.
 
     Raises
     ------
@@ -180,17 +181,23 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     question.check_values(set(names))
     question = replace(question, columns=columns_for(names))
     if is_dask(inputs.predictions):
+        if options.progress or options.steps is not None:
+            name = "progress" if options.progress else "steps"
+            raise ValueError(f"{name}: rows of dask arrays are computed at once; slice the arrays, or give stored ones")
         dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
-        table = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype).compute()
+        columns = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype)
+        threads = {} if options.threads is None else {"scheduler": "threads", "num_workers": options.threads}
+        client = chosen(options.client, options.threads)
+        table = columns.compute(**threads) if client is None else client.compute(columns, sync=True)
         return _labelled(y_true, y_pred, options, {name: np.ascontiguousarray(table[name]) for name in names})
     run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
     if options.out is None:
-        arrays = {name: np.zeros(inputs.positions, ROW_COLUMNS[name]) for name in names}
+        arrays = {name: np.full(inputs.positions, unset(name), ROW_COLUMNS[name]) for name in names}
         _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress)
         return _labelled(y_true, y_pred, options, arrays)
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     plan = engine.plan(inputs, question, _slice(options))
-    group = Group(place(options.out), names)
+    group = Group(place(options.out), names, storage=options.storage_options)
     about = {
         "question": question.to_json(),
         "steps": [plan.start, plan.stop],

@@ -169,6 +169,7 @@ def test_a_label_that_was_not_kept_has_an_infinite_loss():
         ({"metrics": ["macro_f1"]}, "'macro_f1' takes all classes"),
         ({"per_class": True}, "per_class: takes all classes"),
         ({"by": {"class": "label"}}, "by: takes all classes"),
+        ({"by": {"class": "prediction"}}, "by: takes all classes"),
         ({"ids": [[1, 2, 3]]}, r"ids: expected shape \(1, 2\), that of y_pred; got \(1, 3\)"),
     ],
 )
@@ -176,3 +177,18 @@ def test_what_only_some_classes_cannot_answer(options, message):
     given = {"predictions": "log_probabilities", "ids": [[1, 2]], "metrics": ["crossentropy"]} | options
     with pytest.raises(ValueError, match=message):
         dx.evaluate([1], [[-0.5, -1.0]], **given)
+
+
+def test_columns_of_rows_of_only_some_classes():
+    y, logs, values, ids = largest()
+    options = {"predictions": "log_probabilities", "ids": ids}
+    columns = ["loss", "hit", "label_probability", "peak", "target", "margin"]
+    found, whole = (
+        dx.rows(y, values, columns=columns, **options),
+        dx.rows(y, logs, columns=columns, **options | {"ids": None}),
+    )
+    for name in columns:
+        np.testing.assert_array_equal(found[name], whole[name], err_msg=name)
+    for name in ("prediction", "label", "above", "confidence"):
+        with pytest.raises(ValueError, match=f"columns: '{name}' takes all classes; these are 6 of each row"):
+            dx.rows(y, values, columns=["loss", name], **options)

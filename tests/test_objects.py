@@ -137,6 +137,10 @@ def test_storage_options_reach_the_server(s3, tmp_path):
         line += ["--storage-option", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     done = CliRunner().invoke(cli.main, line)
     assert dx.Report.from_json(done.stdout).state == wanted
+    done = CliRunner().invoke(cli.main, ["evaluate", "s3://dumps/options", *line[3:]])
+    assert dx.Report.from_json(done.stdout).state == wanted
+    columns = {"columns": ["loss"], "out": "s3://dumps/rows"}
+    assert np.array_equal(dx.rows(*urls, **options, **columns)["loss"][...], dx.rows(Y, X, from_logits=True)["loss"])
     refused = CliRunner().invoke(cli.main, [*line[:4], "--storage-option", "anon"])
     assert "'anon' is not KEY=VALUE" in refused.stderr
 

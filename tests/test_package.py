@@ -35,8 +35,8 @@ kernels.slabs kernels.blocks kernels.llvm.along kernels.llvm.across kernels.arit
 kernels.rows kernels.long_rows kernels.lanes kernels.columns kernels.scan kernels.softmax_sums kernels.sums kernels
 sources.boxes show.plots show.listing show.slices show.classes show.rows show.merging show.answers show.provenance
 show.summary show.drawing show.page run run.failures report run.slicing run.checking options show.progress
-show.arguments show.shell run.code run.journal_file run.journal run.planning run.sink run.scoring run.parts run.driver
-run.graph run.text run.prepared run.threads run.cluster run.engines run.dump_arrays run.writer api demo
+show.arguments show.shell run.code run.journal_file run.journal run.planning run.dump_arrays run.sink run.scoring
+run.parts run.driver run.graph run.text run.prepared run.threads run.cluster run.engines run.writer api demo
 losses.evaluating losses metrics.variable metrics.metric metrics xarray cli __init__ __main__
 """,
 )

@@ -21,7 +21,7 @@ from running import prepared
 import daskxent as dx
 from daskxent.cli import main
 from daskxent.numbers.records import scan
-from daskxent.numbers.scores import finish
+from daskxent.numbers.scores import UNRANKED, finish
 from daskxent.numbers.softmax_sums import shape_of
 from daskxent.numbers.status import ROW_COLUMNS, Scored
 from daskxent.run import sink
@@ -275,6 +275,39 @@ def test_dask_arrays_have_no_sink_but_columns(data, wanted, tmp_path):
         dx.rows(y, da.from_array(x), **{**OPTIONS, "on_invalid": "raise"})
     with pytest.raises(ValueError, match="out: give the stored predictions themselves, not a dask array"):
         dx.rows(y, da.from_array(x), **OPTIONS, out=tmp_path / "rows")
+
+
+def test_rows_outside_the_steps_hold_nothing(data, wanted, tmp_path):
+    y, x, w = data
+    z, columns = stored(tmp_path, "x", x, (40, CLASSES)), list(ROW_COLUMNS)
+    options = {**OPTIONS, "sample_weight": w, "steps": (80, 200), "columns": columns}
+    for found in (dx.rows(y, z, **options), dx.rows(y, z, **options, out=tmp_path / "rows")):
+        same({name: values[80:200] for name, values in found.items()}, {name: wanted[name][80:200] for name in wanted})
+        for name, values in found.items():
+            rest = np.concatenate([values[:80], values[200:]])
+            empty = {"prediction": -1, "label": -1, "above": UNRANKED}.get(name, 0)
+            assert (np.isnan(rest) if rest.dtype.kind == "f" else rest == empty).all(), name
+
+
+def test_dask_arrays_take_no_steps(data):
+    y, x, _ = data
+    for given in ({"steps": (0, 60)}, {"progress": True}):
+        with pytest.raises(ValueError, match=f"{next(iter(given))}: rows of dask arrays are computed at once"):
+            dx.rows(y, da.from_array(x, chunks=(60, CLASSES)), **OPTIONS, **given)
+
+
+def test_a_group_that_was_not_wholly_created_is_continued(data, wanted, tmp_path, monkeypatch):
+    y, x, w = data
+    z, options = stored(tmp_path, "x", x, (40, CLASSES)), {**OPTIONS, "sample_weight": w, "columns": ["hit", "loss"]}
+
+    def killed(group, name, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zarr.Group, "create_array", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dx.rows(y, z, **options, out=tmp_path / "rows")
+    same(dx.rows(y, z, **options, out=tmp_path / "rows"), wanted)
 
 
 @pytest.mark.slow

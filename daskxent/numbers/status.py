@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from daskxent.numbers import scores, statistics
-from daskxent.numbers.scores import CLIPPED, COARSE, EQUAL, INFINITE, LOST, NAN, UNNORMALISED
+from daskxent.numbers.scores import CLIPPED, COARSE, EQUAL, INFINITE, LOST, NAN, UNNORMALISED, UNRANKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -119,6 +119,13 @@ ROW_COLUMNS = dict.fromkeys([*sorted(scores.COLUMNS), *statistics.KEPT], "float6
     "flags": "uint8", "hit": "bool", "above": "int32", "prediction": "int64", "label": "int64", "weight": "float64",
     "counted": "bool",
 }  # fmt: skip
+
+
+def unset(name: str) -> float:
+    """Return what one of `ROW_COLUMNS` holds in rows that were not evaluated."""
+    return {"prediction": -1, "label": -1, "above": UNRANKED}.get(
+        name, math.nan if ROW_COLUMNS[name] == "float64" else 0
+    )
 
 
 def columns_for(names: Iterable[str]) -> tuple[str, ...]:

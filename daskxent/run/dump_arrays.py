@@ -104,10 +104,15 @@ class Layout:
 
 
 def opened(path: str, mode: Any, storage: Mapping[str, Any] | None) -> Any:
-    """Open the group of a dump."""
+    """Open a group."""
     import zarr
 
-    return zarr.open_group(path, mode=mode, storage_options=None if storage is None else dict(storage))
+    return zarr.open_group(path, mode=mode, storage_options=given(storage))
+
+
+def given(storage: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the file system of a URL takes, as zarr takes it."""
+    return None if storage is None else dict(storage)
 
 
 def chosen(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from daskxent.numbers.reading import differences
-from daskxent.numbers.status import ROW_COLUMNS
+from daskxent.numbers.status import ROW_COLUMNS, unset
+from daskxent.run.dump_arrays import given, opened
 from daskxent.run.failures import Unwritable
 from daskxent.sources.cuts import Even
 
@@ -82,11 +84,14 @@ class Group:
     names : tuple of str
     page : int
         Steps along the lead axis in a chunk of the arrays.
+    storage : mapping or None
+        What the file system of a URL takes.
     """
 
     path: str
     names: tuple[str, ...]
     page: int = 0
+    storage: Mapping[str, Any] | None = None
 
     def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
         """Return what is kept of rows."""
@@ -95,7 +100,7 @@ class Group:
     def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write the columns of a box of positions."""
         try:
-            arrays = _opened(self.path, self.names)
+            arrays = _opened(self.path, self.names, pickle.dumps(self.storage))
             for name, values in columns.items():
                 arrays[name][box] = values
         except OSError as error:
@@ -123,61 +128,60 @@ class Group:
         FileExistsError
             There is something else at the path.
         """
-        import zarr
-
         about = json.loads(json.dumps({**about, "columns": self.names}))
         try:
-            found = zarr.open_group(self.path, mode="r+").attrs.get(MARK)
+            group = opened(self.path, "r+", self.storage)
         except FileNotFoundError:
             return self._create(inputs, about, page)
         except (FileExistsError, NotADirectoryError, ValueError) as error:  # as zarr has it
             raise FileExistsError(f"out: {self.path} exists, and is no zarr group: {error}") from error
+        found = group.attrs.get(MARK)
         if not isinstance(found, dict):
             raise FileExistsError(f"out: {self.path} exists, and daskxent did not write it")
         different = [f"{name} was {was!r}, is {now!r}" for name, was, now in differences(found["about"], about)]
         if different:
             raise FileExistsError(f"out: {self.path} holds other rows: {'; '.join(different)}")
+        self._add_arrays(group, inputs, found["page"])
         return found
 
     def end(self) -> None:
         """Mark the group as complete, and remove what a process that was killed while it wrote has left there."""
-        import zarr
-
         for left in Path(self.path).rglob("*.partial") if "://" not in self.path else ():  # zarr's, on local disks
             left.unlink(missing_ok=True)
-        group = zarr.open_group(self.path, mode="r+")
+        group = opened(self.path, "r+", self.storage)
         mark: Any = group.attrs[MARK]
         group.attrs[MARK] = {**mark, "complete": True}
 
     def opened(self) -> dict[str, Any]:
         """Return the arrays by name, to be read."""
-        import zarr
-
-        group = zarr.open_group(self.path, mode="r")
+        group = opened(self.path, "r", self.storage)
         return {name: group[name] for name in self.names}
 
     def _create(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
         import zarr
 
         _opened.cache_clear()
-        shape = inputs.positions
-        chunks = tuple(min(page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
         mark: Any = {"complete": False, "run": os.urandom(8).hex(), "page": page, "about": about}
         try:
-            group = zarr.create_group(self.path)
-            for name in self.names:
-                group.create_array(name, shape=shape, chunks=chunks, dtype=ROW_COLUMNS[name])
-            group.attrs[MARK] = mark  # last: a group without it is not begun
+            group = zarr.create_group(self.path, attributes={MARK: mark}, storage_options=given(self.storage))
+            self._add_arrays(group, inputs, page)
         except OSError as error:
             raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
         return dict(mark)
 
+    def _add_arrays(self, group: Any, inputs: Inputs, page: int) -> None:
+        """Create the arrays, or those that a process that was killed meanwhile has not."""
+        shape = inputs.positions
+        chunks = tuple(min(page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
+        for name in self.names:
+            if name not in group:
+                fill: Any = unset(name)
+                group.create_array(name, shape=shape, chunks=chunks, dtype=ROW_COLUMNS[name], fill_value=fill)
+
 
 @lru_cache(maxsize=8)
-def _opened(path: str, names: tuple[str, ...]) -> dict[str, Any]:
-    import zarr
-
-    group = zarr.open_group(path, mode="r+")
+def _opened(path: str, names: tuple[str, ...], storage: bytes) -> dict[str, Any]:
+    group = opened(path, "r+", pickle.loads(storage))
     return {name: group[name] for name in names}
 
 

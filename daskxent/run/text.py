@@ -74,11 +74,14 @@ def check_ids(asked: Asked, slots: int) -> None:
     further |= {"sample": asked.sample, "ranks": asked.ranks, "histograms": set(asked.histograms) - OF_SOME}
     grouped = {given for by in asked.slicings for given in by.values() if isinstance(given, str)}
     further["by"] = grouped & {"label", "prediction"}
+    further["columns"] = set(getattr(asked, "columns", ())) - ROWS_OF_SOME
     for name, wanted in further.items():
         if wanted:
-            raise ValueError(f"{name}: takes all classes; these are {slots} of each row")
+            which = f"{min(wanted)!r} " if name == "columns" else ""
+            raise ValueError(f"{name}: {which}takes all classes; these are {slots} of each row")
 
 
+ROWS_OF_SOME = {"loss", "hit", "label_probability", "target", "peak", "second", "margin", "weight", "counted", "flags"}
 OF_SOME = {"crossentropy", "accuracy", "perplexity", "bits", "bits_per_byte", "byte_perplexity", "word_perplexity"}
 OF_SOME |= {"bytes", "words", "label_probability"}
 
