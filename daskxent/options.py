@@ -146,7 +146,9 @@ class Asked:
     average: str = field(
         default="row",
         metadata=_option(
-            'Whether metrics are means over rows, or with "cluster" over the means of clusters.',
+            """
+            Whether metrics are means over rows, or with "cluster" over the means of clusters. Class metrics and
+            calibration are always of the rows.""",
             one_of("row", "cluster"),
         ),
     )

@@ -355,6 +355,16 @@ def test_what_cannot_be_is_refused(options, message):
         dx.evaluate([0, 1], [[0.6, 0.4], [0.5, 0.5]], **options)
 
 
+def test_a_mask_leaves_quantiles_those_of_the_rows_it_shows():
+    y, x, _ = drawn(60)
+    mask, options = np.arange(60) % 9 < 4, {"from_logits": True, "histograms": ["crossentropy"]}
+    shares = [0.1, 0.5, 0.77]
+    alone = dx.evaluate(y[mask], x[mask], **options).quantile("crossentropy", shares)
+    assert dx.evaluate(y, x, mask=mask, **options).quantile("crossentropy", shares) == alone
+    assert dx.evaluate(y, x, sample_weight=mask * 1.0, **options).quantile("crossentropy", shares) == alone
+    assert dx.evaluate(y, x, sample_weight=mask * 2.0, **options).quantile("crossentropy", shares) != alone
+
+
 def test_what_was_not_asked_for_is_said():
     report = dx.evaluate([0, 1], [[0.6, 0.4], [0.5, 0.5]])
     for ask in (report.reliability, report.temperature, report.top_k_curve, report.brier_decomposition):

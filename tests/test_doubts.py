@@ -175,11 +175,23 @@ def test_dense_labels_of_rows_without_a_loss_are_found_and_skipped():
 @pytest.mark.parametrize("rows", [FEW, MANY])
 def test_weights_whose_products_lose_digits_are_found(rows, tmp_path):
     x, y, w = RNG.normal(0, 3, (rows, CLASSES)), RNG.integers(0, CLASSES, rows), np.ones(rows)
-    w[[2, 5, 6, 8, 9]] = 5e-324, 1e-201, 1e-200, 1e200, -1.1e200
+    w[[2, 5, 6, 8, 9]] = 5e-324, 1e-141, 1e-140, 1e140, -1.1e140
     y[5] = 77  # does not count
     options = {"sample_weight": w, "on_invalid": "skip", "allow_negative_weights": True, "from_logits": True}
-    found = every_way(y, x, tmp_path, **options).state.audit["weight_extreme"]
-    assert (found.count, found.first) == (2, ((2, 5e-324), (9, -1.1e200)))
+    report = every_way(y, x, tmp_path, **options)
+    assert "2 rows with weights beyond 1e140 or below 1e-140; scale them, or errors are wrong" in " ".join(
+        report.doubts
+    )
+    found = report.state.audit["weight_extreme"]
+    assert (found.count, found.first) == (2, ((2, 5e-324), (9, -1.1e140)))
+
+
+@pytest.mark.parametrize("scale", [1e-139, 1e138])
+def test_errors_do_not_change_when_weights_are_scaled(scale):
+    x, y, w = RNG.normal(0, 3, (500, CLASSES)), RNG.integers(0, CLASSES, 500), 1 + RNG.random(500)
+    one, other = (dx.evaluate(y, x, sample_weight=each, from_logits=True) for each in (w, w * scale))
+    assert not other.doubts
+    assert other.se == pytest.approx(one.se, rel=1e-12)
 
 
 @pytest.mark.parametrize("rows", [FEW, MANY])

@@ -49,7 +49,7 @@ AUDIT = {
     "unnormalised": f"probabilities do not sum to 1 within {SUM_TOLERANCE:g}, or leave [0, 1]",
     "weight_not_finite": "weight is NaN or infinite",
     "weight_negative": "weight below 0",
-    "weight_extreme": "weight beyond 1e200 or below 1e-200, whose product with a value has fewer than 16 digits",
+    "weight_extreme": "weight beyond 1e140 or below 1e-140, whose square is beyond float64 or has fewer than 16 digits",
     "prediction_missing": "predictions not stored, read as the fill value",
     "label_missing": "label not stored, read as the fill value",
     "weight_missing": "weight not stored, read as the fill value",

@@ -10,7 +10,7 @@ import numpy as np
 
 from daskxent.numbers.exact import ExactSum, ratio
 from daskxent.numbers.keys import Cells, Ranks
-from daskxent.numbers.sums import WEIGHT
+from daskxent.numbers.sums import WEIGHT, WEIGHT_SQUARES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,9 @@ def cells_of(table: Table | None) -> list[Cell]:
         return []
     edges = [Cells.edges(key) for (key,) in table]
     columns = table.counted.tolist(), table.weights().tolist()
-    weighted = WEIGHT in table.columns
+    # Weights of 1 alone, as a mask makes them, are none: their sum and that of their squares are the number of rows.
+    ones = [table.counted.astype(np.float64).tolist()] * 2
+    weighted = WEIGHT in table.columns and [table.values(name).tolist() for name in (WEIGHT, WEIGHT_SQUARES)] != ones
     return [
         Cell(low if low == high else low + (high - low) / 2, rows, weight, weighted)
         for (low, high), rows, weight in zip(edges, *columns, strict=True)

@@ -28,8 +28,8 @@ HIDDEN = IGNORED | MASKED  # whatever the predictions of such a row hold, it doe
 # What stands for a weight that is not finite, and for the class of a row of dense labels if they are not: the first of
 # them that is not. A code, as NaN would make equal reports differ and is no JSON.
 NOT_FINITE = {-1: math.nan, -2: math.inf, -3: -math.inf}
-# Magnitudes of weights between which no product with a loss leaves the range of float64.
-LEAST_WEIGHT, MOST_WEIGHT = 1e-200, 1e200
+# Magnitudes of weights between which no square of a product with a loss leaves the range of float64.
+LEAST_WEIGHT, MOST_WEIGHT = 1e-140, 1e140
 
 
 class Rules(NamedTuple):

@@ -93,6 +93,11 @@ def doubts_of(report: Any) -> tuple[str, ...]:
         rows, runs = amount(audit["equal"].count, "row"), report.state.equal
         where = f"the first at row {audit['equal'].first[0][0]}" if runs is None else _as_ranges(runs)
         found.append(f"y_pred: {rows} of nothing but equal numbers, {where}; was all of it written?")
+    if "weight_extreme" in audit:
+        rows = amount(audit["weight_extreme"].count, "row")
+        found.append(
+            f"sample_weight: {rows} with weights beyond 1e140 or below 1e-140; scale them, or errors are wrong"
+        )
     if report.question.given_units and report.gaps and report.complete:
         unit = min(report.question.given_units)
         found.append(
