@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers.audit import raise_first_error
+from daskxent.numbers.state import merge_all
 from daskxent.numbers.status import ROW_COLUMNS, columns_for, unset
 from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
@@ -314,7 +315,7 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     if kept.state != report.state:
         raise ValueError(f"verify: the report is not what the journal {report.journal} adds up to")
     if kept.header["call"] is None:
-        raise ValueError("verify: the arrays were not given as paths, so they cannot be opened again")
+        raise ValueError("verify: arrays that were not given as paths, or took storage_options, cannot be opened again")
     if kept.snapshot is not None and not kept.parts:
         raise ValueError(
             f"verify: the states are so large that the journal {report.journal} holds only what the parts add up to, "
@@ -330,9 +331,10 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)
     for state in chosen:
-        for start, stop in state.covered:
-            if work(start // inputs.rows_per_step, stop // inputs.rows_per_step).state != state:
-                raise ValueError(f"verify: rows {start} to {stop - 1} give other bits than the report was made from")
+        per = inputs.rows_per_step  # a state of a cluster may be of several ranges, which were merged there
+        if merge_all(work(start // per, stop // per).state for start, stop in state.covered) != state:
+            rows = ", ".join(f"{start} to {stop - 1}" for start, stop in state.covered)
+            raise ValueError(f"verify: rows {rows} give other bits than the report was made from")
     return len(chosen)
 
 

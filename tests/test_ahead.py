@@ -1,5 +1,6 @@
 """Stores far away: chunks are asked for ahead, each once, within bounds, to the same bits."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -237,15 +238,19 @@ def test_the_rest_of_a_part_keeps_what_was_asked_for():
     assert window._nbytes == 0
 
 
-def test_an_error_reaches_the_reader():
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(OSError("no route to host"), "no route to host"), (asyncio.CancelledError(), "was given up: CancelledError")],
+)
+def test_an_error_reaches_the_reader(error, message):
     chunks, window = Chunks(), Window()
 
     async def fails(several, expected):
-        raise OSError("no route to host")
+        raise error
 
     chunks.encoded = fails
     window.announce("part", [(chunks, (0,))])
-    with pytest.raises(OSError, match="no route to host"):
+    with pytest.raises(OSError, match=message):
         window.take(chunks, (0,)).result(5)
     window.end("part")
 

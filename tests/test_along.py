@@ -423,7 +423,7 @@ def test_a_journal_goes_on_only_with_the_same_further_arrays(tmp_path):
     assert dx.verify(report) == 1  # and the arrays can be opened again
     with pytest.raises(dx.JournalError, match=r"inputs\.group\.where was"):
         run(h)
-    with pytest.raises(ValueError, match=r"^verify: the arrays were not given as paths"):
+    with pytest.raises(ValueError, match=r"^verify: arrays that were not given as paths"):
         dx.verify(run(np.arange(8), "memory"))
 
 

@@ -19,6 +19,8 @@ import daskxent as dx
 from daskxent import api
 from daskxent.run import parts
 from daskxent.run.journal import Journal, JournalError, read
+from daskxent.run.parts import Done
+from daskxent.run.threads import Threads
 from daskxent.sources.memory import Memory
 from daskxent.sources.npy import Npy
 from daskxent.sources.zarr_arrays import Zarr
@@ -416,6 +418,22 @@ def test_verify_names_rows_that_changed(dump, journal, values):
     logits[33, 2] += 0.5
     with pytest.raises(ValueError, match=r"^verify: rows 30 to 39 give other bits"):
         dx.verify(report, parts=6)
+
+
+def test_verify_merges_the_ranges_of_a_state_as_a_cluster_does(dump, journal, values, monkeypatch):
+    def states(engine, work, parts, plan):
+        yield Done.all([work(0, 20), work(40, 60)])  # of which one handed its rest back
+        yield work(20, 40)
+
+    monkeypatch.setattr(Threads, "states", states)
+    report = evaluate(dump, journal)
+    monkeypatch.undo()
+    assert report.complete
+    assert dx.verify(report) == 2
+    logits = zarr.open_array(dump / "logits")
+    logits[43, 2] += 0.5
+    with pytest.raises(ValueError, match=r"^verify: rows 0 to 19, 40 to 59 give other bits"):
+        dx.verify(report)
 
 
 def test_verify_refuses_what_it_cannot_check(dump, journal, values):

@@ -130,7 +130,7 @@ def _identified(
     """
     if kept is None:
         steps = inputs.positions[inputs.lead]
-        about, retries = retried(lambda: fingerprint(inputs, steps), "what the arrays are known by")
+        about, retries = retried(lambda: fingerprint(inputs, steps), "the fingerprint of the arrays")
     else:
         about, retries = kept.inputs, 0
     for report in reports(replace(begin, inputs=about, retries=retries), found, inputs, plan, kept):

@@ -194,6 +194,8 @@ class Window:
             found: Any = await chunks.encoded([index for _, index in asked], expected)
         except Exception as error:
             found = itertools.repeat(error)
+        except asyncio.CancelledError as error:  # readers must not wait for ever
+            found = itertools.repeat(OSError(f"the request was given up: {type(error).__name__}"))
         with self._lock:
             self._requests -= requests
             for (item, chunk), result in zip(asked.items(), found, strict=False):
