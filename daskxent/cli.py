@@ -209,9 +209,9 @@ def _complete(command: Callable[..., None]) -> Callable[..., None]:
 def main() -> None:
     """Crossentropy and accuracy over prediction dumps bigger than memory.
 
-    LABELS, PREDICTIONS and weights are zarr arrays (dump.zarr/logits) or .npy files; LABELS alone is a dump whose
-    arrays have usual names. Exit status: 0 only with a complete result, 1 if the run failed, 2 for bad use or bad
-    input.
+    LABELS, PREDICTIONS and weights are paths of arrays: in zarr (dump.zarr/logits), .npy, .npz, safetensors, HDF5,
+    Parquet, Arrow, .kld or raw files. LABELS alone is a dump whose arrays have the usual names. Exit status: 0 only
+    with a complete result, 1 if the run failed, 2 for bad use or bad input.
     """
 
 

@@ -63,9 +63,9 @@ class Report(Tables):
     nbytes : int
         Bytes of predictions evaluated, decoded.
     retries : int
-        How often a part had to be read again because storage failed.
+        How often storage failed and a part, or a single request, was read again.
     notes : tuple of str
-        What else is worth telling.
+        Further remarks.
     journal : str or None
         The journal that was kept.
     available : int or None

@@ -2,7 +2,7 @@
 
 Unlike those of `records`, they do not merge over blocks of classes: whole rows are needed. They are sums of float64 in
 a fixed order: class j is added to lane j modulo `LANES`, in order of the classes, and then the lanes from left to
-right. This is their definition; `kernels.shapes` gives the same bits.
+right. This is their definition; `kernels.softmax_sums` gives the same bits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The temperature that logits should be divided by: that of the least crossentropy.
 
 The crossentropy is known at some inverse temperatures. A polynomial through all of them has its minimum where that of
-the crossentropy is: with the 13 of `shapes.BETAS` the difference was below 1e-4, for logits whose standard deviations
-were 0.7 to 15.
+the crossentropy is: with the 13 of `softmax_sums.BETAS` the difference was below 1e-4, for logits whose standard
+deviations were 0.7 to 15.
 """
 
 from __future__ import annotations

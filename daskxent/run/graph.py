@@ -1,9 +1,10 @@
 """Dask arrays: one task per chunk of predictions, and a tree of merges.
 
-The predictions are never rechunked. Each of their chunks becomes one task, into which Dask fuses the chunk's own
-reading and whatever elementwise work the user's graph does on it; where the class axis is split, a chunk yields
-the records of its rows, and one more task per chunk of rows merges them. Labels and weights, a few bytes a row,
-are cut to the row chunks of the predictions.
+Each chunk of the predictions becomes one task, into which Dask fuses the chunk's own reading and whatever elementwise
+work the user's graph does on it; where the class axis is split, a chunk yields the records of its rows, and one more
+task per chunk of rows merges them. Predictions are rechunked in one case only: where a question needs whole rows (such
+as for dense labels or the entropy) and the class axis is split, its chunks are joined. Labels and weights, a few bytes
+a row, are cut to the row chunks of the predictions.
 
 Only public functions of `dask.array` are used. Each task keeps the class axis, with length 1, in its output: Dask
 does not fuse reads into a blockwise task that drops an axis.

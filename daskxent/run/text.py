@@ -177,6 +177,6 @@ def _mapped(array: Any, convert: Any) -> Any:
 
 
 def to_call(asked: Asked, call_of: Any) -> Mapping[str, Any] | None:
-    """Return how to give mask, bytes and words again, as JSON has it; None if one of them is not stored."""
+    """Return how to give ids, mask, bytes and words again, as JSON; None if one of them is not stored."""
     found = {name: call_of(each) for name, each in arrays_of(asked).items()} | totals_of(asked)
     return None if None in found.values() else found

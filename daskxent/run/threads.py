@@ -46,7 +46,7 @@ class Threads:
 
 
 class _Threads:
-    """A pool of threads that do some work; a single thread is the caller's."""
+    """A pool of threads that evaluate parts; for a plan of a single part, `Caller` takes its place."""
 
     least = 1
 

@@ -351,8 +351,9 @@ def open_array(given: Any, name: str, storage: Mapping[str, Any] | None = None) 
     Parameters
     ----------
     given : str, Path, list of paths, LazyArray, zarr, NumPy, xarray or dask array, or nested lists of numbers
-        A path or URL ends in ``.npy`` or names a zarr array, inside its group: ``dump.zarr/logits``; it may carry an
-        index. Several paths, or a path with ``*``, are joined along the first axis.
+        A path or URL in one of the formats of `OPENERS`: ``logits.npy``, or an array by its name in a group or file,
+        ``dump.zarr/logits``, ``dump.h5/logits``; it may carry an index. Several paths, or a path with ``*``, are joined
+        along the first axis.
     name : str
         What the array is called in messages.
     storage : mapping, optional
