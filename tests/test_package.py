@@ -113,12 +113,22 @@ def test_import_is_light():
     assert run.stdout.split() == []
 
 
-def test_design_names_every_module():
-    design = (ROOT / "DESIGN.md").read_text()
-    names = {
-        f"{top}/" if (PACKAGE / top).is_dir() else f"{top}.py" for top in (name.partition(".")[0] for name in ORDER)
-    }
-    assert sorted(name for name in names if name not in design) == []
+def named_in(page: str, folder: str) -> Iterator[str]:
+    """Yield the files that entries of lists and tables name; a bare name is in the folder that its entry named last."""
+    for entry in re.findall(r"^[*|] .*(?:\n  .*)*", page, re.MULTILINE):
+        here = folder
+        for name in re.findall(r"`([\w/]+(?:/|\.py))`", entry):
+            if name.endswith("/"):
+                here = folder + name
+            else:
+                yield f"{folder if '/' in name else here}{name}"
+
+
+def test_the_design_names_every_module_and_no_other():
+    design = (ROOT / "DESIGN.md").read_text().partition("## Modules\n")[2].partition("## Meanings\n")[0]
+    kernels = (PACKAGE / "kernels/README.md").read_text()
+    names = {str(path.relative_to(PACKAGE)) for path in MODULES if path.parent == PACKAGE or path.stem != "__init__"}
+    assert {*named_in(design, ""), *named_in(kernels, "kernels/")} == names
 
 
 @pytest.mark.parametrize("name", ["README.md", "DESIGN.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs", "benchmarks"])
