@@ -70,7 +70,7 @@ def _kept(error: BaseException) -> str:
     report, journal = getattr(error, "report", None), getattr(error, "journal", None)
     if report is None or not report.rows:
         return ""
-    more = f"; they are in {journal}, and the same line goes on from there" if journal else ""
+    more = f"; they are in {journal}, and the same command resumes from there" if journal else ""
     return f" ({report.rows:,} of {report.expected:,} rows were evaluated{more})"
 
 
@@ -252,9 +252,10 @@ def evaluate(
 
     for name, _, _ in limits:
         if name not in options["metrics"]:
-            raise click.UsageError(f"--fail-if: {name} is no --metric of this run")
+            raise click.UsageError(f"--fail-if: {name} is not a --metric of this run")
     if csv is not None and not options["by"]:
         raise click.UsageError("--csv needs --by")
+
     with _client(scheduler, workers, options["threads"]) as client:
         report = api.evaluate(**options, client=client, progress=_progress(progress))
     try:

@@ -384,7 +384,7 @@ def test_names_of_dimensions_line_further_arrays_up():
     inputs, _ = prepared(np.zeros((2, 3), int), x, along={"by['language']": group})
     (found,) = boxes.boxes(inputs, ask(inputs), 0, 2)
     assert found.columns["by['language']"].values.tolist() == [0, 2, 4, 1, 3, 5]
-    with pytest.raises(ValueError, match=r"^by\['language'\]: its dimension 'v' is none of"):
+    with pytest.raises(ValueError, match=r"^by\['language'\]: its dimension 'v' is not one of those of y_pred"):
         prepared(np.zeros((2, 3), int), x, along={"by['language']": group.rename(u="v")})
 
 

@@ -70,7 +70,7 @@ def test_metadata_of_anything_else_is_refused(tmp_path, text):
 @pytest.mark.timeout(30)
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.npy")
-    refused(tmp_path / "x.npy", r"^y_pred: .*x\.npy is no regular file$")
+    refused(tmp_path / "x.npy", r"^y_pred: .*x\.npy is not a regular file$")
     zarr.save_array(tmp_path / "x.zarr", X)
     shutil.rmtree(tmp_path / "x.zarr" / "c")
     (tmp_path / "x.zarr" / "c" / "0").mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_pipes_are_not_waited_for(tmp_path):
     refused(tmp_path / "x.zarr", r"y_pred: chunk c/0/0 of .*x\.zarr cannot be read: no regular file$", dx.Unreadable)
     os.mkfifo(tmp_path / "j")
     for journal in (tmp_path / "j", "/dev/full", "/dev/null"):
-        refused(X, rf"^journal {journal}: is no regular file$", dx.JournalError, journal=journal)
+        refused(X, rf"^journal {journal}: is not a regular file$", dx.JournalError, journal=journal)
 
 
 def test_a_directory_that_may_not_be_read_is_not_nothing(tmp_path):

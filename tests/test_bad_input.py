@@ -288,7 +288,7 @@ def test_a_path_that_is_something_else(tmp_path):
     (tmp_path / "directory").mkdir()
     (tmp_path / "table.csv").write_text("1,2")
     for name in ("directory", "table.csv"):
-        refused(ValueError, f"y_pred: {tmp_path}/{name} is no zarr array", LABELS, tmp_path / name)
+        refused(ValueError, f"y_pred: {tmp_path}/{name} is not a zarr array", LABELS, tmp_path / name)
 
 
 GOOD = {

@@ -340,7 +340,7 @@ def test_every_top_k_at_once():
         ({"metrics": ["logsumexp"]}, "'logsumexp' is of logits"),
         ({"metrics": ["temperature"]}, "'temperature' is of logits"),
         ({"metrics": ["_text_loss"]}, "is unknown"),
-        ({"histograms": ["accuracy"]}, "histograms: 'accuracy' is no value of rows"),
+        ({"histograms": ["accuracy"]}, "histograms: 'accuracy' is not a value of rows"),
         ({"calibration_bins": 0}, "calibration_bins: expected at least 1"),
         ({"calibration_bins": 5000}, "calibration_bins: expected 1 to 1000"),
         ({"temperature": 0, "from_logits": True}, "temperature: expected a finite number above 0"),

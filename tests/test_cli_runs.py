@@ -80,7 +80,7 @@ def test_what_is_kept_is_reported(dump, wanted, monkeypatch, kind, status, said)
     result = evaluate(dump)
     assert (result.exit_code, result.stderr) == (status, f"{said} (40 of 50 rows were evaluated)\n")
     result = evaluate(dump, "--journal", "run.journal")
-    more = "they are in run.journal, and the same line goes on from there"
+    more = "they are in run.journal, and the same command resumes from there"
     assert (result.exit_code, result.stderr) == (status, f"{said} (40 of 50 rows were evaluated; {more})\n")
 
 

@@ -198,7 +198,7 @@ def test_columns_that_are_no_arrays(form, tmp_path):
         "ragged": r"y_pred: .*ragged has no list of 2 numbers at row 2, as before it",
         "hole": r"y_pred: .*hole is null at row 1",
         "none": r"y_pred: .*none has no list of 2 numbers at row 1",
-        "struct": r"y_pred: .*struct is of type struct<.*>, which is no array of numbers or strings",
+        "struct": r"y_pred: .*struct is of type struct<.*>, which is not an array of numbers or strings",
     }.items():
         with pytest.raises(ValueError, match=message):
             dx.evaluate([0, 1, 0], f"{path}/{name}", from_logits=True)
@@ -226,12 +226,12 @@ def test_bare_numbers(dtype, tmp_path):
     [
         ("dtype=float33", "dtype=float33 is not known"),
         ("dtype=U3", "expected a dtype of numbers, got U3"),
-        ("dtype=float32&shape=-1,7", "has 36 bytes of numbers, which is no array of"),
+        ("dtype=float32&shape=-1,7", "has 36 bytes of numbers, which do not make an array of"),
         ("dtype=float32&shape=-1,-1", "at most one -1"),
         ("dtype=float32&shape=a", "expected integers in shape and offset"),
         ("dtype=float32&offset=99", r"an offset in \[0, 36\]"),
-        ("dtype=float32&shap=9", "'shap' is none of dtype, shape, offset"),
-        ("dtype=float32&shape=-1,0", "no array of"),
+        ("dtype=float32&shap=9", "'shap' is not one of dtype, shape, offset"),
+        ("dtype=float32&shape=-1,0", "do not make an array of"),
     ],
 )
 def test_bare_numbers_that_do_not_fit(query, message, tmp_path):
@@ -285,8 +285,8 @@ def test_damaged_files_of_llama_cpp(tmp_path):
     data = path.read_bytes()
     for changed, message in (
         (data[:-3], "instead of .* bytes|was its run cut short"),
-        (b"_logitz_" + data[8:], "is no file of llama-perplexity"),
-        (data[:10], "is no file of llama-perplexity"),
+        (b"_logitz_" + data[8:], "is not a file of llama-perplexity"),
+        (data[:10], "is not a file of llama-perplexity"),
         (data[:8] + struct.pack("<i", -8) + data[12:], "is damaged: 5 windows of -8 tokens"),
     ):
         path.write_bytes(changed)

@@ -189,7 +189,7 @@ def test_damage_is_an_error(dump, journal):
 @pytest.mark.parametrize("content", [b"precious", b"precious\n", b"{}\n", b"\n"])
 def test_a_file_that_is_no_journal_is_left_alone(dump, journal, content):
     journal.write_bytes(content)
-    with pytest.raises(JournalError, match=r"line 1 is damaged|this file is no journal"):
+    with pytest.raises(JournalError, match=r"line 1 is damaged|this file is not a journal"):
         evaluate(dump, journal)
     assert journal.read_bytes() == content
 

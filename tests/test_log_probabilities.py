@@ -65,7 +65,7 @@ def test_logits_that_are_taken_for_log_probabilities_are_found(rows, tmp_path):
     [
         ({"label_smoothing": 0.1}, "label_smoothing would need logits"),
         ({"predictions": "log"}, "predictions: expected one of None, logits, probabilities, log_probabilities"),
-        ({"predictions": "probabilities", "from_logits": True}, "predictions: probabilities are no logits"),
+        ({"predictions": "probabilities", "from_logits": True}, "predictions: 'probabilities' contradicts from"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

@@ -104,10 +104,10 @@ def test_damaged_files_are_named(tmp_path):
             dx.open(tmp_path / "x.safetensors")
     for head, length in ((b"{", None), (b"[]", None), (header, 10**9), (b"", 1)):
         written(head, b"", length)
-        with pytest.raises(ValueError, match=r"is no safetensors file"):
+        with pytest.raises(ValueError, match=r"is not a safetensors file"):
             dx.open(tmp_path / "x.safetensors")
     (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"is no \.npz file"):
+    with pytest.raises(ValueError, match=r"is not an \.npz file"):
         dx.open(tmp_path / "x.npz/y")
 
 

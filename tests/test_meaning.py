@@ -77,7 +77,7 @@ def test_coordinates_that_differ_are_refused(call):
 def test_a_class_axis_among_the_labels_is_a_contradiction():
     with pytest.raises(ValueError, match=r"y_true: its dimensions .* hold 'class', the class axis of y_pred"):
         dx.evaluate(OBS.rename(lon="class").drop_vars("class"), PRED, from_logits=True)
-    with pytest.raises(ValueError, match="sample_weight: its dimension 'time' is none of"):
+    with pytest.raises(ValueError, match="sample_weight: its dimension 'time' is not one of those of y_pred"):
         dx.evaluate(OBS, PRED, sample_weight=xr.DataArray(np.ones((6, 4)), dims=("lat", "time")), from_logits=True)
     hot = xr.DataArray(np.eye(CLASSES)[Y], dims=("lat", "lon", "class"))
     assert dx.evaluate(hot.transpose("class", "lat", "lon"), PRED, from_logits=True).state == WANTED.state

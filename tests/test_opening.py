@@ -234,7 +234,7 @@ def test_a_file_may_be_named_like_an_index_or_a_pattern(tmp_path):
         np.save(tmp_path / name, X)
         assert dx.open(tmp_path / name).shape == SHAPE
     os.rename(tmp_path / "x*.npy", tmp_path / "x[1]")
-    with pytest.raises(ValueError, match="is no zarr array"):
+    with pytest.raises(ValueError, match="is not a zarr array"):
         dx.open(tmp_path / "x[1]")
 
 
@@ -451,7 +451,7 @@ def test_arrays_inside_a_zip_file_are_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no zarr array at none inside .*/dump.zarr.zip"):
         dx.open(f"{file}/none")
     (tmp_path / "text.zip").write_text("no zip file")
-    with pytest.raises(ValueError, match=r"text.zip is no zip file"):
+    with pytest.raises(ValueError, match=r"text.zip is not a zip file"):
         dx.open(f"{tmp_path}/text.zip/logits")
     with pytest.raises(FileNotFoundError, match="nothing at"):
         dx.open(f"{tmp_path}/none.zip/logits")
@@ -460,7 +460,7 @@ def test_arrays_inside_a_zip_file_are_read(tmp_path):
 @pytest.mark.parametrize("end", [end for ends in CONVERTED for end in ends])
 def test_files_that_are_not_read_are_refused_with_what_to_type(tmp_path, end):
     (tmp_path / f"logits{end}").write_bytes(b"anything")
-    with pytest.raises(ValueError, match=rf'is no zarr array; numpy.save\("array.npy", .*"logits{end}"'):
+    with pytest.raises(ValueError, match=rf'is not a zarr array; numpy.save\("array.npy", .*"logits{end}"'):
         dx.open(tmp_path / f"logits{end}")
 
 

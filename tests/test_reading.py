@@ -154,5 +154,5 @@ def test_a_journal_without_a_total_is_refused(tmp_path):
     del part["state"]["total"]["totals"]["accuracy"]
     texts = [json.dumps(record).encode() for record in (header, part)]
     path.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(text), text) for text in texts))
-    with pytest.raises(dx.JournalError, match=r"a record is none of this journal: .* 'accuracy' is missing$"):
+    with pytest.raises(dx.JournalError, match=r"a record does not belong to this journal: .* 'accuracy' is missing$"):
         dx.evaluate(Y, X, from_logits=True, journal=path)

@@ -171,7 +171,7 @@ def test_what_was_left_unfinished_is_removed(journal):
         assert journal.read_bytes() == whole
     journal.write_bytes(b"precious")
     unfinished.write_bytes(b"precious, too")
-    with pytest.raises(JournalError, match="this file is no journal"):
+    with pytest.raises(JournalError, match="this file is not a journal"):
         small(journal)
     assert unfinished.read_bytes() == b"precious, too"
 

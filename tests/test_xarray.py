@@ -47,8 +47,8 @@ def test_names_of_zarr_arrays(tmp_path):
 def test_names_that_are_not_there(maps):
     labels, logits = maps
     for message, given, options in (
-        ("dim: 'klass' is none of the dimensions of y_pred, time, class, lat, lon", logits, {"dim": "klass"}),
-        ("dim: 'class' is none of any: y_pred names no dimensions", X, {"dim": "class"}),
+        ("dim: dimension 'klass' is not one of those of y_pred, time, class, lat, lon", logits, {"dim": "klass"}),
+        ("dim: dimension 'class' is unknown: y_pred names none", X, {"dim": "class"}),
         ("dim: 'class' is an axis already; axis=2 is another", logits, {"dim": "class", "axis": 2}),
     ):
         with pytest.raises(ValueError, match=message):

@@ -102,7 +102,7 @@ def statistic_names(given: Any, name: str) -> tuple[str, ...]:
     names = _names(given, name) if isinstance(given, str) or len(given) else ()
     for each in names:
         if each not in statistics.VALUES:
-            raise ValueError(f"{name}: {each!r} is no value of rows; known are {', '.join(statistics.VALUES)}")
+            raise ValueError(f"{name}: {each!r} is not a value of rows; known are {', '.join(statistics.VALUES)}")
     return names
 
 

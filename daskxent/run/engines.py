@@ -151,7 +151,7 @@ def _opened(path: str, inputs: Inputs, plan: Plan, call: dict[str, Any] | None, 
     from daskxent.run.journal import Journal
 
     if is_dask(inputs.predictions):
-        raise ValueError("journal: a dask array has no identity to go on from; give the stored array itself")
+        raise ValueError("journal: a dask array has no identity to resume from; give the stored array itself")
     length = inputs.positions[inputs.lead]
     part = None if (plan.start, plan.stop) == (0, length) else [plan.start, plan.stop]
     asked = plan.question

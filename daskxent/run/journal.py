@@ -55,7 +55,7 @@ class Journal:
     version : callable, optional
         From a range of steps to what changes when anything they need is written anew, or None: see `Inputs.version`.
     check : callable, optional
-        Raises a ValueError for a state that is no answer to the question.
+        Raises a ValueError for a state that does not answer the question.
     keep_bytes, growth : int, float
         A snapshot takes the place of parts when their lines are longer than `keep_bytes` and than `growth` times the
         last snapshot.
@@ -169,7 +169,7 @@ def read(path: str) -> Kept:
     with open(path, "rb") as file:
         states = [part.state for part in found.parts(read_records(file, path))]
     if not found.header:
-        raise JournalError(f"journal {path}: this file is no journal")
+        raise JournalError(f"journal {path}: this file is not a journal")
     return Kept(found.header, states.pop(0) if found.snapshot_bytes else None, states)
 
 
@@ -214,7 +214,7 @@ class _Found:
         try:
             return check(*given)
         except ValueError as error:
-            raise JournalError(f"journal {self.path}: a record is none of this journal: {error}") from error
+            raise JournalError(f"journal {self.path}: a record does not belong to this journal: {error}") from error
 
     @staticmethod
     def _is_header(record: dict[str, Any]) -> bool:

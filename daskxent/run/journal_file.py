@@ -57,7 +57,7 @@ class JournalFile:
     def records(self, header: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield every record with the size of its line, then cut an unfinished last line off.
 
-        What is unfinished in the first line must be the beginning of `header`, or the file is no journal.
+        What is unfinished in the first line must be the beginning of `header`, or the file is not a journal.
         """
         end = 0
         self._file.seek(0)
@@ -67,7 +67,7 @@ class JournalFile:
                 yield record, size
         self._file.seek(end)
         if not end and not _line(header).startswith(self._file.read(-1)):
-            raise JournalError(f"journal {self.path}: this file is no journal")
+            raise JournalError(f"journal {self.path}: this file is not a journal")
         self._file.truncate(end)
 
     def begin(self, record: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ def _locked(real: str, path: str) -> Any:
         with ExitStack() as closing:
             file = closing.enter_context(open(real, "a+b", buffering=0))
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise JournalError(f"journal {path}: is no regular file")
+                raise JournalError(f"journal {path}: is not a regular file")
             try:
                 if locks := _locks():
                     locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)

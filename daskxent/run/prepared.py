@@ -81,9 +81,9 @@ def with_axis(asked: T, y_pred: Any) -> T:
     names = tuple(getattr(y_pred, "dims", None) or dimension_names(y_pred, asked.storage_options))
     if asked.dim not in names:
         known = (
-            f"the dimensions of y_pred, {', '.join(map(str, names))}" if names else "any: y_pred names no dimensions"
+            f"is not one of those of y_pred, {', '.join(map(str, names))}" if names else "is unknown: y_pred names none"
         )
-        raise ValueError(f"dim: {asked.dim!r} is none of {known}")
+        raise ValueError(f"dim: dimension {asked.dim!r} {known}")
     return replace(asked, axis=names.index(asked.dim) - len(names))
 
 
@@ -157,7 +157,7 @@ def kind_of(asked: Asked) -> dict[str, bool]:
     if asked.predictions is None:
         return {"from_logits": asked.from_logits}
     if asked.from_logits and asked.predictions == "probabilities":
-        raise ValueError("predictions: probabilities are no logits, as from_logits=True says")
+        raise ValueError("predictions: 'probabilities' contradicts from_logits=True")
     return {
         "from_logits": asked.predictions != "probabilities",
         "log_probabilities": asked.predictions == "log_probabilities",

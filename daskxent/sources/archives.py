@@ -109,14 +109,14 @@ def _header(file: str, name: str) -> tuple[dict[str, Any], int]:
         start = opened.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else MOST_HEADER + 1
         if length > min(MOST_HEADER, size - 8):
-            raise ValueError(f"{name}: {file} is no safetensors file, or cut short")
+            raise ValueError(f"{name}: {file} is not a safetensors file, or it is cut short")
         text = opened.read(length)
     try:
         arrays = json.loads(text)
     except (ValueError, RecursionError):
         arrays = None
     if not isinstance(arrays, dict):
-        raise ValueError(f"{name}: {file} is no safetensors file: its header is no JSON object")
+        raise ValueError(f"{name}: {file} is not a safetensors file: its header is not a JSON object")
     arrays.pop("__metadata__", None)
     return arrays, 8 + length
 
@@ -136,7 +136,7 @@ def open_npz(path: str, name: str) -> Source:
                 shape, dtype = header_of(member, path, name)
                 length = member.tell()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{name}: {file} is no .npz file: {error}") from error
+        raise ValueError(f"{name}: {file} is not an .npz file: {error}") from error
     return Mapped(file, inner, name, shape, dtype, _data_of(file, entry) + length, os.stat(file).st_size)
 
 

@@ -200,7 +200,7 @@ def open_columns(path: str, name: str, form: str, ends: tuple[str, ...]) -> Colu
     try:
         row, dtype = _described(kind, first)
     except (NotImplementedError, TypeError, IndexError) as error:
-        raise ValueError(f"{name}: {path} is of type {kind}, which is no array of numbers or strings") from error
+        raise ValueError(f"{name}: {path} is of type {kind}, which is not an array of numbers or strings") from error
     return Column(file, inner, name, os.stat(file).st_size, form, tuple(groups), row, dtype)
 
 

@@ -27,7 +27,5 @@ def check_finished(sources: Iterable[Any]) -> None:
     for source in sources:
         steps = getattr(source, "unfinished", None)
         if steps is not None:
-            some = (
-                f"[:{steps}] behind the path takes the steps that are complete" if steps else "none of it may be there"
-            )
+            some = f"[:{steps}] after the path takes the steps that are complete" if steps else "it may be empty"
             raise ValueError(f"{source.name}: its writer has not finished it; {some}")

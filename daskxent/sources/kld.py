@@ -101,7 +101,7 @@ def open_kld(path: str, name: str) -> Source:
     with open(file, "rb") as opened:
         header = opened.read(HEADER)
     if len(header) < HEADER or not header.startswith(MAGIC):
-        raise ValueError(f"{name}: {file} is no file of llama-perplexity --kl-divergence-base")
+        raise ValueError(f"{name}: {file} is not a file of llama-perplexity --kl-divergence-base")
     window, classes, windows = np.frombuffer(header, "<i4", offset=len(MAGIC)).tolist()
     if min(window, classes, windows) < 1:
         raise ValueError(f"{name}: {file} is damaged: {windows} windows of {window} tokens, {classes} classes")

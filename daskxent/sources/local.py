@@ -67,9 +67,9 @@ def entered(path: str, name: str, *ends: str) -> tuple[str, str]:
 
 
 def check_regular(path: str, name: str) -> None:
-    """Refuse what is no regular file: to open a pipe would take for ever."""
+    """Refuse what is not a regular file: to open a pipe would take for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{name}: {path} is no regular file")
+        raise ValueError(f"{name}: {path} is not a regular file")
 
 
 def split(path: str, *ends: str) -> tuple[str, str]:

@@ -141,7 +141,7 @@ def _ordered(name: str, array: Any, dims: tuple[Any, ...], axis: int) -> Any:
     if len(strange) == array.ndim:
         return array  # other names altogether: the shape decides
     if strange:
-        raise ValueError(f"{name}: its dimension {strange[0]!r} is none of {dims} of y_pred")
+        raise ValueError(f"{name}: its dimension {strange[0]!r} is not one of those of y_pred, {dims}")
     if dims[axis] in array.dims and array.ndim < len(dims):
         raise ValueError(f"{name}: its dimensions {array.dims} hold {dims[axis]!r}, the class axis of y_pred")
     positions = [dim for dim in dims if dim != dims[axis] or dim in array.dims]

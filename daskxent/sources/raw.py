@@ -60,7 +60,7 @@ def open_raw(path: str, name: str) -> Mapped:
     fields = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(fields) - set(FIELDS))
     if unknown:
-        raise ValueError(f"{name}: {path}: {unknown[0]!r} is none of {', '.join(FIELDS)}")
+        raise ValueError(f"{name}: {path}: {unknown[0]!r} is not one of {', '.join(FIELDS)}")
     dtype, bfloat16 = _dtype(fields["dtype"], name)
     size = os.stat(file).st_size
     try:
@@ -73,7 +73,9 @@ def open_raw(path: str, name: str) -> Mapped:
     if -1 in shape and each:
         shape[shape.index(-1)] = (size - offset) // each
     if -1 in shape or math.prod(shape) * dtype.itemsize != size - offset:
-        raise ValueError(f"{name}: {file} has {size - offset:,} bytes of numbers, which is no array of {fields}")
+        raise ValueError(
+            f"{name}: {file} has {size - offset:,} bytes of numbers, which do not make an array of {fields}"
+        )
     return Mapped(file, query, name, tuple(shape), dtype, offset, size, bfloat16)
 
 

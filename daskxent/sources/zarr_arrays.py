@@ -347,7 +347,7 @@ def _opened(store: Any, path: str, name: str) -> Source:
     try:
         opened = _by_zarr(store, local)
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = f"{path} is no zarr array{_converting(path)}" if local else f"there is no zarr array at {path}"
+        what = f"{path} is not a zarr array{_converting(path)}" if local else f"there is no zarr array at {path}"
         raise (ValueError if local else FileNotFoundError)(f"{name}: {what}") from error
     except OSError:
         raise

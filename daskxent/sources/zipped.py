@@ -23,7 +23,7 @@ def open_zipped(path: str, name: str) -> Source:
     try:
         opened = zarr.open(zarr.storage.ZipStore(file, mode="r"), path=inner, mode="r")
     except BadZipFile as error:
-        raise ValueError(f"{name}: {file} is no zip file") from error
+        raise ValueError(f"{name}: {file} is not a zip file") from error
     except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(f"{name}: there is no zarr array at {inner or 'the top'} inside {file}") from error
     if isinstance(opened, zarr.Group):
