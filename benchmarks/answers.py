@@ -60,7 +60,7 @@ def delayed(asked: Question, arrays: dict[str, Any]) -> Any:
 
 
 def journaled(asked: Question, arrays: dict[str, Any]) -> Any:
-    """Return what a run with a journal gives, what it gives when it goes on from it, and how much was verified."""
+    """Return what a run with a journal gives, what it gives when it resumes from it, and how much was verified."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "run.journal"
         run = {**arrays, **asked.options, **where(asked), "journal": journal}
@@ -186,7 +186,7 @@ def lines(seed: int, numbers: list[int]) -> Iterator[str]:
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
         asked = question(seed, number)
         if asked.extra.get("cluster"):
-            cluster()  # what starting one warns of is no answer
+            cluster()  # what starting one warns of is not an answer
         folder = Path(tempfile.mkdtemp(prefix="daskxent-"))
         try:
             found = {"number": number, "given": asked.digest(), "answer": answer(asked, folder)}

@@ -13,7 +13,7 @@ from typing import Any
 from revisions import Side
 
 ANSWERS = Path(__file__).with_name("answers.py")
-CRASHES = 10  # after so many a side is given up
+CRASHES = 10  # after this many, a side is given up
 LINES = 25  # of a difference that are shown
 TEXTS = ("words", "warnings")
 NOTHING = "nothing"
@@ -53,7 +53,7 @@ def compare(sides: tuple[Side, Side], seed: int, questions: int, shown: int, tex
 
 
 def ask(side: Side, seed: int, questions: int) -> Answers:
-    """Return what a side answers; after a crash, which is an answer, a new process goes on with the next question."""
+    """Return what a side answers; after a crash, which is an answer, a new process continues with the next question."""
     found: Answers = []
     crashes = 0
     while len(found) < questions:

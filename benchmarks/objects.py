@@ -101,7 +101,7 @@ async def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--latency", type=float, default=0.05, help="seconds before an answer")
     parser.add_argument("--speed", type=float, default=80e6, help="bytes/s of a connection")
-    parser.add_argument("--throttled", type=int, default=0, help="every so many requests are refused with 503")
+    parser.add_argument("--throttled", type=int, default=0, help="one request in this many is refused with 503")
     asked = parser.parse_args()
     server = Server(asked.directory, asked.latency, asked.speed, asked.throttled)
     opened = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=1 << 16)

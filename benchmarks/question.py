@@ -80,7 +80,7 @@ def size(draw: Draw) -> tuple[int, int]:
 
 
 def shaped(draw: Draw, rows: int) -> tuple[int, ...]:
-    """Return the shape of about so many positions."""
+    """Return the shape of about this many positions."""
     if draw.chance(65):
         return (rows,)
     first = 1 + draw.below(min(rows, 6))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-EVERY = 150  # one question in so many is a large one
+EVERY = 150  # one question in this many is a large one
 
 
 def question(seed: int, number: int) -> Question:
@@ -58,7 +58,7 @@ def stored(draw: Draw, kinds: tuple[str, ...] = ("zarr3", "zarr3", "zarr2", "sha
 
 
 def chunked(draw: Draw, shape: tuple[int, ...], kind: str, most: int) -> dict[str, Any]:
-    """Return how a zarr array is stored: in at most so many chunks."""
+    """Return how a zarr array is stored: in at most this many chunks."""
     while True:
         chunks = tuple(draw.among([n, n, -(-n // 2), 1 + draw.below(n)]) for n in shape)
         if math.prod(-(-n // chunk) for n, chunk in zip(shape, chunks, strict=True)) <= most:

@@ -150,7 +150,7 @@ def joined(case: Case) -> tuple[Any, Any]:
 
 
 def truth(case: Case) -> float | None:
-    """Return the right answer, in long double as far as the machine has it; None where an error is right."""
+    """Return the right answer, in long double if the machine has it; None where an error is right."""
     if not case.valid:
         return None
     labels, scores = joined(case)
@@ -324,7 +324,7 @@ def answer(name: str, case: str) -> Result:
 
 
 def ask(command: list[str], name: str, cases: list[str]) -> Iterator[Result]:
-    """Ask a peer in a process of its own; after a crash, another one goes on with the next case."""
+    """Ask a peer in a process of its own; after a crash, another one continues with the next case."""
     while cases:
         child = subprocess.run([*command, *cases], capture_output=True, text=True)
         results = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]

@@ -155,13 +155,13 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     dict of str to numpy.ndarray, xarray.DataArray or zarr.Array
         The columns by name, of the shape of the positions, with the coordinates of the predictions where these are
         xarray's and there is no `out`. Floats are float64, and NaN where there is no such number:
-        the loss of a row whose label is no class, for example. Of rows that `steps` leave out, all floats are, and
+        the loss of a row whose label is not a class, for example. Of rows that `steps` leave out, all floats are, and
         "prediction" and "label" are -1.
 
     Raises
     ------
     FileExistsError
-        There is something else at `out`. The same call goes on with a group that is not complete, and returns one that
+        There is something else at `out`. The same call resumes a group that is not complete, and returns one that
         is.
     IncompleteResult
         As for `evaluate`; `Unwritable` if a column could not be written. A group that is not complete says so in its

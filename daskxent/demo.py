@@ -112,7 +112,7 @@ def pictures(rows: Iterable[Mapping[str, Any]], seed: int = 0) -> str:
     Parameters
     ----------
     rows : iterable of mapping
-        As `Report.worst` has them.
+        As in `Report.worst`.
     seed : int
         Seed of the dump.
     """

@@ -107,7 +107,7 @@ class Asked:
     )
     worst_per_group: bool = field(
         default=False,
-        metadata=_option("Whether to keep so many of each group of `by` as well: `Report.worst_of`.", flag),
+        metadata=_option("Whether to keep that many of each group of `by` as well: `Report.worst_of`.", flag),
     )
     sample: int = field(
         default=0,
@@ -133,7 +133,7 @@ class Asked:
         metadata=_option(
             """
             What precision and recall are of a class that is never predicted, or never true: 0, 1, or NaN, which leaves
-            the class out of means, as scikit-learn has it.""",
+            the class out of means, as in scikit-learn.""",
             zero_division,
         ),
     )
@@ -369,7 +369,7 @@ class Run(Asked):
     journal: str | os.PathLike[str] | None = field(
         default=None,
         metadata=_option("""
-            A file that keeps what has been evaluated. The same call with the same journal goes on where it stopped, and
+            A file that keeps what has been evaluated. The same call with the same journal resumes where it stopped, and
             ends with the same bits; after rows were appended to the arrays it evaluates only those."""),
     )
 

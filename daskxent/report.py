@@ -334,7 +334,7 @@ class Report(Tables):
         Raises
         ------
         ValueError
-            The text is not a report of this format; the message names the field that is none of such a report.
+            The text is not a report of this format; the message names the field that does not belong in one.
         """
         try:
             data = json.loads(text)

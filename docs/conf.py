@@ -23,6 +23,6 @@ autodoc_typehints = "none"  # numpydoc's docstrings say them
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 exclude_patterns = ["_build", "report.png"]
-# Pages link to files of the repository, which are no pages of the site.
+# Pages link to files of the repository, which are not pages of the site.
 suppress_warnings = ["myst.xref_missing", "myst.header", "mystnb.unknown_mime_type"]
 copyright = "The daskxent developers"

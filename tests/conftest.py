@@ -24,7 +24,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def tries(request):
-    """Return a range of so many tries, or of as many times more as ``--fuzz`` says."""
+    """Return a range of this many tries, or of as many times more as ``--fuzz`` says."""
     return lambda count: range(count * request.config.getoption("--fuzz"))
 
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _spread(cases):
-    """Return at most so many of the cases of a test, from the first to the last."""
+    """Return at most this many of the cases of a test, from the first to the last."""
     few = min(len(cases), QUICK_CASES)
     return [cases[(len(cases) - 1) * k // max(1, few - 1)] for k in range(few)]
 

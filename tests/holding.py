@@ -12,7 +12,7 @@ def numbers(shape, dtype="<f4"):
 
 
 def held_as(tmp_path, codec, data, nbytes):
-    """Return the chunks of an array of so many bytes in one chunk, which is stored as some data."""
+    """Return the chunks of an array of this many bytes in one chunk, which is stored as some data."""
     z = zarr.create_array(
         tmp_path,
         shape=nbytes,

@@ -76,7 +76,7 @@ def go_on(path, pipe, at, share):
 
 
 def killed(path, at, share):
-    """Let another process go on with a journal; return how many parts it reported, and whether it was killed."""
+    """Let another process resume from a journal; return how many parts it reported, and whether it was killed."""
     come, pipe = os.pipe()
     child = os.fork()
     if not child:
@@ -95,7 +95,7 @@ def killed(path, at, share):
 
 
 def kill_everywhere(folder, then):
-    """Kill a process at every call in turn, and the one that goes on at call `then`; return how many there are."""
+    """Kill a process at every call in turn, and the one that resumes at call `then`; return how many there are."""
     for at, share in ((at, share) for at in itertools.count() for share in (0, 0.4, 1)):
         path, known = folder / f"{at}-{share}", 0
         for call in (at, then):

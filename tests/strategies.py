@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 
 def draws(examples):
-    """Return settings that draw so many examples; a profile of other than the usual 100 draws its share of them."""
+    """Return settings that draw this many examples; a profile of other than the usual 100 draws its share of them."""
     return settings(max_examples=max(1, examples * settings.default.max_examples // 100), deadline=None)
 
 

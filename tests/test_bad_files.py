@@ -114,7 +114,7 @@ def test_names_and_notes_do_not_control_the_terminal(tmp_path):
 
 
 class Tensor:
-    """As torch has them: on a GPU, or with a gradient."""
+    """As in torch: on a GPU, or with a gradient."""
 
     def __init__(self, error):
         self.error = error

@@ -383,7 +383,7 @@ def test_an_npz_archive_is_no_npy(tmp_path):
     )
 
 
-# Other things that are no arrays.
+# Other things that are not arrays.
 
 
 @RUNS

@@ -107,7 +107,7 @@ def test_weights_of_classes_weigh_rows_by_their_labels(rows, weighted):
     kept = y != 255
     w = by_class[y[kept]] * (own[kept] if weighted else 1)
     p = np.exp(x[kept]) / np.exp(x[kept]).sum(axis=1, keepdims=True)
-    expected = sk.log_loss(y[kept], p, sample_weight=w, labels=range(4))  # sum(w L) / sum(w), as torch has it
+    expected = sk.log_loss(y[kept], p, sample_weight=w, labels=range(4))  # sum(w L) / sum(w), as in torch
     assert report["crossentropy"] == pytest.approx(expected, rel=1e-9)
     assert report.weight == pytest.approx(w.sum())
     pairs = {0: 0.5, 1: 2, 2: 0, 3: 3}

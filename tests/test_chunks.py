@@ -550,7 +550,7 @@ def test_a_file_that_is_cut_short_while_it_is_mapped_is_torn(tmp_path, monkeypat
 
 
 def zstd_frame(size):
-    """Return a zstd frame of so many zeros that does not say its size: run-length blocks of at most 128 KiB."""
+    """Return a zstd frame of this many zeros that does not say its size: run-length blocks of at most 128 KiB."""
     blocks = [min(1 << 17, size - at) for at in range(0, size, 1 << 17)]
     header = bytes.fromhex("28b52ffd 00 58")
     return header + b"".join(

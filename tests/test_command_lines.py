@@ -1,4 +1,4 @@
-"""Whatever is typed ends with a status and one line that is no traceback."""
+"""Whatever is typed ends with a status and one line that is not a traceback."""
 
 import random
 import warnings

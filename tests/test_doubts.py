@@ -87,7 +87,7 @@ def test_rows_that_nobody_wrote(rows, dtype, value, tmp_path):
 
 
 def equal_runs(rows, count, seed=0):
-    """Return a column that is True in so many runs, and the runs."""
+    """Return a column that is True in this many runs, and the runs."""
     cuts = np.sort(np.random.default_rng(seed).choice(np.arange(1, rows), 2 * count, replace=False))
     equal = np.zeros(rows, bool)
     for start, stop in cuts.reshape(-1, 2):
@@ -309,7 +309,7 @@ def test_several_classes_are_ignored(rows, tmp_path):
 @pytest.mark.parametrize("first", [0, 500, 900])
 def test_whether_rows_look_like_probabilities_does_not_depend_on_the_cut(first, tmp_path):
     x = np.tile(np.array([0.5, 0.25, 0.25], "f2"), (1000, 1))
-    x[first] = 1 + 2**-10, 0, -0.02  # within the tolerance, but not as float16 has it
+    x[first] = 1 + 2**-10, 0, -0.02  # within the tolerance, but not what float16 gives
     y = np.zeros(1000, int)
     with warnings.catch_warnings(action="ignore"):
         states = [

@@ -3,7 +3,7 @@
 By the numbers of the list of faults that this project keeps:
 
 * I1 to I5, I9, I11, I13 to I16 are tests here; I6, I7 and I8 are in `test_journal`.
-* I10, a straggler, is a test as far as there is something to hold: the rest goes on meanwhile, and the end is right.
+* I10, a straggler, is a test as far as there is something to hold: the rest continues meanwhile, and the end is right.
   Nothing is started twice to overtake it, because parts are small and Dask gives no sign of a worker that is slow.
 * I12, a worker out of memory, is left out: its nanny ends it as SIGKILL does, which I4 tests. When it does depends on
   how fast the machine is, and `plan` says the memory in advance.

@@ -1,4 +1,4 @@
-"""Arrays are known by what they hold: reports of others do not merge, and what is rewritten meanwhile is no answer."""
+"""Arrays are known by what they hold: reports of others do not merge, what is rewritten meanwhile does not count."""
 
 import os
 from dataclasses import replace

@@ -108,7 +108,7 @@ def largest(rows=50, classes=30, k=5, seed=0):
     logs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
     y = rng.integers(0, classes, rows)
     ids = np.argsort(-logs, axis=1)[:, :k]
-    ids = np.concatenate([ids, y[:, None]], axis=1)  # as vLLM has it: the label is always there
+    ids = np.concatenate([ids, y[:, None]], axis=1)  # as in vLLM: the label is always there
     values = np.take_along_axis(logs, ids, axis=1)
     values[(ids[:, :k] == y[:, None]).any(axis=1), -1] = -np.inf
     return y, logs, values, ids

@@ -201,7 +201,7 @@ def test_killed_at_any_call(tmp_path, then):
 
 
 def fill_up(patch, room):
-    """Let a disk have room for so many more bytes."""
+    """Let a disk have room for this many more bytes."""
     left, write = [room], os.write
 
     def limited(descriptor, data):

@@ -141,7 +141,7 @@ def test_reports_of_other_tables_do_not_merge(dump):
 
 
 def test_numbers_of_the_whole_text(dump):
-    """As lm-eval has it: the sum over all tokens, by the bytes and the words of the text."""
+    """As in lm-eval: the sum over all tokens, by the bytes and the words of the text."""
     tokens, logits, _, _ = dump
     metrics = ["bits_per_byte", "byte_perplexity", "word_perplexity"]
     report = dx.evaluate(tokens, logits, shift=1, classes=C, bytes=700, words=120, metrics=metrics, from_logits=True)

@@ -123,7 +123,7 @@ def test_a_writer_that_ends_with_an_error_leaves_whole_shards(tmp_path):
         state(np.zeros(800, int), both)
     parts = f"{tmp_path}/d.zarr/labels[:400]", f"{tmp_path}/d.zarr/logits[:400]"
     assert state(*parts) == state(Y[:400], X[:400])
-    with dx.reopen(tmp_path / "d.zarr") as dump:  # goes on after the last shard
+    with dx.reopen(tmp_path / "d.zarr") as dump:  # continues after the last shard
         assert dump.steps == 400
         dump.append(X[400:], Y[400:])
     assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, X)

@@ -1,4 +1,4 @@
-"""How long this process has compiled: time that is no part of an evaluation, and that is reported while it passes."""
+"""How long this process has compiled: time that does not count as part of an evaluation, and is reported meanwhile."""
 
 from __future__ import annotations
 

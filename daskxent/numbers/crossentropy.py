@@ -85,7 +85,7 @@ def dense_losses(
     The labels y become ``y * (1 - smoothing) + smoothing / C``. Logits: sum_j y_j (log(sum_i exp(x_i)) - x_j), where
     a class with y_j = 0 adds nothing even if its logit is -inf. Probabilities: -sum_j y_j log(q_j), where q is
     p / sum(p) clipped to [1e-7, 1 - 1e-7]. That is Keras on every backend. With weights of classes each label is
-    multiplied by its own after it is smoothed, as torch has it.
+    multiplied by its own after it is smoothed, as in torch.
 
     Parameters
     ----------

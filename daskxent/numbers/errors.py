@@ -96,7 +96,7 @@ def symmetric(mean: float, error: float, degrees: float, level: float) -> tuple[
 
 
 def wilson(share: float, count: float, level: float) -> tuple[float, float]:
-    """Return Wilson's score interval of a share of so many rows, a number that need not be whole.
+    """Return Wilson's score interval of a share of this many rows, a number that need not be whole.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def wilson(share: float, count: float, level: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=1024)
 def t_quantile(share: float, degrees: float) -> float:
-    """Return below which value so much of Student's t distribution lies, above one half; NaN without a degree.
+    """Return below which value this much of Student's t distribution lies, above one half; NaN without a degree.
 
     Examples
     --------

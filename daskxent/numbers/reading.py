@@ -1,4 +1,4 @@
-"""Check what is read from JSON: whoever wrote it may have been somebody else, and a sum that is missing is no error."""
+"""Check what is read from JSON: others may have written it, and a sum that is missing would not raise by itself."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Pick(NamedTuple):
     seed : int
         Of random ones.
     per : Slicing
-        So many of each of its groups; empty for so many of all rows.
+        A slicing of each of whose groups `most` are kept; empty to keep them of all rows.
     """
 
     most: int

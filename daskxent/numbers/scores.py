@@ -52,7 +52,7 @@ _ABSENT: Any = None
 class Scores(NamedTuple):
     """Columns of n finished rows; those that were not asked for are None.
 
-    Float columns are NaN in rows that hold NaN, `loss` and `target` also where the label is no class.
+    Float columns are NaN in rows that hold NaN, `loss` and `target` also where the label is not a class.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Scores(NamedTuple):
         Whether the label is the lowest of the classes that hold the largest value.
     above : (n,) int32
         How many classes are larger than the label's, or the depth asked for if there are more; `UNRANKED` in rows with
-        NaN or whose label is no class.
+        NaN or whose label is not a class.
     prediction : (n,) int64
         The lowest class that holds the largest value; -1 in rows with NaN.
     peak, second : (n,) float64
@@ -133,7 +133,7 @@ def finish(
     records : Records
         Of n rows, scanned with these labels.
     labels : (n,) int64
-        What is outside [0, classes) is no class.
+        What is outside [0, classes) is not a class.
     classes : int
     needs : frozenset of str
         Names of the columns to make.

@@ -52,7 +52,7 @@ class State:
         The largest label that is a class, of any row; -1 if there is none.
     unshifted : bool
         Whether the first labels match the predictions of the row before them, not their own. Of how many rows that is
-        said depends on the chunks, so it is no part of what is compared, or kept.
+        said depends on the chunks, so it is not compared, or kept.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def merge_all(states: Iterable[State]) -> State:
 
 
 def most_runs(pieces: int) -> int:
-    """Return how many runs of rows may be known of rows that are covered in so many pieces.
+    """Return how many runs of rows may be known of rows that are covered in this many pieces.
 
     That follows from the rows alone: where they are cut into pieces, each cut adds a run at most, so that what is too
     many of some rows is too many of all.

@@ -145,7 +145,7 @@ class Sums:
         )
 
     def check(self, names: Sequence[str], rows: int, where: str) -> None:
-        """Raise if the sums are not those of these statistics over so many rows at most."""
+        """Raise if the sums are not those of these statistics over at most this many rows."""
         for what, named in (
             ("totals", self.totals), ("squares", self.moments.squares), ("products", self.moments.products),
         ):  # fmt: skip

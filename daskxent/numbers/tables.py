@@ -255,7 +255,7 @@ class Table:
         return cls(keys, columns, rare)
 
     def check(self, question: Question, slicing: Slicing, counted: int) -> None:
-        """Raise if the table is not one of a slicing of so many counted rows."""
+        """Raise if the table is not one of a slicing of this many counted rows."""
         counted *= question.classes if isinstance(slicing[0], Classwise) else 1
         weighted = WEIGHT in self.columns
         expected = {COUNTED_ROWS: 1} | ({WEIGHT: 2, WEIGHT_SQUARES: 2} if weighted else {})

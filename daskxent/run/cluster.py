@@ -148,7 +148,7 @@ class ClusterGraph(Graph):
 
 
 def joined(parts: Iterable[Part], most: int) -> Iterator[Part]:
-    """Join parts that follow one another, up to so many steps.
+    """Join parts that follow one another, up to this many steps.
 
     Examples
     --------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SHARD_STEPS = 1 << 20  # of few classes; the labels of so many are held as well
+SHARD_STEPS = 1 << 20  # of few classes; the labels of that many are held as well
 CODECS = "lz4", "zstd", "none"
 STRINGS = "string"
 FLOATS = "float16", "bfloat16", "float32", "float64"

@@ -15,7 +15,7 @@ class IncompleteResult(RuntimeError):
     report : Report or None
         What the rows that were evaluated gave.
     journal : str or None
-        The journal from which the same call goes on.
+        The journal from which the same call resumes.
     """
 
     def __init__(self, message: str, report: Any = None, journal: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What has been evaluated, kept in a file, so that a run that was cut short goes on where it stopped.
+"""What has been evaluated, kept in a file, so that an interrupted run resumes where it stopped.
 
 The first record says what was evaluated and what was asked; each further one holds the state of a part, exactly, and
 the version of what was read for it, or says that the arrays have grown. What was written anew since is evaluated again.

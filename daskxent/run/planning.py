@@ -206,7 +206,7 @@ def remaining(plan: Plan, covered: Iterable[Part]) -> Iterator[Part]:
     ----------
     plan : Plan
     covered : iterable of (start, stop)
-        Sorted, disjoint ranges of rows, as `State.covered` has them.
+        Sorted, disjoint ranges of rows, as in `State.covered`.
     """
     per = plan.rows_per_step
     done, at = [(start // per, stop // per) for start, stop in covered], 0

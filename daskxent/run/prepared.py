@@ -153,7 +153,7 @@ def class_weight_of(given: Any, classes: int) -> tuple[float, ...]:
 
 
 def kind_of(asked: Asked) -> dict[str, bool]:
-    """Return what the predictions are, as the question has it."""
+    """Return what the predictions are, in the words of the question."""
     if asked.predictions is None:
         return {"from_logits": asked.from_logits}
     if asked.from_logits and asked.predictions == "probabilities":
@@ -165,7 +165,7 @@ def kind_of(asked: Asked) -> dict[str, bool]:
 
 
 def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return the arguments of a call whose arrays are all paths, as JSON has them; None for other calls."""
+    """Return the arguments of a call whose arrays are all paths, as JSON; None for other calls."""
     weights = {} if asked.sample_weight is None else {"sample_weight": asked.sample_weight}
     arrays = {name: call_of(given) for name, given in {"y_true": y_true, "y_pred": y_pred, **weights}.items()}
     further = {name: call_of(given) for name, given in (along or {}).items()}

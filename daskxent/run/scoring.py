@@ -343,7 +343,7 @@ FEW, LEAST_CLASSES = 64, 3  # rows of a sequence that are looked at; with two cl
 
 
 def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | None, Totals]:
-    """Return what scores so many rows in compiled code, if that is worth it, and what adds them up."""
+    """Return what scores this many rows in compiled code, if that is worth it, and what adds them up."""
     if rows * question.classes < sizes.few or _interpreted():
         return None, Totals(question)
     from daskxent.kernels import COMPILED, SLAB_ROWS, Scorer

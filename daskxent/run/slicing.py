@@ -173,13 +173,13 @@ def opened(given: Any, name: str, kind: str, positions: tuple[int, ...]) -> Furt
 
 
 def to_call(by: Iterable[Mapping[str, Any]]) -> list[Any] | None:
-    """Return how to group by the same again, as JSON has it; None if that takes arrays that are not stored."""
+    """Return how to group by the same again, as JSON; None if that takes arrays that are not stored."""
     found = [[[name, one_to_call(given)] for name, given in each.items()] for each in by]
     return None if any(call is None for each in found for _, call in each) else found
 
 
 def one_to_call(given: Any) -> Any:
-    """Return how to group by one thing again, as JSON has it; None if it takes an array that is not stored."""
+    """Return how to group by one thing again, as JSON; None if it takes an array that is not stored."""
     if isinstance(given, Axis):
         return {"axis": given.number}
     if isinstance(given, Binned):

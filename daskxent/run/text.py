@@ -41,7 +41,7 @@ def along(array: Any, axis: int, start: int, stop: int) -> Any:
 
 
 def with_classes(predictions: Any, axis: int, classes: int | None) -> Any:
-    """Return the first so many classes of predictions: the others, as of a padded vocabulary, are not read.
+    """Return the first `classes` classes of predictions: the others, as of a padded vocabulary, are not read.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def check_ids(asked: Asked, slots: int) -> None:
     Raises
     ------
     ValueError
-        It is asked for; the predictions are no log-probabilities, or the class axis is not the last.
+        It is asked for; the predictions are not log-probabilities, or the class axis is not the last.
     """
     if asked.predictions != "log_probabilities" or asked.axis != -1:
         raise ValueError('ids: needs predictions="log_probabilities", with the classes along the last axis')

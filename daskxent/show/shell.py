@@ -13,7 +13,7 @@ ARRAYS = {"y_true": "LABELS", "y_pred": "PREDICTIONS"}
 
 
 def in_words(message: str, flags: Mapping[str, tuple[str, bool]]) -> str:
-    """Return a message with arrays and options as a command line has them.
+    """Return a message with arrays and options as on a command line.
 
     Parameters
     ----------

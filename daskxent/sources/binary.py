@@ -91,7 +91,7 @@ def as_binary(array: Any, logits: bool, axis: int) -> Any:
     ValueError
         A class axis was named: there is none.
     TypeError
-        The predictions are no floating point numbers.
+        The predictions are not floating point numbers.
     """
     if axis != -1:
         raise ValueError(f"axis: binary predictions are one column, without a class axis; got {axis}")

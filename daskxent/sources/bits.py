@@ -49,7 +49,7 @@ def _read(store: Store, key: str) -> dict[str, Any] | None:
 
 
 def _bits(fill: Any) -> int:
-    """Return the bits of a fill value, as metadata has it: a number, the name of one, or bits already."""
+    """Return the bits of a fill value, as in metadata: a number, the name of one, or bits already."""
     if isinstance(fill, str) and fill.startswith("0x"):
         return int(fill, 16)
     return int(np.array(float(fill or 0)).astype(bfloat16_dtype()).view(np.uint16))

@@ -121,8 +121,8 @@ def _read(inputs: Inputs, question: Question, run: Box) -> Aligned:
 def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
     """Estimate how many bytes of what lies along the rows are held at once, over all threads.
 
-    A thread holds what it read for so many rows, and the last chunk of each array; chunks that reach over more rows, at
-    most two of them one behind the other, are kept up to a bound.
+    A thread holds what it read for that many rows, and the last chunk of each array; chunks that reach over more rows,
+    at most two of them in sequence, are kept up to a bound.
     """
     held, last, kept = threads * rows * len(inputs.along) * 8, 0, 0
     at = inputs.lead_axis

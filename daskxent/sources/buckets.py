@@ -49,7 +49,7 @@ def stores(url: str, storage: Mapping[str, Any] | None) -> Iterator[Any]:
 
 
 def translated(options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return options of s3fs as obstore has them; None if it does not have all, or would not find the credentials.
+    """Return options of s3fs as obstore takes them; None if it does not take all, or would not find the credentials.
 
     Examples
     --------

@@ -250,7 +250,7 @@ class Chunks:
         return self._shards is not None and self._stored(one) == self._stored(other)
 
     async def encoded(self, several: list[tuple[int, ...]], expected: int) -> list[NDArray[np.uint8] | None]:
-        """Get some chunks of one object, encoded, of about so many bytes each; None for what is not stored."""
+        """Get some chunks of one object, encoded, of about this many bytes each; None for what is not stored."""
         assert isinstance(self._bytes, Objects)
         key = self._stored(several[0])
         if self._shards is None:

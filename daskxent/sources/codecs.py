@@ -203,7 +203,7 @@ class Shards(NamedTuple):
 
 
 def chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
-    """List the codecs, in the order of encoding, as metadata of zarr v3 has them."""
+    """List the codecs, in the order of encoding, as in the metadata of zarr v3."""
     # Attribute by attribute, because the dict of the whole metadata warns about types without a specification.
     if metadata.zarr_format == 3:
         return [codec.to_dict() for codec in metadata.codecs]
@@ -213,7 +213,7 @@ def chain(metadata: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def _named(codec: Any) -> dict[str, Any]:
-    """Return a codec of numcodecs as metadata of zarr v3 has it."""
+    """Return a codec of numcodecs as in the metadata of zarr v3."""
     configuration = dict(codec.get_config())
     return {"name": f"numcodecs.{configuration.pop('id')}", "configuration": configuration}
 

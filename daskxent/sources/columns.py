@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-NO_LABEL = -(2**63)  # stands for labels that are no whole numbers
+NO_LABEL = -(2**63)  # stands for labels that are not whole numbers
 
 
 class Column(NamedTuple):
@@ -26,7 +26,7 @@ class Column(NamedTuple):
     missing : (n,) bool or None
         Rows of which the value is not stored and was read as the fill value; None if all that was read at once is.
     beyond : (n,) uint64 or float64, or None
-        Labels as they are stored, if some of them do not fit int64 or are no whole numbers.
+        Labels as they are stored, if some of them do not fit int64 or are not whole numbers.
     """
 
     values: NDArray[Any]
@@ -57,7 +57,7 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def as_labels(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return labels as int64, contiguous as compiled code needs them; what is no integer that fits is no class."""
+    """Return contiguous int64 labels, as compiled code needs them; what is not an integer that fits is not a class."""
     labels = native(labels)
     if is_float(labels.dtype):
         wide = as_floats(labels)

@@ -93,7 +93,7 @@ _LOCK = threading.Lock()
 
 
 def _opened(file: str, written: Any) -> Any:
-    """Return an open file; one that was rewritten is closed before, because HDF5 would go on with what it knew."""
+    """Return an open file; one that was rewritten is closed before, because HDF5 would keep using what it knew."""
     import h5py
 
     with _LOCK:

@@ -112,14 +112,14 @@ class Joined(Base):
         return all(member.tiny(below) for member in self.members)
 
     def identity(self, lead: int | None, steps: int) -> Any:
-        """Return the identities of the members, of as many as so many steps take."""
+        """Return the identities of the members that the first `steps` take."""
         if lead != self.axis:
             return {"joined": [member.identity(lead, steps) for member in self.members], "axis": self.axis}
         taken = overlapping(self._starts, 0, steps)
         return {"joined": [self.members[which].identity(lead, stop) for which, _, stop in taken], "axis": self.axis}
 
     def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return the versions of the members that so many steps take, joined."""
+        """Return the versions of the members that these steps take, joined."""
         if axis != self.axis:
             taken = [(member, start, stop) for member in self.members]
         else:

@@ -37,7 +37,7 @@ def failing(what: str) -> Iterator[None]:
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        first = str(error).partition("\n")[0]  # obstore goes on with its debugging
+        first = str(error).partition("\n")[0]  # what follows is obstore's debugging output
         raise OSError(f"{what}: {type(error).__name__}: {first}") from error
 
 
@@ -91,7 +91,7 @@ class Objects:
         return None if found is None else np.asarray(found.as_numpy_array()).view(np.uint8)
 
     async def get_large(self, key: str, expected: int) -> Bytes | None:
-        """Get an object of about so many bytes, in several ranges at once if it is large; None if there is none."""
+        """Get an object of about this many bytes, in several ranges at once if it is large; None if there is none."""
         if expected < 2 * RANGE:
             return await self.get(key, slice(None))
         edges = list(range(0, expected - RANGE // 2, RANGE))
@@ -152,7 +152,7 @@ class Objects:
         if hasattr(self._store, "store"):
             return self._listed_by_obstore(self._store.store)
         fs, root = getattr(self._store, "fs", None), getattr(self._store, "path", "")
-        if fs is None or {"http", "https"} & set(np.atleast_1d(fs.protocol)):  # web pages are no lists of objects
+        if fs is None or {"http", "https"} & set(np.atleast_1d(fs.protocol)):  # web pages are not lists of objects
             return None
         prefix = f"{root}/{self._prefix}".rstrip("/")
         fs.invalidate_cache()

@@ -54,7 +54,7 @@ class Opener(NamedTuple):
     names: Callable[[str], Sequence[str]] | None = None
 
 
-# Asked in this order, before anybody looks whether there is something at the path.
+# Asked in this order, before anything checks whether there is something at the path.
 OPENERS = [
     Opener(raw.takes, raw.open_raw),
     Opener(remote.takes, remote.open_remote),
@@ -136,7 +136,7 @@ class LazyArray:
         return self._recipe.opened(name)
 
     def call(self) -> Any:
-        """Return how to make it again, as JSON has it; None if it is not made of paths alone."""
+        """Return how to make it again, as JSON; None if it is not made of paths alone."""
         return self._recipe.call()
 
 
@@ -199,7 +199,7 @@ _Recipe = _Given | _Part | _Join
 
 
 def call_of(given: Any) -> Any:
-    """Return how to open an array again, as JSON has it; None for arrays that are not stored."""
+    """Return how to open an array again, as JSON; None for arrays that are not stored."""
     if isinstance(given, LazyArray):
         return given.call()
     if isinstance(given, (str, os.PathLike)):
@@ -253,7 +253,7 @@ def open_lazy(
     FileNotFoundError
         There is nothing at a path.
     IndexError
-        The index is none of NumPy's basic ones, has steps, or does not fit.
+        The index is not one of NumPy's basic ones, has steps, or does not fit.
     TypeError
         It is a dask array, which is lazy itself.
 
@@ -369,7 +369,7 @@ def open_array(given: Any, name: str, storage: Mapping[str, Any] | None = None) 
     FileNotFoundError
         There is nothing at the path.
     ValueError
-        The path is a group, or what is there is no array; a dask array has chunks of unknown length.
+        The path is a group, or what is there is not an array; a dask array has chunks of unknown length.
     TypeError
         `given` is none of the above, or a list of arrays, which may mean rows or classes.
 

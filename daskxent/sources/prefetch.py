@@ -43,7 +43,7 @@ class Chunks(Protocol):
         """Return whether two chunks are in one object."""
 
     async def encoded(self, several: list[Index], expected: int) -> list[Bytes | None]:
-        """Get some chunks of one object, encoded, of about so many bytes each; None for what is not stored."""
+        """Get some chunks of one object, encoded, of about this many bytes each; None for what is not stored."""
 
 
 Item = tuple[Chunks, "Index"]

@@ -21,7 +21,7 @@ class Sizes:
         Fewer predictions are not cut, in bytes. To hand over a part takes a third of a millisecond when all threads are
         busy: a twentieth of scanning this much.
     row_bytes : int
-        A row is taken for so many bytes at least when parts are cut: one of two classes takes 12 ns, one of eight 17.
+        A row counts as at least this many bytes when parts are cut: one of two classes takes 12 ns, one of eight 17.
     part_rows : int
         Rows of a part at most. Many short rows make large labels and weights: 2**22 rows keep those of a part below
         64 MB.

@@ -58,7 +58,7 @@ class Zarr(Base):
     side_by_side : bool
         Whether chunks that a box takes whole are kept as well, because other boxes take them too.
     together : int
-        Small chunks are read as one up to so many bytes.
+        Small chunks are read as one up to this many bytes.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Zarr(Base):
         return tuple(s.stop - s.start for s in box[1:]) == self.shape[1:]
 
     def _one_by_one(self, box: Box, first: int, last: int, missing: list[Box] | None) -> NDArray[Any]:
-        """Read whole chunks into memory of the thread's, one behind the other."""
+        """Read whole chunks into memory of the thread's, back to back."""
         mine, nbytes, length = self._mine(), self.chunks.nbytes, self.chunks.chunks[0]
         memory = _memory_for(self.name).take((last - first + 1) * nbytes)
         for number in range(first, last + 1):
@@ -269,7 +269,7 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
 
 
 def members(group: Any, where: str) -> str:
-    """Say what a group holds, which is no array."""
+    """Say what a group holds, as it is not an array."""
     with warnings.catch_warnings(action="ignore"):  # of what else is in the directory
         names = ", ".join(sorted(key for key, _ in group.arrays()))
     return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"

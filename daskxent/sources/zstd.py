@@ -87,7 +87,7 @@ def _check_frames(read: Callable[[int, int], bytes], size: int, nbytes: int) -> 
 
 
 def decoded(encoded: NDArray[np.uint8], nbytes: int, buffer: Buffer) -> NDArray[np.uint8]:
-    """Decode frames of so many bytes.
+    """Decode frames of this many bytes.
 
     Raises
     ------
@@ -180,7 +180,7 @@ class Stream:
         Raises
         ------
         ValueError
-            There is not so much.
+            There is not that much.
         zstandard.ZstdError
             It is damaged.
         """
