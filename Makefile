@@ -51,7 +51,7 @@ lint: .venv/lint.stamp ## Check format, style and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-format: .venv/lint.stamp ## Format the code and mend what ruff can mend
+format: .venv/lint.stamp ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 

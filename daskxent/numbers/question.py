@@ -280,7 +280,7 @@ class Question:
 
     @cached_property
     def _of_means(self) -> tuple[Statistic, ...]:
-        """Those of the metrics that groups of rows have too."""
+        """The statistics of metrics that groups of rows have too."""
         return self._of(name for name in self.metrics if name not in DERIVED)
 
     def _of(self, metrics: Iterable[str]) -> tuple[Statistic, ...]:
