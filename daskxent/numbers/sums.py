@@ -209,7 +209,9 @@ def exact_sums(
 def weighted(values: NDArray[Any], weights: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """Return values times weights; 0 stays 0, whatever the weight."""
     with np.errstate(over="ignore", invalid="ignore"):  # a product beyond float64 is infinite
-        return np.where(values != 0, values * weights, 0.0)
+        found: NDArray[np.float64] = values * weights
+    found[values == 0] = 0.0
+    return found
 
 
 def squared(terms: NDArray[np.float64]) -> NDArray[np.float64]:
