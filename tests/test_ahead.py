@@ -110,6 +110,27 @@ def test_slices_joins_and_other_questions_are_read_ahead_too(server, threads):
     assert top.state == expected(metrics=["top_3_accuracy", "entropy"])
 
 
+@pytest.mark.parametrize("kind", ["largest", "binary"])
+def test_predictions_with_a_class_of_ours_are_read_ahead_too(kind, server):
+    """What is said in a plan is done: of the objects of predictions none is waited for alone."""
+    x = dx.open("s3://b/chunks", storage_options=server.options)
+    if kind == "largest":
+        options = {
+            "predictions": "log_probabilities",
+            "ids": np.tile(np.arange(CLASSES), (ROWS, 1)),
+            "metrics": ["accuracy"],
+        }
+        y, hits = Y, X.argmax(axis=1) == Y
+    else:
+        options, y = {"from_logits": True, "binary": True}, (Y[:, None] + np.arange(CLASSES)) % 2
+        hits = (X > 0) == y
+    assert any("asked for ahead" in note for note in dx.plan(y, x, **options).notes)
+    server.requests()
+    report = dx.evaluate(y, x, threads=1, **options)
+    assert report["accuracy"] == hits.mean()
+    assert server.requests()["at once"] > 2
+
+
 def test_a_request_that_fails_is_made_again_and_counted(directory):
     throttling = Server(directory, "--throttled", "7")
     try:

@@ -155,6 +155,17 @@ def test_classes_that_are_not_stored_are_missing_labels(tmp_path):
     assert found.audit["label_missing"]["rows"] == list(range(10, 20))
 
 
+@pytest.mark.parametrize("which", ["labels", "values", "ids"])
+def test_dumps_of_the_largest_classes_that_are_not_finished_are_refused(which, tmp_path):
+    y, _, values, ids = largest()
+    arrays = {"labels": y, "values": values, "ids": ids}
+    written = zarr.create_array(tmp_path / "x.zarr", data=arrays[which])
+    written.attrs["daskxent dump"] = {"complete": False, "steps": 30}
+    arrays[which] = tmp_path / "x.zarr"
+    with pytest.raises(ValueError, match=r"its writer has not finished it; \[:30\] behind the path takes"):
+        dx.evaluate(arrays["labels"], arrays["values"], ids=arrays["ids"], **TAKEN)
+
+
 def test_a_label_that_was_not_kept_has_an_infinite_loss():
     found = dx.evaluate([7], [[-0.1, -3.0]], ids=[[2, 1]], predictions="log_probabilities", metrics=["crossentropy"])
     assert found["crossentropy"] == np.inf

@@ -18,6 +18,7 @@ from zarr.storage import MemoryStore, ZipStore
 import daskxent as dx
 from daskxent.numbers.question import Question
 from daskxent.sources import open_array, zarr_arrays
+from daskxent.sources.sliced import Sliced
 from daskxent.sources.zarr_arrays import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
@@ -409,6 +410,10 @@ def test_small_chunks_are_read_together(tmp_path, data, layout, codec):
             np.testing.assert_array_equal(found, values[start:stop])
     for box in ((slice(3, 22), *whole), (slice(0, 20), slice(1, 23)), (slice(5, 24), *whole)):
         np.testing.assert_array_equal(source.read(box), values[box])
+    part = Sliced(source, (slice(3, 60), slice(0, 23)))
+    for start, stop in part.together(0).ranges(0, 57):
+        np.testing.assert_array_equal(part.read((slice(start, stop), *whole)), values[3 + start : 3 + stop])
+    assert list(part.together(0).ranges(0, 57)) == [(0, 17), (17, 37), (37, 57)]
 
 
 @pytest.mark.parametrize("fill", [False, True])

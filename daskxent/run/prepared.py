@@ -23,6 +23,7 @@ from daskxent.sources import (
     positions_of,
     with_storage,
 )
+from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.largest import as_slots
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
         further[name] = found._replace(source=shift.labels(found.source))
     if ids is not None:
         text.check_ids(asked, ids.shape[-1])
+        check_finished([labels, ids])
         labels, predictions = as_slots(labels, shift.predictions(ids, asked.axis), predictions)
     return align(labels, predictions, opened, asked.axis, further=further)
 

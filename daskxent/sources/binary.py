@@ -10,12 +10,8 @@ from daskxent.sources.columns import is_float
 from daskxent.sources.source import Wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-    from daskxent.sources.chunks import Chunks
-    from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box, Source
 
 
@@ -41,30 +37,13 @@ class Binary(Wrapped):
         """Return the same of another source."""
         return Binary(source, self.logits)
 
-    def stored(self, axis: int) -> Cuts | None:
-        """Return the source's cuts; both classes are read at once."""
-        return None if axis == len(self.shape) - 1 else self.source.stored(axis)
-
-    def pieces(self, axis: int) -> Cuts | None:
-        """Return the source's cuts."""
-        return None if axis == len(self.shape) - 1 else self.source.pieces(axis)
-
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box and put the other class before it."""
-        own = self._own(box)
         gaps: list[Box] | None = None if missing is None else []
-        values = self.source.read(own, gaps)
+        values = self.source.read(self._own(box), gaps)
         if missing is not None and gaps:
             missing += [(*(gap[:-1] if self._column else gap), slice(0, 2)) for gap in gaps]
         return np.asarray(both(values[..., 0] if self._column else values, self.logits)[..., box[-1]])
-
-    def _own(self, box: Box) -> Box:
-        """Return the box of the source that a box of both classes is."""
-        return (*box[:-1], slice(0, 1)) if self._column else box[:-1]
-
-    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
-        """Yield the chunks of the source."""
-        return self.source.encoded(self._own(box))
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, which is taken for one of two classes."""

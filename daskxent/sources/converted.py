@@ -10,12 +10,10 @@ import numpy as np
 from daskxent.sources.source import Wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from daskxent.sources.chunks import Chunks
-    from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box, Source
 
 
@@ -41,25 +39,9 @@ class Viewed(Wrapped):
         """Return the same of another source."""
         return Viewed(source, self.convert, self.dtype)
 
-    def stored(self, axis: int) -> Cuts | None:
-        """Return the source's cuts."""
-        return self.source.stored(axis)
-
-    def pieces(self, axis: int) -> Cuts | None:
-        """Return the source's cuts."""
-        return self.source.pieces(axis)
-
-    def together(self, axis: int) -> Cuts | None:
-        """Return the source's cuts."""
-        return self.source.together(axis)
-
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box and convert it."""
         return self.convert(self.source.read(box, missing), tuple(s.start for s in box))
-
-    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
-        """Yield the chunks of the source."""
-        return self.source.encoded(box)
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, the type, and what the numbers are looked up in."""

@@ -7,21 +7,18 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from daskxent.sources.source import Base
+from daskxent.sources.source import Wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
-    from daskxent.sources.chunks import Chunks
     from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box, Source
 
 Index = tuple[slice | int, ...]
 
 
-class Sliced(Base):
+class Sliced(Wrapped):
     """A part of a source; what is outside is not read.
 
     Parameters
@@ -31,10 +28,15 @@ class Sliced(Base):
         As `resolved` has it: one for each axis of the source.
     """
 
+    unfinished = None  # what is there may be sliced  # type: ignore[assignment]
+
     def __init__(self, source: Source, index: Index) -> None:
         self.source, self.index, self.name, self.dtype = source, index, source.name, source.dtype
-        self.far = source.far
         self.shape = tuple(each.stop - each.start for each in index if isinstance(each, slice))
+
+    def like(self, source: Source) -> Sliced:
+        """Return the same part of another source."""
+        return Sliced(source, self.index)
 
     @cached_property
     def _kept(self) -> list[int]:
@@ -54,6 +56,10 @@ class Sliced(Base):
         """Return the source's cuts inside the slice."""
         return self._part(axis, self.source.pieces(self._kept[axis]))
 
+    def together(self, axis: int) -> Cuts | None:
+        """Return the source's cuts inside the slice."""
+        return self._part(axis, self.source.together(self._kept[axis]))
+
     def _part(self, axis: int, cuts: Cuts | None) -> Cuts | None:
         start = self._start(axis)
         return None if cuts is None else cuts.part(start, start + self.shape[axis])
@@ -72,28 +78,12 @@ class Sliced(Base):
         ranges = iter(box)
         return tuple([self._moved(each, next(ranges) if isinstance(each, slice) else None) for each in self.index])
 
-    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
-        """Yield the chunks of the source."""
-        return self.source.encoded(self._own(box))
-
-    def refresh(self) -> None:
-        """Refresh the source."""
-        self.source.refresh()
-
     def window(self, axis: int | None, start: int, stop: int) -> Sliced:
         """Return the same of a source that holds no more than that."""
         if axis is None:
             return self
         first = self._start(axis)
-        return Sliced(self.source.window(self._kept[axis], first + start, first + stop), self.index)
-
-    def shared(self) -> Sliced:
-        """Return the same of a shared source."""
-        return Sliced(self.source.shared(), self.index)
-
-    def tiny(self, below: int) -> bool:
-        """Return whether the source's pieces are."""
-        return self.source.tiny(below)
+        return self.like(self.source.window(self._kept[axis], first + start, first + stop))
 
     def identity(self, lead: int | None, steps: int) -> Any:
         """Return the identity of the source, and the slice; along the lead axis only where that begins."""

@@ -154,7 +154,8 @@ class Base:
 class Wrapped(Base):
     """A source whose numbers are made of those of another one, along the same steps.
 
-    A kind of these says in `like` how to make the same of another source.
+    A kind of these says in `like` how to make the same of another source. Along an axis that the source does not have,
+    or of another length, all of the source is read at once.
     """
 
     source: Source
@@ -172,6 +173,31 @@ class Wrapped(Base):
     def like(self, source: Source) -> Any:
         """Return the same of another source."""
         raise NotImplementedError
+
+    def stored(self, axis: int) -> Cuts | None:
+        """Return the source's cuts."""
+        return self.source.stored(axis) if self._same(axis) else None
+
+    def pieces(self, axis: int) -> Cuts | None:
+        """Return the source's cuts."""
+        return self.source.pieces(axis) if self._same(axis) else None
+
+    def together(self, axis: int) -> Cuts | None:
+        """Return the source's cuts."""
+        return self.source.together(axis) if self._same(axis) else None
+
+    def _same(self, axis: int) -> bool:
+        """Return whether an axis is that of the source."""
+        return self.source.shape[axis : axis + 1] == self.shape[axis : axis + 1]
+
+    def _own(self, box: Box) -> Box:
+        """Return the box of the source that a box is made of."""
+        ranges = zip(box, self.source.shape, strict=False)
+        return tuple(s if self._same(axis) else slice(0, length) for axis, (s, length) in enumerate(ranges))
+
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Yield the chunks of the source."""
+        return self.source.encoded(self._own(box))
 
     def refresh(self) -> None:
         """Refresh the source."""
