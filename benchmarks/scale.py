@@ -27,7 +27,7 @@ import daskxent as dx
 from daskxent.numbers.question import Question
 from daskxent.run import engines, planning
 from daskxent.show.tables import show_bytes
-from daskxent.sources import align
+from daskxent.sources.align import align
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from daskxent.run.planning import Plan
     from daskxent.run.slicing import axis, bins
     from daskxent.run.writer import Dump, create, reopen
-    from daskxent.sources import concat
+    from daskxent.sources.opening import concat
 
 __all__ = [
     "ClusterLost",
@@ -72,7 +72,7 @@ _HOMES = {
     "astream": "daskxent.api",
     "axis": "daskxent.run.slicing",
     "bins": "daskxent.run.slicing",
-    "concat": "daskxent.sources",
+    "concat": "daskxent.sources.opening",
     "create": "daskxent.run.writer",
     "delayed": "daskxent.api",
     "evaluate": "daskxent.api",
@@ -91,7 +91,7 @@ def __getattr__(name: str) -> Any:
 
         return version("daskxent")
     if name == "open":
-        return import_module("daskxent.sources").open_lazy
+        return import_module("daskxent.sources.opening").open_lazy
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name in __all__:

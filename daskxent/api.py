@@ -27,13 +27,10 @@ from daskxent.run.sink import Arrays, Group, page_steps
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
 from daskxent.show.provenance import made
-from daskxent.sources import (
-    again,
-    is_dask,
-    place,
-)
 from daskxent.sources.fingerprint import fingerprint
 from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled
+from daskxent.sources.opening import again, is_dask
+from daskxent.sources.paths import place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from daskxent.report import Report
-    from daskxent.sources import Source
+    from daskxent.sources.source import Source
 
     ArrayLike = str | os.PathLike[str] | npt.ArrayLike | zarr.Array[Any] | dask.array.Array | xarray.DataArray | Source
     Steps = slice | tuple[int | None, int | None]

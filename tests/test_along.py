@@ -21,8 +21,11 @@ from strategies import SOME, partitions
 import daskxent as dx
 from daskxent.numbers.question import Question
 from daskxent.run import graph
-from daskxent.sources import Further, Sizes, align, boxes, open_array
+from daskxent.sources import boxes
+from daskxent.sources.align import Further, align
 from daskxent.sources.fingerprint import fingerprint
+from daskxent.sources.opening import open_array
+from daskxent.sources.sizes import Sizes
 
 CLASSES = 3
 WORDS = np.array(["", "de", "en", "日本語", "a word longer than sixteen bytes"])

@@ -15,7 +15,7 @@ from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
 from daskxent import cli
-from daskxent.sources import open_array
+from daskxent.sources.opening import open_array
 
 RNG = np.random.default_rng(2)
 X, Y = RNG.normal(0, 3, (200, 10)).astype("float32"), RNG.integers(0, 10, 200)

@@ -32,10 +32,12 @@ from daskxent.run import parts, planning
 from daskxent.run.driver import drive
 from daskxent.run.parts import Work
 from daskxent.run.threads import Caller
-from daskxent.sources import Sizes, align, open_array
+from daskxent.sources.align import align
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even
 from daskxent.sources.npy import Npy
+from daskxent.sources.opening import open_array
+from daskxent.sources.sizes import Sizes
 from daskxent.sources.source import Base
 from daskxent.sources.zarr_arrays import Zarr
 

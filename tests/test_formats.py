@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 import daskxent as dx
 from daskxent import cli
 from daskxent.sources import hdf5 as hdf5_files
-from daskxent.sources import open_array
+from daskxent.sources.opening import open_array
 
 ROWS, CLASSES = 900, 37
 RNG = np.random.default_rng(0)

@@ -19,9 +19,9 @@ from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
 import daskxent as dx
-from daskxent.sources import open_array
 from daskxent.sources.cache import ENTRY_BYTES, KEPT, Kept
 from daskxent.sources.chunks import Chunks, TornChunk
+from daskxent.sources.opening import open_array
 
 CLASSES = 4
 

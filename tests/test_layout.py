@@ -11,8 +11,8 @@ import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from daskxent.numbers.reading import differences
-from daskxent.sources import open_array
 from daskxent.sources.layout import address, layout, layout_digest
+from daskxent.sources.opening import open_array
 
 V3 = {
     "zarr_format": 3,

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from safetensors.numpy import save_file
 
 import daskxent as dx
-from daskxent.sources import open_array
+from daskxent.sources.opening import open_array
 
 ROWS, CLASSES = 900, 37
 

@@ -23,10 +23,12 @@ from strategies import SOME
 import daskxent as dx
 from daskxent.run import planning
 from daskxent.run.cluster import joined
-from daskxent.sources import Sizes, open_array, opening
+from daskxent.sources import opening
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even, Uneven, chunked
 from daskxent.sources.memory import Memory
+from daskxent.sources.opening import open_array
+from daskxent.sources.sizes import Sizes
 from daskxent.sources.source import Base
 from daskxent.sources.zarr_arrays import CONVERTED
 

@@ -17,7 +17,8 @@ from zarr.storage import MemoryStore, ZipStore
 
 import daskxent as dx
 from daskxent.numbers.question import Question
-from daskxent.sources import open_array, zarr_arrays
+from daskxent.sources import zarr_arrays
+from daskxent.sources.opening import open_array
 from daskxent.sources.sliced import Sliced
 from daskxent.sources.zarr_arrays import Zarr
 

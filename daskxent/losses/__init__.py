@@ -18,13 +18,13 @@ import numpy as np
 
 from daskxent.losses.evaluating import Reduce, Reduction, ask, named_as, open_inputs, per_row, result_dtype, total
 from daskxent.run import graph
-from daskxent.sources import is_dask
+from daskxent.sources.opening import is_dask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from daskxent.numbers.question import Question
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
 
 __all__ = [
     "CategoricalCrossentropy",

@@ -20,12 +20,13 @@ from daskxent.run import graph
 from daskxent.run.checking import flag, ignored
 from daskxent.run.engines import engine_for, run
 from daskxent.run.threads import Threads
-from daskxent.sources import Inputs, align, aligned_by_name, check_ignored, is_dask, open_array
+from daskxent.sources.align import Inputs, align, check_ignored
 from daskxent.sources.columns import are_whole
 from daskxent.sources.converted import Viewed
 from daskxent.sources.largest import as_slots, without_single
-from daskxent.sources.meaning import is_labelled, labelled
+from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled
 from daskxent.sources.memory import Memory
+from daskxent.sources.opening import is_dask, open_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

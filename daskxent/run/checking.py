@@ -24,7 +24,7 @@ def a_name(given: Any, name: str) -> str | None:
 
 def whole(given: Any, name: str) -> int:
     """Return an integer of any kind as an int."""
-    from daskxent.sources import whole as checked
+    from daskxent.sources.align import whole as checked
 
     return checked(given, name)
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.question import Question
     from daskxent.run.planning import Part, Plan
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
     from daskxent.sources.cuts import Cuts
 
 LOG = logging.getLogger("daskxent")

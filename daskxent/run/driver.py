@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from daskxent.run.journal import Journal
     from daskxent.run.parts import Done
     from daskxent.run.planning import Plan
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
 
 
 class Pool(Protocol):

@@ -16,8 +16,9 @@ from daskxent.run.parts import Work, retried
 from daskxent.run.threads import Graph, Threads
 from daskxent.show.provenance import made
 from daskxent.show.tables import amount
-from daskxent.sources import is_dask, place
 from daskxent.sources.fingerprint import fingerprint
+from daskxent.sources.opening import is_dask
+from daskxent.sources.paths import place
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from daskxent.run.parts import Done
     from daskxent.run.planning import Part, Plan
     from daskxent.run.sink import Sink
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
 
 
 class Engine(Protocol):

@@ -24,11 +24,11 @@ from daskxent.numbers.state import State, merge_all
 from daskxent.run import code
 from daskxent.run.planning import Plan
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
-from daskxent.sources import Along, Column, Inputs, is_dask
-from daskxent.sources.align import marked
+from daskxent.sources.align import Along, Inputs, marked
 from daskxent.sources.boxes import Aligned, held_bytes
 from daskxent.sources.cuts import Even, chunked
 from daskxent.sources.memory import Memory, plain
+from daskxent.sources.opening import is_dask
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.numbers.question import Question
+    from daskxent.sources.columns import Column
     from daskxent.sources.source import Box
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from daskxent.numbers.question import Question
     from daskxent.run.planning import Part
     from daskxent.run.sink import Sink
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
     from daskxent.sources.boxes import Aligned
     from daskxent.sources.source import Box
 

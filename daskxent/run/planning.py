@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from daskxent.numbers.question import Question
-    from daskxent.sources import Inputs, Sizes
+    from daskxent.sources.align import Inputs
     from daskxent.sources.cuts import Cuts
+    from daskxent.sources.sizes import Sizes
 
 Part = tuple[int, int]  # start and stop along the lead axis
 

@@ -11,20 +11,13 @@ from daskxent.numbers.question import Question
 from daskxent.numbers.statistics import DERIVED, UNITS, metric
 from daskxent.options import Asked
 from daskxent.run import graph, slicing, text
-from daskxent.sources import (
-    Inputs,
-    align,
-    aligned_by_name,
-    as_binary,
-    as_view,
-    call_of,
-    check_ignored,
-    open_array,
-    positions_of,
-    with_storage,
-)
+from daskxent.sources.align import Inputs, align, check_ignored, positions_of
+from daskxent.sources.binary import as_binary
+from daskxent.sources.converted import as_view
 from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.largest import as_slots
+from daskxent.sources.meaning import aligned_by_name
+from daskxent.sources.opening import call_of, open_array, with_storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.status import Scored
     from daskxent.run.planning import Plan
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
     from daskxent.sources.source import Box
 
 MARK = "daskxent rows"  # the attribute of a group that says whether it is complete, and of what

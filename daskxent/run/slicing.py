@@ -12,8 +12,9 @@ import numpy as np
 from daskxent.numbers.keys import Bins, Group, Predicted
 from daskxent.numbers.scores import COLUMNS
 from daskxent.numbers.statistics import VALUES
-from daskxent.sources import Further, again, call_of, open_array, whole
+from daskxent.sources.align import Further, whole
 from daskxent.sources.memory import Memory
+from daskxent.sources.opening import again, call_of, open_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

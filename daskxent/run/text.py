@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers.statistics import UNITS
-from daskxent.sources import Further, is_dask, open_array
+from daskxent.sources.align import Further
 from daskxent.sources.converted import Viewed
-from daskxent.sources.opening import part
+from daskxent.sources.opening import is_dask, open_array, part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from daskxent.numbers.question import Question
     from daskxent.run.planning import Part, Plan
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
 
 IN_FLIGHT = 3  # parts per thread: one running, the next ready, one for the way
 

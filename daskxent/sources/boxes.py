@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.numbers.question import Question
-    from daskxent.sources import Inputs
+    from daskxent.sources.align import Inputs
     from daskxent.sources.chunks import Chunks
     from daskxent.sources.columns import Column
     from daskxent.sources.source import Box
