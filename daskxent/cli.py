@@ -22,6 +22,7 @@ from daskxent.show.tables import as_text, printable, show_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from dataclasses import Field
     from pathlib import Path
 
     from daskxent.report import Report
@@ -101,19 +102,19 @@ def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: Any) -> Any:
     return dict(pairs) or None
 
 
-# What is special about an option in a shell; its default and its meaning are those of `options`.
+# What follows from the type of an option in a shell, and what else is special about some; `options` says the rest.
+KINDS: dict[str, dict[str, Any]] = {
+    "bool": {"is_flag": True},
+    "int": {"type": int, "metavar": "N"},
+    "float": {"type": float, "metavar": "X"},
+    "str": {"metavar": "NAME"},
+    "Iterable[str]": {"metavar": "NAME", "multiple": True},
+    "ArrayLike": {"metavar": "PATH"},
+}
 SHELL: dict[str, dict[str, Any]] = {
-    "sample_weight": {"flags": ["--weights"], "metavar": "PATH"},
+    "sample_weight": {"flags": ["--weights"]},
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
-    "binary": {"is_flag": True},
-    "worst": {"type": int, "metavar": "N"},
-    "worst_by": {"type": click.Choice(["crossentropy", "confidence", "entropy"]), "show_default": True},
-    "worst_per_group": {"is_flag": True},
-    "sample": {"type": int, "metavar": "N"},
-    "seed": {"type": int, "metavar": "N"},
-    "per_class": {"is_flag": True},
-    "confusions": {"is_flag": True},
-    "zero_division": {"type": float, "metavar": "X", "show_default": True},
+    "zero_division": {"show_default": True},
     "storage_options": {
         "flags": ["--storage-option"],
         "type": Option(),
@@ -121,34 +122,19 @@ SHELL: dict[str, dict[str, Any]] = {
         "multiple": True,
         "callback": _as_mapping,
     },
-    "histograms": {"flags": ["--histogram"], "metavar": "NAME", "multiple": True},
-    "ranks": {"is_flag": True},
-    "calibration_bins": {"type": int, "metavar": "N", "show_default": True},
-    "temperature": {"type": float, "metavar": "T"},
-    "ids": {"metavar": "PATH"},
-    "shift": {"type": int, "metavar": "N"},
-    "mask": {"metavar": "PATH"},
-    "classes": {"type": int, "metavar": "N"},
+    "histograms": {"flags": ["--histogram"]},
+    "calibration_bins": {"show_default": True},
+    "temperature": {"metavar": "T"},
     "bytes": {"type": Amount(), "metavar": "PATH|N"},
     "words": {"type": Amount(), "metavar": "PATH|N"},
     "clusters": {"type": What(), "metavar": "WHAT"},
-    "average": {"type": click.Choice(["row", "cluster"]), "show_default": True},
-    "from_logits": {"is_flag": True},
-    "predictions": {"type": click.Choice(["logits", "probabilities", "log_probabilities"])},
-    "metrics": {"flags": ["--metric"], "metavar": "NAME", "multiple": True, "show_default": True},
-    "axis": {"type": int, "show_default": True},
-    "dim": {"metavar": "NAME"},
-    "ignore_class": {"type": int, "metavar": "N", "multiple": True},
-    "label_smoothing": {"type": float, "metavar": "X"},
-    "on_invalid": {"type": click.Choice(["raise", "skip", "count"]), "show_default": True},
-    "allow_negative_weights": {"is_flag": True},
-    "view": {"type": click.Choice(["bfloat16"])},
-    "on_missing": {"type": click.Choice(["raise", "fill"])},
+    "metrics": {"flags": ["--metric"], "show_default": True, "shell_complete": metrics_like},
+    "axis": {"metavar": None, "show_default": True},
+    "ignore_class": {"multiple": True},
     "steps": {"type": Steps(), "metavar": "START:STOP"},
-    "threads": {"type": int, "metavar": "N"},
-    "worker_timeout": {"type": float, "metavar": "SECONDS"},
+    "worker_timeout": {"metavar": "SECONDS"},
     "journal": {"metavar": "FILE"},
-    "columns": {"flags": ["--column"], "metavar": "NAME", "multiple": True, "show_default": True},
+    "columns": {"flags": ["--column"], "show_default": True},
     "out": {"metavar": "GROUP", "required": True},
     "progress": {
         "flags": ["--progress/--no-progress"],
@@ -156,6 +142,7 @@ SHELL: dict[str, dict[str, Any]] = {
         "help": "Draw a bar; by default on terminals only.",
     },
 }
+PYTHON_ONLY = {"class_weight", "join", "client"}
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
 WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="Run on a cluster of N processes here.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -163,16 +150,14 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 def _asks(table: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command LABELS, PREDICTIONS and the options of a table that a shell can give."""
-    given = [each for each in fields(table) if each.name in SHELL]
+    given = [each for each in fields(table) if each.name not in PYTHON_ONLY]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for each in reversed(given):
-            special = dict(SHELL[each.name])
+            special = _of_kind(each) | SHELL.get(each.name, {})
             default = {} if each.default is None else {"default": each.default}
             flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])
             means = each.metadata["means"].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
-            if each.name == "metrics":
-                special["shell_complete"] = metrics_like
             command = click.option(*flags, each.name, **{**default, "help": means, **special})(command)
         command = click.argument("y_pred", metavar="[PREDICTIONS]", required=False, shell_complete=arrays_below)(
             _complete(command)
@@ -180,6 +165,14 @@ def _asks(table: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
         return click.argument("y_true", metavar="LABELS", shell_complete=arrays_below)(command)
 
     return decorate
+
+
+def _of_kind(option: Field[Any]) -> dict[str, Any]:
+    """Return what follows from the type and the check of an option."""
+    choices = getattr(option.metadata["check"], "choices", None)
+    if choices is None:
+        return KINDS.get(str(option.type).partition(" ")[0], {})
+    return {"type": click.Choice([each for each in choices if each is not None]), "show_default": True}
 
 
 def _complete(command: Callable[..., None]) -> Callable[..., None]:

@@ -30,7 +30,7 @@ def whole(given: Any, name: str) -> int:
 
 
 def one_of(*choices: str | None) -> Callable[[Any, str], Any]:
-    """Return a check for what is one of some choices."""
+    """Return a check for what is one of some choices, which knows them."""
 
     def check(given: Any, name: str) -> Any:
         if not (given is None or isinstance(given, str)) or given not in choices:
@@ -38,6 +38,7 @@ def one_of(*choices: str | None) -> Callable[[Any, str], Any]:
             raise ValueError(f"{name}: expected one of {expected}; got {given!r}")
         return given
 
+    check.choices = choices  # type: ignore[attr-defined]
     return check
 
 
