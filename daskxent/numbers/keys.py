@@ -8,8 +8,9 @@ numbers along the rows; a class is a key that is the label or the prediction. To
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -55,7 +56,8 @@ NONE: frozenset[str] = frozenset()
 INFINITE = {"inf": math.inf, "-inf": -math.inf}
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """The key is read from an array along the rows ("labels" are the classes themselves).
 
     Examples
@@ -66,18 +68,22 @@ class Group(NamedTuple):
 
     name: str
     array: str
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """None: what is read is no column."""
-        return frozenset()
+    needs: ClassVar[frozenset[str]] = NONE
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the key of each row."""
         return along[self.array]
 
 
-class Predicted(NamedTuple):
+@dataclass(frozen=True)
+class Computed:
+    """The key is made of columns, and of labels, alone."""
+
+    name: str
+    array: ClassVar[str] = ""
+
+
+class Predicted(Computed):
     """The key is the prediction.
 
     Examples
@@ -87,24 +93,15 @@ class Predicted(NamedTuple):
     [2, 0]
     """
 
-    name: str
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The predictions."""
-        return frozenset({"prediction"})
-
-    @property
-    def array(self) -> str:
-        """None: what is predicted is no array along the rows."""
-        return ""
+    needs: ClassVar[frozenset[str]] = frozenset({"prediction"})
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the key of each row."""
         return scores.prediction
 
 
-class Bins(NamedTuple):
+@dataclass(frozen=True)
+class Bins:
     """The key is the number of the bin that a value falls into: of a column of `Scores`, or of an array along the rows.
 
     Bin i holds ``edges[i] <= value < edges[i + 1]``; the last of them also holds its upper edge. What lies below all
@@ -170,7 +167,8 @@ class Bins(NamedTuple):
         return f"[{edges[key]:g}, {edges[key + 1]:g}{']' if key == last - 1 else ')'}"
 
 
-class Reliability(NamedTuple):
+@dataclass(frozen=True)
+class Reliability(Computed):
     """The key is the number of the bin that a confidence falls into, of bins of equal width.
 
     Bin i holds ``edges[i] < confidence <= edges[i + 1]``, the first one also 0: scikit-learn's rule, by which nothing
@@ -191,7 +189,6 @@ class Reliability(NamedTuple):
     [0, 1, 1, 2]
     """
 
-    name: str
     bins: int
     place: int = -1
 
@@ -199,11 +196,6 @@ class Reliability(NamedTuple):
     def needs(self) -> frozenset[str]:
         """The confidence, or the curve."""
         return frozenset({"confidence" if self.place < 0 else "curve"})
-
-    @property
-    def array(self) -> str:
-        """None."""
-        return ""
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -226,31 +218,24 @@ def _bin_of(values: NDArray[np.float64], bins: int) -> NDArray[Any]:
     return found
 
 
-class Classwise(NamedTuple):
+@dataclass(frozen=True)
+class Classwise(Computed):
     """The keys are all classes of a row, each with the number of the bin that its probability falls into.
 
     Bins are those of `Reliability`. A row has as many keys as there are classes: ``class * bins + bin``.
     """
 
-    name: str
+    needs: ClassVar[frozenset[str]] = frozenset({"probabilities"})
+
     bins: int
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The probabilities."""
-        return frozenset({"probabilities"})
-
-    @property
-    def array(self) -> str:
-        """None."""
-        return ""
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the keys of all classes of each row, (n, C)."""
         return _bin_of(scores.probabilities, self.bins) + self.bins * np.arange(scores.probabilities.shape[1])
 
 
-class Cells(NamedTuple):
+@dataclass(frozen=True)
+class Cells(Computed):
     """The key is a cell of a value of each row: its sign, its exponent and the first ten bits of its mantissa.
 
     There are 1,024 cells from each power of 2 to the next, so that a value is known within 2**-11 of it.
@@ -264,18 +249,12 @@ class Cells(NamedTuple):
     [(1.0, 1.0009765625), (1.0, 1.0009765625), (1.0009765625, 1.001953125), (-3.001953125, -3.0)]
     """
 
-    name: str
     of: str
 
     @property
     def needs(self) -> frozenset[str]:
         """Those of the statistic."""
         return statistic(self.of).needs
-
-    @property
-    def array(self) -> str:
-        """None."""
-        return ""
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the number of the cell of each row, which increases with its value; NaN is the last."""
@@ -304,7 +283,7 @@ INFINITE_BITS = 0x7FF << 52
 NAN_CELL = (0x7FF << (52 - CELL_BITS)) + 1
 
 
-class Ranks(NamedTuple):
+class Ranks(Computed):
     """The key is how many classes are larger than the label's: up to `EXACT` itself, above only roughly.
 
     Above, there are 32 cells from each power of 2 to the next. A row without a rank has the key -1.
@@ -317,17 +296,7 @@ class Ranks(NamedTuple):
     [0, 7, 4095, 4096, 4992, 249856]
     """
 
-    name: str
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """How many are larger."""
-        return frozenset({"above"})
-
-    @property
-    def array(self) -> str:
-        """None."""
-        return ""
+    needs: ClassVar[frozenset[str]] = frozenset({"above"})
 
     def keys(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Return the key of each row."""
@@ -366,7 +335,7 @@ def to_json(slicing: Slicing) -> list[Any]:
     >>> to_json((Bins("sure", "confidence", (0.5, 1.0)),))
     [['Bins', 'sure', 'confidence', [0.5, 1.0]]]
     """
-    return [[type(by).__name__, *map(_plain, by)] for by in slicing]  # type: ignore[call-overload]
+    return [[type(by).__name__, *map(_plain, vars(by).values())] for by in slicing]
 
 
 def _plain(each: Any) -> Any:
