@@ -43,20 +43,25 @@ class Listing(Sequence["dict[str, Any]"]):
         """Return a line, or some of them."""
         return self._lines[index]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return list(self[0]) if self else []
+
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row for each line."""
         import pandas
 
-        return pandas.DataFrame(self._lines)
+        return pandas.DataFrame(list(self), columns=self.names or None)
 
     def to_csv(self) -> str:
         """Return the lines as comma-separated values, after a line of names."""
-        return as_csv(list(self._lines[0]) if self._lines else [], self._lines)
+        return as_csv(self.names, list(self))
 
     def _cells(self) -> list[list[str]]:
-        return [list(self._lines[0]) if self._lines else ["nothing"]] + [
+        return [self.names or ["nothing"]] + [
             [f"{value:.5g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-             for value in line.values()] for line in self._lines[:SHOWN]
+             for value in line.values()] for line in self[:SHOWN]
         ]  # fmt: skip
 
     def __repr__(self) -> str:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.show.listing import SHOWN, Listing
 from daskxent.show.slices import shown_key
-from daskxent.show.tables import html_table, text_table
 
 if TYPE_CHECKING:
-    import pandas
-
     from daskxent.numbers.chosen_rows import Picked
     from daskxent.numbers.keys import Slicing
 
-SHOWN = 20
 
-
-class RowTable(Sequence["dict[str, Any]"]):
+class RowTable(Listing):
     """Rows that were picked, the first one first.
 
     A sequence of dictionaries: "row" (its number among all), "position" (its index along each axis), "label",
@@ -49,10 +44,6 @@ class RowTable(Sequence["dict[str, Any]"]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
     def __getitem__(self, index: int | slice) -> Any:
         """Return a row, or some of them."""
         if isinstance(index, slice):
@@ -72,31 +63,14 @@ class RowTable(Sequence["dict[str, Any]"]):
             "p_prediction": found["confidence"],
         }
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """Return a DataFrame with a line for each row."""
-        import pandas
-
-        names = "row", "position", "label", "prediction", "loss", "p_label", "p_prediction"
-        return pandas.DataFrame(list(self), columns=[*(by.name for by in self._per), *names])
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        own = "row", "position", "label", "prediction", "loss", "p_label", "p_prediction"
+        return [*(by.name for by in self._per), *own]
 
     def _cells(self) -> list[list[str]]:
-        names = ["row", "position", "label", "prediction", "loss", "p(label)", "p(prediction)"]
-        several = self[:SHOWN]
-        own = [by.name for by in self._per]
-        return [[*own, *names]] + [
-            [
-                *(str(each[name]) for name in own),
-                f"{each['row']:,}",
-                str(each["position"]),
-                str(each["label"]),
-                str(each["prediction"]),
-                *(f"{each[name]:.5g}" for name in ("loss", "p_label", "p_prediction")),
-            ]
-            for each in several
-        ]
-
-    def __repr__(self) -> str:
-        return text_table(self.title, self._cells(), len(self) - SHOWN)
-
-    def _repr_html_(self) -> str:
-        return html_table(self._cells(), len(self) - SHOWN)
+        return [[*self.names[:-2], "p(label)", "p(prediction)"]] + [
+            [f"{value:.5g}" if isinstance(value, float) else f"{value:,}" if name == "row" else str(value)
+             for name, value in row.items()] for row in self[:SHOWN]
+        ]  # fmt: skip

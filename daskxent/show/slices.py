@@ -11,6 +11,7 @@ from daskxent.numbers.estimates import Estimates, is_share
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.numbers.statistics import DERIVED
 from daskxent.show import plots
+from daskxent.show.listing import SHOWN
 from daskxent.show.tables import as_csv, html_table, text_table
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from daskxent.numbers.tables import Table
 
 LEVEL = 0.95
-SHOWN = 20  # groups in a table for people
 
 
 def shown_key(by: By, key: Any) -> Any:
