@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from daskxent.report import Report
     from daskxent.run.failures import (
         ClusterLost,
+        DoubtfulResult,
         IncompleteResult,
         Interrupted,
         Poisoned,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from daskxent.run.slicing import axis, bins
     from daskxent.run.writer import Dump, create, reopen
     from daskxent.sources.opening import concat
+    from daskxent.sources.opening import open_lazy as open
 
 __all__ = [
     "ClusterLost",
@@ -56,32 +58,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ClusterLost": "daskxent.run.failures",
-    "DoubtfulResult": "daskxent.run.failures",
-    "Dump": "daskxent.run.writer",
-    "IncompleteResult": "daskxent.run.failures",
-    "Interrupted": "daskxent.run.failures",
-    "JournalError": "daskxent.run.journal",
-    "Plan": "daskxent.run.planning",
-    "Poisoned": "daskxent.run.failures",
-    "Report": "daskxent.report",
-    "Stalled": "daskxent.run.failures",
-    "Unreadable": "daskxent.run.failures",
-    "Unwritable": "daskxent.run.failures",
-    "aevaluate": "daskxent.api",
-    "astream": "daskxent.api",
-    "axis": "daskxent.run.slicing",
-    "bins": "daskxent.run.slicing",
-    "concat": "daskxent.sources.opening",
-    "create": "daskxent.run.writer",
-    "delayed": "daskxent.api",
-    "evaluate": "daskxent.api",
-    "plan": "daskxent.api",
-    "reopen": "daskxent.run.writer",
-    "rows": "daskxent.api",
-    "stream": "daskxent.api",
-    "verify": "daskxent.api",
-}
+    "api": ("aevaluate", "astream", "delayed", "evaluate", "plan", "rows", "stream", "verify"),
+    "report": ("Report",),
+    "run.failures": ("ClusterLost", "DoubtfulResult", "IncompleteResult", "Interrupted", "Poisoned", "Stalled",
+                     "Unreadable", "Unwritable"),
+    "run.journal": ("JournalError",),
+    "run.planning": ("Plan",),
+    "run.slicing": ("axis", "bins"),
+    "run.writer": ("Dump", "create", "reopen"),
+    "sources.opening": ("concat",),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -92,8 +78,9 @@ def __getattr__(name: str) -> Any:
         return version("daskxent")
     if name == "open":
         return import_module("daskxent.sources.opening").open_lazy
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"daskxent.{module}"), name)
     if name in __all__:
         return import_module(f"daskxent.{name}")
     raise AttributeError(f"module 'daskxent' has no attribute {name!r}")

@@ -95,6 +95,12 @@ def test_all_is_sorted_and_importable(name):
     assert [entry for entry in module.__all__ if not hasattr(module, entry)] == []
 
 
+def test_type_checkers_see_every_public_name():
+    body = ast.parse((PACKAGE / "__init__.py").read_text()).body
+    typed = next(node for node in body if isinstance(node, ast.If))
+    assert sorted(alias.asname or alias.name for each in typed.body for alias in each.names) == sorted(dx.__all__)
+
+
 def test_public_objects_pickle():
     for name, value in public_objects():
         assert pickle.loads(pickle.dumps(value)) is value, name
