@@ -41,16 +41,11 @@ MOST_BINS = 1000
 CLASSWISE = "class in a bin"
 MOST_CLASSWISE = 10_000
 _LISTS = ("metrics", "columns", "ignore_class", "class_weight", "histograms")
-_TYPES: dict[str, tuple[type, ...]] = {
-    "from_logits": (bool,), "dense": (bool,), "ignore_class": (list,), "class_weight": (list,),
-    "label_smoothing": (float, int),
-    "worst": (int,), "worst_by": (str,), "sample": (int,), "seed": (int,),
-    "per_class": (bool,), "confusions": (bool,), "average": (str,),
-    "log_probabilities": (bool,), "bins": (int,), "bytes": (int,), "words": (int,), "ranks": (bool,),
-    "worst_per_group": (bool,), "zero_division": (float, int, NoneType),
-    "temperature": (float, int),
-    "on_invalid": (str,), "allow_negative_weights": (bool,),
-    "on_missing": (str, NoneType),
+# What JSON has for fields of these types; the others are read by more than their type.
+_TYPES: dict[Any, tuple[type, ...]] = {
+    "bool": (bool,), "int": (int,), "float": (float, int), "str": (str,),
+    "float | None": (float, int, NoneType), "str | None": (str, NoneType),
+    "tuple[int, ...]": (list,), "tuple[float, ...]": (list,),
 }  # fmt: skip
 
 
@@ -350,8 +345,9 @@ class Question:
             It is something else: the message names the field.
         """
         read = reading.mapping(data, "question", *cls.__dataclass_fields__)
-        for name, types in _TYPES.items():
-            reading.one_of(read[name], name, *types)
+        for name, each in cls.__dataclass_fields__.items():
+            if each.type in _TYPES:
+                reading.one_of(read[name], name, *_TYPES[each.type])
         reading.whole(read["classes"], "classes", 1)
         for name in ("metrics", "columns", "histograms"):
             for each in reading.several(read[name], name):
