@@ -103,7 +103,7 @@ def kill_everywhere(folder, then):
             if call == at and not was_killed:
                 return at
             begun = path.exists() and path.stat().st_size
-            done = read(str(path)).state if begun else State.zero()
+            done = read(str(path)).state if begun else State()
             assert done == merge_all(STATES[: done.rows]), (at, share)
             assert known + added <= done.rows <= known + added + 1, (at, share, call)
             known = done.rows

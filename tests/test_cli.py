@@ -224,7 +224,7 @@ def ends(monkeypatch, error):
 
 
 def test_an_incomplete_result_is_a_failed_run(monkeypatch):
-    report = Report(Question(("accuracy",), 3), State.zero(), 10)
+    report = Report(Question(("accuracy",), 3), State(), 10)
     error = IncompleteResult("10 of 10 rows were not evaluated", report)
     assert ends(monkeypatch, error) == (1, "Error: 10 of 10 rows were not evaluated\n")
 

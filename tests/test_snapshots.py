@@ -62,7 +62,7 @@ def test_the_file_is_bounded_by_what_it_adds_up_to(tmp_path_factory, keep, growt
         parts.append(replace(state, covered=((at, at + rows),)))
         at += rows
     with closing(opened(path, keep_bytes=keep, growth=growth)) as file:
-        header, sums, largest = path.stat().st_size, State.zero(), 0
+        header, sums, largest = path.stat().st_size, State(), 0
         for state in parts:
             sums = sums.merge(state)
             file.append(state)
@@ -145,7 +145,7 @@ def test_cut_at_any_byte(journal, begin, grown):
     if grown:
         written(journal, STATES[:3], begin, 3)
     whole = written(journal, STATES[3:] if grown else STATES, begin)
-    covers, ends = [State.zero()], [0]
+    covers, ends = [State()], [0]
     for line in whole.splitlines(keepends=True):
         record = json.loads(line.partition(b" ")[2])
         found = [State.from_json(record[name]) for name in ("state", "snapshot") if name in record]

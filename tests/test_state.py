@@ -76,8 +76,8 @@ def test_merging_states_is_associative_and_commutative(parts, random):
 @given(states())
 def test_zero_is_the_identity_of_merging(parts):
     for state in parts:
-        assert state.merge(State.zero()) == state == State.zero().merge(state)
-    assert State.zero().merge(State.zero()) == State.zero()
+        assert state.merge(State()) == state == State().merge(state)
+    assert State().merge(State()) == State()
 
 
 @MANY
@@ -114,7 +114,7 @@ def test_coverage_is_the_union(data):
     edges = np.cumsum([0, *sizes]).tolist()
     spans = data.draw(st.permutations([(a, b) for a, b in itertools.pairwise(edges)]))
     kept = spans[: data.draw(st.integers(0, len(spans)))]
-    merged = reduce(State.merge, [covering(span) for span in kept], State.zero())
+    merged = reduce(State.merge, [covering(span) for span in kept], State())
     rows = sorted(row for span in kept for row in range(*span))
     assert [row for span in merged.covered for row in range(*span)] == rows
     assert merged.rows == len(rows)

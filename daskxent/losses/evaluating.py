@@ -138,7 +138,7 @@ def ask(
 
 def total(inputs: Inputs, asked: Question) -> State:
     """Evaluate all rows; arrays in memory are evaluated in this process, whatever cluster there is."""
-    state = State.zero()
+    state = State()
     if inputs.rows:
         engine = Threads(None) if isinstance(inputs.predictions, Memory) else engine_for(inputs)
         for report in run(inputs, asked, engine):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The exact sums over a set of rows.
+    """The exact sums over a set of rows, by default over none.
 
     Parameters
     ----------
@@ -75,11 +75,6 @@ class State:
     picked: Mapping[str, Picked] = field(default_factory=dict)
     largest: int = -1
     unshifted: bool = field(default=False, compare=False)
-
-    @classmethod
-    def zero(cls) -> State:
-        """Return the state of no rows."""
-        return cls()
 
     @property
     def rows(self) -> int:

@@ -109,10 +109,6 @@ class Sums:
         weight, own = (found.get(name, ExactSum.whole(counted)) for name in (WEIGHT, WEIGHT_SQUARES))
         return cls(totals, weight, counted, clipped_loss or ExactSum(), Moments(counted, squares, products, own))
 
-    def __add__(self, other: Sums) -> Sums:
-        """Return the sums over both sets of rows."""
-        return Sums.all((self, other))
-
     @classmethod
     def all(cls, several: Sequence[Sums]) -> Sums:
         """Return the sums over several sets of rows, in a time that grows with what they hold."""

@@ -114,7 +114,7 @@ def run(
     plan = engine.plan(inputs, question, steps, sink.page if sink else None)
     kept = None if journal is None else _opened(place(journal), inputs, plan, call, out)
     journaled, begun = kept.path if kept else None, made(engine.where)
-    begin = Report(question, State.zero(), plan.rows, available=inputs.rows, journal=journaled, made=begun)
+    begin = Report(question, State(), plan.rows, available=inputs.rows, journal=journaled, made=begun)
     if kept is not None:
         begin = replace(begin, state=kept.state, notes=tuple(_notes(kept)))
     parts = planning.remaining(plan, begin.state.covered)

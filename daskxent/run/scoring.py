@@ -118,7 +118,7 @@ class Block:
         With `pages` columns of the rows are kept there. `probable` says whether all rows before may well be
         probabilities: if not, these need no look.
         """
-        state, columns, equal = State.zero(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
+        state, columns, equal = State(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
         asked, largest, picks = self.question, -1, {name: list[Picked]() for name in self.question.picks}
         probable &= asked.from_logits and asked.summed and asked.classes > 1 and not asked.log_probabilities
         for some, rows in self.scored(scorer):
