@@ -131,25 +131,23 @@ class Report(Tables):
     @property
     def design_effect(self) -> dict[str, float]:
         """By how much the variance of each metric is larger than if rows were independent; 1 without clusters."""
-        found = Estimates(self.state.total, self._clusters, self._given)
+        found = self._of_rows
         return {name: found.design_effect(name) for name in self}
 
     @property
-    def _given(self) -> dict[str, int]:
-        """The bytes and words of the whole text, once all of it is covered."""
-        return {} if self.gaps else self.question.given_units
-
-    @property
-    def _clusters(self) -> Moments | None:
-        if self.question.clusters is None:
-            return None
-        table = self.state.tables.get(self.question.clusters.name)
-        return Moments() if table is None else table.moments()
+    def _of_rows(self) -> Estimates:
+        """What metrics that are means over rows are estimated from."""
+        given = {} if self.gaps else self.question.given_units  # the bytes and words are those of all rows
+        moments = None
+        if self.question.clusters is not None:
+            table = self.state.tables.get(self.question.clusters.name)
+            moments = Moments() if table is None else table.moments()
+        return Estimates(self.state.total, moments, given)
 
     @property
     def _estimates(self) -> Estimates:
         if self.question.average == "row" or self.question.clusters is None:
-            return Estimates(self.state.total, self._clusters, self._given)
+            return self._of_rows
         table = self.state.tables.get(self.question.clusters.name)
         sums = Sums() if table is None else table.averages()
         return Estimates(sums, sums.moments)
@@ -284,7 +282,8 @@ class Report(Tables):
         """
         import pandas
 
-        lines = [(value, self.se[name], *self.interval(name)) for name, value in self.items()]
+        errors = self.se
+        lines = [(value, errors[name], *self.interval(name)) for name, value in self.items()]
         return pandas.DataFrame(lines, index=pandas.Index(self, name="metric"), columns=["value", "se", "low", "high"])
 
     def to_html(self, title: str = "daskxent report") -> str:

@@ -95,8 +95,7 @@ class Estimates(NamedTuple):
 
     def _mean(self, metric: Metric) -> float:
         totals = self._totals(metric)
-        nothing = totals is None or not self.sums.weight.units
-        return math.nan if nothing or totals is None else ratio(*totals)
+        return math.nan if totals is None or not self.sums.weight.units else ratio(*totals)
 
     def _error(self, metric: Metric, moments: Moments) -> float:
         """Return the standard error of the ratio that a metric is made of."""

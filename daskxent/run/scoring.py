@@ -75,9 +75,7 @@ class Block:
 
     def place(self, row: int) -> int:
         """Return the number that a row of the block has among all rows."""
-        at = np.unravel_index(row, self.aligned.shape)
-        whole = [int(i) + s.start for i, s in zip(at, self.aligned.box, strict=True)]
-        return int(np.ravel_multi_index(whole, self.positions))
+        return int(self._numbers(row))
 
     @cached_property
     def _labels(self) -> NDArray[np.int64] | None:
@@ -109,8 +107,8 @@ class Block:
         while whole > 1 and shape[whole - 1] == self.positions[whole - 1]:
             whole -= 1
         run = math.prod(shape[whole - 1 :])
-        starts = (self.place(row) for row in range(0, math.prod(shape), run))
-        return tuple((start, start + run) for start in starts)
+        starts = self._numbers(np.arange(0, math.prod(shape), run))
+        return tuple((start, start + run) for start in starts.tolist())
 
     def state(self, scorer: Scorer | None, totals: Totals, pages: Pages | None = None, probable: bool = True) -> State:
         """Add the rows to `totals`, and return what else is known of them, numbered among all rows; without coverage.
@@ -159,7 +157,7 @@ class Block:
             best = np.nan_to_num(self._values(some)[:, :, 0].astype(np.float32)).argmax(axis=1)
         return match_the_row_before(self._labels[some], best, self.question.classes)
 
-    def _numbers(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+    def _numbers(self, rows: NDArray[Any] | int) -> NDArray[np.int64]:
         """Return the numbers that rows of the block have among all rows."""
         at = np.unravel_index(rows, self.aligned.shape)
         whole = tuple(i + s.start for i, s in zip(at, self.aligned.box, strict=True))

@@ -96,12 +96,8 @@ class Caller:
         """Do nothing: nothing is under way."""
 
 
-class Graph:
+class Graph(Threads):
     """One task per chunk of dask predictions, computed a group of chunks at a time."""
-
-    def __init__(self, threads: int | None) -> None:
-        self.threads = threads or cores()
-        self.where = amount(self.threads, "thread")
 
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Describe the chunks; a part is one of them."""

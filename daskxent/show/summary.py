@@ -70,7 +70,7 @@ MANY = 1000  # classes
 
 def _independent(report: Any) -> str:
     """Say what is taken as independent."""
-    clusters = report._clusters
+    clusters = report._of_rows.clusters
     if clusters is None:
         return "rows taken as independent"
     few = "" if clusters.count >= FEW_CLUSTERS else ", which are few: it may be too small"
