@@ -366,12 +366,6 @@ def test_links_and_permissions_stay(journal):
     assert stat.S_IMODE(there.stat().st_mode) == 0o640
 
 
-def test_where_files_have_no_locks_every_part_keeps_its_line(journal, monkeypatch):
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    written(journal)
-    assert kinds(journal) == ["header"] + ["state"] * PARTS
-
-
 def test_a_part_that_is_there_already_is_not_written(journal):
     with closing(opened(journal)) as file:
         append(file, STATES[:3])

@@ -94,7 +94,7 @@ class Journal:
             known = self._found.header
             if not known:
                 self._found.header = header
-                self._file.begin(header)
+                self._file.exchange([header])
                 return
             if steps < known["steps"]:
                 raise JournalError(f"journal {path}: made for {known['steps']} steps along the first axis, now {steps}")
@@ -123,7 +123,7 @@ class Journal:
         found.part_bytes += self._file.append(_Part("state", state, versions).record())
         self._versions += versions
         whole = self.sums.add(state)
-        if self._file.exchangeable and found.part_bytes > max(self._keep_bytes, self._growth * found.snapshot_bytes):
+        if found.part_bytes > max(self._keep_bytes, self._growth * found.snapshot_bytes):
             snapshot = _Part("snapshot", self.sums.merge(), tuple(self._versions))
             _, found.snapshot_bytes = self._file.exchange([found.header, snapshot.record()])
             found.part_bytes = 0

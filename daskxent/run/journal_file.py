@@ -8,6 +8,7 @@ next to it, which is removed by whoever opens the journal next. Any other damage
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -49,11 +50,6 @@ class JournalFile:
         self._file = _locked(self._real, path)
         self._synced = time.monotonic()
 
-    @property
-    def exchangeable(self) -> bool:
-        """Whether `exchange` works here: Windows has no such locks, and does not exchange files that are open."""
-        return _locks() is not None
-
     def records(self, header: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield every record with the size of its line, then cut an unfinished last line off.
 
@@ -69,13 +65,6 @@ class JournalFile:
         if not end and not _line(header).startswith(self._file.read(-1)):
             raise JournalError(f"journal {self.path}: this file is not a journal")
         self._file.truncate(end)
-
-    def begin(self, record: dict[str, Any]) -> None:
-        """Write the first record of a file that is empty."""
-        if self.exchangeable:
-            self.exchange([record])
-        else:
-            self.append(record)
 
     def append(self, record: dict[str, Any]) -> int:
         """Add a record; return the size of its line."""
@@ -186,8 +175,7 @@ def _locked(real: str, path: str) -> Any:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise JournalError(f"journal {path}: is not a regular file")
             try:
-                if locks := _locks():
-                    locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise JournalError(f"journal {path}: another process is writing it") from error
             # The lock is that of a file, not of a path: the one that was opened may just have been exchanged.
@@ -201,15 +189,6 @@ def _is_at(file: Any, path: str) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def _locks() -> Any:
-    """Return the module of file locks, None on Windows."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    return fcntl
 
 
 @contextmanager
