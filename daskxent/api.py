@@ -319,12 +319,11 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
             "not what each of them gave"
         )
     arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
-    along = {name: again(call) for name, call in arrays["along"].items()}
     by, clusters = slicing.from_call(asked.pop("by")) or None, asked.pop("clusters")
     clusters = None if clusters is None else slicing.one_from_call(clusters)
     units: Any = {name: each if isinstance(each, int) else again(each) for name, each in asked.pop("text").items()}
     given = Asked(**asked, **units, by=by, clusters=clusters, sample_weight=again(arrays.get("sample_weight")))
-    inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given, along)
+    inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given)
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)
     for state in chosen:

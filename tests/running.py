@@ -1,5 +1,6 @@
-"""Evaluate with further arrays along the rows, which no public function takes."""
+"""Evaluate in steps: what is aligned, and what is asked, before it is run."""
 
+from dataclasses import replace
 from typing import Any
 
 from daskxent.options import Asked
@@ -8,8 +9,10 @@ from daskxent.run.prepared import prepare, repeatable
 
 
 def prepared(y_true: Any, y_pred: Any, along: Any = None, **options: Any) -> Any:
-    """Open and align arrays; return them and what is asked."""
-    return prepare(y_true, y_pred, Asked(**options), along)
+    """Open and align arrays, further ones by their own names; return them and what is asked."""
+    inputs, question = prepare(y_true, y_pred, Asked(by=along, **options))
+    own = {name.removeprefix("by['").removesuffix("']"): each for name, each in inputs.along.items()}
+    return replace(inputs, along=own), replace(question, by=())
 
 
 def running(inputs: Any, question: Any, client: Any = None, threads: int | None = None, **options: Any) -> Any:
@@ -20,7 +23,6 @@ def running(inputs: Any, question: Any, client: Any = None, threads: int | None 
 def last(
     y_true: Any,
     y_pred: Any,
-    along: Any = None,
     journal: Any = None,
     threads: int | None = None,
     client: Any = None,
@@ -28,7 +30,7 @@ def last(
 ) -> Any:
     """Return the last report of arrays."""
     asked = Asked(**options)
-    inputs, question = prepare(y_true, y_pred, asked, along)
-    call = repeatable(y_true, y_pred, asked, along)
+    inputs, question = prepare(y_true, y_pred, asked)
+    call = repeatable(y_true, y_pred, asked)
     *_, report = running(inputs, question, client, threads, journal=journal, call=call)
     return report

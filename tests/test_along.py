@@ -5,7 +5,6 @@ import pickle
 import warnings
 from dataclasses import replace
 
-import dask
 import dask.array as da
 import numpy as np
 import pandas
@@ -15,7 +14,7 @@ import zarr
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
-from running import last, prepared
+from running import prepared
 from strategies import SOME, partitions
 
 import daskxent as dx
@@ -287,7 +286,7 @@ def test_what_is_not_stored_is_filled_and_marked(tmp_path, kind, predictions):
         marked = lost[box].tolist() if lost[box].any() else None
         assert columns["group"] == (filled[box].tolist(), marked)
         assert columns["labels"] == ([0] * len(filled[box]), None)
-    with pytest.raises(ValueError, match=r"^group: chunk c/1 of .* is missing; evaluate"):
+    with pytest.raises(ValueError, match=r"^by\['group'\]: chunk c/1 of .* is missing; evaluate"):
         read(on_missing="raise")
 
 
@@ -331,7 +330,7 @@ def test_objects_that_are_no_strings_are_an_error_that_shows_them(wrong, lazily)
     values = np.array(["de", wrong, "en"], object)
     if lazily:
         x = da.from_array(np.eye(3), chunks=(2, 3))
-        inputs, _ = prepared([0, 1, 2], x, along={"by['language']": da.from_array(values, chunks=1)})
+        inputs, _ = prepared([0, 1, 2], x, along={"language": da.from_array(values, chunks=1)})
     else:
         inputs = aligned(values)
     with pytest.raises(ValueError, match=r"^by\['language'\]: expected strings, got .* among them$") as caught:
@@ -369,7 +368,7 @@ def test_bytes_that_are_no_text_are_an_error():
     [
         ("labels", "c16", r"^y_true: expected integer labels, got a chunk of dtype complex128$"),
         ("weights", "c16", r"^sample_weight: expected real numbers, got a chunk of dtype complex128$"),
-        ("group", "f8", r"^group: expected integers, bool or strings, got a chunk of dtype float64$"),
+        ("group", "f8", r"^by\['group'\]: expected integers, bool or strings, got a chunk of dtype float64$"),
     ],
 )
 def test_a_chunk_of_another_dtype_than_was_promised_is_an_error(name, wrong, message):
@@ -384,11 +383,11 @@ def test_a_chunk_of_another_dtype_than_was_promised_is_an_error(name, wrong, mes
 def test_names_of_dimensions_line_further_arrays_up():
     x = xarray.DataArray(np.zeros((2, 3, CLASSES)), dims=("t", "u", "c"))
     group = xarray.DataArray(np.arange(6).reshape(3, 2), dims=("u", "t"))
-    inputs, _ = prepared(np.zeros((2, 3), int), x, along={"by['language']": group})
+    inputs, _ = prepared(np.zeros((2, 3), int), x, along={"language": group})
     (found,) = boxes.boxes(inputs, ask(inputs), 0, 2)
-    assert found.columns["by['language']"].values.tolist() == [0, 2, 4, 1, 3, 5]
+    assert found.columns["language"].values.tolist() == [0, 2, 4, 1, 3, 5]
     with pytest.raises(ValueError, match=r"^by\['language'\]: its dimension 'v' is not one of those of y_pred"):
-        prepared(np.zeros((2, 3), int), x, along={"by['language']": group.rename(u="v")})
+        prepared(np.zeros((2, 3), int), x, along={"language": group.rename(u="v")})
 
 
 HELD = [("numbers", "i4"), ("words", "U7"), ("words", "S7"), ("words", object), ("words", STRING)]
@@ -402,12 +401,12 @@ def test_a_fingerprint_tells_further_arrays_by_their_values(what, dtype):
         inputs, _ = prepared(np.zeros(8, int), np.zeros((8, CLASSES)), along={"group": values.astype(dtype)})
         return fingerprint(inputs, 8)
 
-    other = values.copy()
+    title, other = "by['group']", values.copy()
     other[3] = other[4]
     assert taken(values) == taken(values)
-    assert taken(values)["group"] != taken(other)["group"]
-    assert {key: kept for key, kept in taken(values).items() if key != "group"} == {
-        key: kept for key, kept in taken(other).items() if key != "group"
+    assert taken(values)[title] != taken(other)[title]
+    assert {key: kept for key, kept in taken(values).items() if key != title} == {
+        key: kept for key, kept in taken(other).items() if key != title
     }
 
 
@@ -419,12 +418,12 @@ def test_a_journal_goes_on_only_with_the_same_further_arrays(tmp_path):
 
     def run(group, name="run"):
         options = {"from_logits": True, "threads": 1, "journal": tmp_path / f"{name}.journal"}
-        return last(y, x, along={"group": group}, **options)
+        return dx.evaluate(y, x, by={"group": group}, **options)
 
     report = run(g)
     assert run(g).state == report.state
     assert dx.verify(report) == 1  # and the arrays can be opened again
-    with pytest.raises(dx.JournalError, match=r"inputs\.group\.where was"):
+    with pytest.raises(dx.JournalError, match=r"inputs\.by\['group'\]\.where was"):
         run(h)
     with pytest.raises(ValueError, match=r"^verify: arrays that were not given as paths"):
         dx.verify(run(np.arange(8), "memory"))
@@ -436,11 +435,3 @@ def test_a_number_as_weight_is_that_weight_of_every_row(weight):
     (found,) = boxes.boxes(inputs, ask(inputs), 0, 2)
     assert found.weights.dtype == np.float64
     assert found.weights.tolist() == [float(np.asarray(weight))] * 6
-
-
-def test_nothing_of_further_arrays_is_in_the_report():
-    y, x = np.array([0, 1, 2]), np.eye(3)
-    reports = [last(y, x, along=along) for along in ({}, {"group": np.array(["a", "b", "a"])}, {"g": y})]
-    assert reports[0] == reports[1] == reports[2]
-    with dask.config.set(scheduler="synchronous"):
-        assert last(y, da.from_array(x), along={"g": y}).state == reports[0].state

@@ -112,7 +112,7 @@ def cases(store, what):
         return write(store, "labels", labels, MAPS[form]), logits, options
     along = {"w": rng.random(labels.shape), "g": rng.choice(["de", "en", "日本"], labels.shape), "n": labels * 3}
     along = {name: write(store, name, values, MAPS["sixteen"]) for name, values in along.items()}
-    options |= {"sample_weight": along.pop("w"), "along": along if kind == "further" else {}}
+    options |= {"sample_weight": along.pop("w"), "by": along if kind == "further" else None}
     return write(store, "labels", labels, MAPS["two"]), logits, options
 
 
@@ -122,7 +122,7 @@ CASES = [*(f"labels: {form}" for form in MAPS), "weights", "further", "dense", "
 def arrays_of(y_true, y_pred, options):
     several = [y_true, *(y_pred if isinstance(y_pred, list) else [y_pred])]
     several += [options["sample_weight"]] if "sample_weight" in options else []
-    return [array for array in [*several, *options.get("along", {}).values()] if isinstance(array, zarr.Array)]
+    return [array for array in [*several, *(options.get("by") or {}).values()] if isinstance(array, zarr.Array)]
 
 
 def last(y_true, y_pred, **options):
@@ -133,8 +133,9 @@ def last(y_true, y_pred, **options):
 def in_memory(y_true, y_pred, options):
     """The report of the same values in NumPy arrays."""
     plain = [array[...] for array in y_pred] if isinstance(y_pred, list) else y_pred[...]
-    weights = options.get("sample_weight")
-    options = {**options, "sample_weight": None if weights is None else weights[...], "along": {}}
+    weights, by = options.get("sample_weight"), options.get("by")
+    options = {**options, "sample_weight": None if weights is None else weights[...]}
+    options["by"] = by and {name: array[...] for name, array in by.items()}
     return last(np.asarray(y_true), plain, threads=1, **options)
 
 

@@ -36,13 +36,13 @@ SHARED = (
 APART = "sample_weight", "by", "clusters", "storage_options", "ids", "mask", "bytes", "words"
 
 
-def prepare(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> tuple[Inputs, Question]:
-    """Open, check and align labels, predictions, weights, and further arrays `along` the rows, by name."""
-    asked, along, weights = with_axis(asked, y_pred), along or {}, asked.sample_weight
+def prepare(y_true: Any, y_pred: Any, asked: Asked) -> tuple[Inputs, Question]:
+    """Open, check and align labels, predictions, weights, and what else lies along the rows."""
+    asked, weights = with_axis(asked, y_pred), asked.sample_weight
     sliced = list(slicing.arrays_of(asked.slicings, asked.clusters))
     kinds = {name: kind for name, _, kind in sliced}
     arrays = {name: array for name, array, _ in sliced} | text.arrays_of(asked)
-    named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **along, **arrays}
+    named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **arrays}
     if asked.storage_options:
         named = {name: with_storage(each, asked.storage_options) for name, each in named.items()}
     given = aligned_by_name(named, asked.axis, asked.join)
@@ -159,23 +159,17 @@ def kind_of(asked: Asked) -> dict[str, bool]:
     }
 
 
-def repeatable(y_true: Any, y_pred: Any, asked: Asked, along: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+def repeatable(y_true: Any, y_pred: Any, asked: Asked) -> dict[str, Any] | None:
     """Return the arguments of a call whose arrays are all paths, as JSON; None for other calls."""
     weights = {} if asked.sample_weight is None else {"sample_weight": asked.sample_weight}
     arrays = {name: call_of(given) for name, given in {"y_true": y_true, "y_pred": y_pred, **weights}.items()}
-    further = {name: call_of(given) for name, given in (along or {}).items()}
     if asked.storage_options:
         return None
     by, units = slicing.to_call(asked.slicings), text.to_call(asked, call_of)
     clusters = None if asked.clusters is None else slicing.one_to_call(asked.clusters)
-    if (
-        units is None
-        or by is None
-        or (clusters is None) != (asked.clusters is None)
-        or None in (*arrays.values(), *further.values())
-    ):
+    if units is None or by is None or (clusters is None) != (asked.clusters is None) or None in arrays.values():
         return None
     given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name not in APART}
-    call = {"arrays": {**arrays, "along": further}, "asked": given | {"by": by, "clusters": clusters, "text": units}}
+    call = {"arrays": arrays, "asked": given | {"by": by, "clusters": clusters, "text": units}}
     made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
     return made
