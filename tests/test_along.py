@@ -192,6 +192,13 @@ def test_every_box_has_what_numpy_has_there(case, data, files):
     assert (seen == 1).all()
 
 
+@pytest.mark.parametrize(("kind", "pieces"), [("=f4", 1), (">f4", 5)])
+def test_only_what_takes_memory_to_be_read_is_cut_into_pieces(kind, pieces):
+    inputs, question = prepared([0] * 10, np.zeros((10, 3), kind), from_logits=True)
+    inputs = replace(inputs, sizes=Sizes(piece_bytes=24))
+    assert len(list(boxes.boxes(inputs, question, 0, 10))) == pieces
+
+
 @SOME
 @given(case=cases((*STORED, "dask")), data=st.data(), split=st.booleans())
 def test_every_chunk_of_a_graph_has_what_numpy_has_there(case, data, split, files):

@@ -157,12 +157,12 @@ def _run(inputs: Inputs, start: int, end: int, stop: int) -> Box:
 
 
 def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
-    """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size."""
+    """Cut a run into boxes along the chunks of the predictions, or into pieces of a handy size; one if it is there."""
     predictions = inputs.predictions
     axes = [axis for axis in range(len(predictions.shape)) if axis != inputs.axis]
     cuts = [predictions.together(axis) for axis in axes]
     whole = run[inputs.lead]
-    if cuts[inputs.lead] is None:
+    if cuts[inputs.lead] is None and not predictions.views:
         step_bytes = inputs.rows_per_step * inputs.classes * predictions.dtype.itemsize
         count = -(-(whole.stop - whole.start) * step_bytes // inputs.sizes.piece_bytes)
         cuts[inputs.lead] = Even(inputs.positions[inputs.lead], -(-(whole.stop - whole.start) // count), -whole.start)

@@ -33,6 +33,7 @@ class Memory(Base):
     ) -> None:
         self.array, self.name, self.axis, self.offset = array, name, axis, offset
         self.shape, self.dtype = array.shape if shape is None else shape, array.dtype
+        self.views = array.dtype.isnative  # others are converted
         self.path = "memory"  # where it is, for whom it is identified
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:

@@ -30,7 +30,7 @@ class Sizes:
     run_rows : int
         Arrays along the rows are read for up to this many rows at once.
     piece_bytes : int
-        In-memory predictions are scanned in pieces of this many bytes: enough to make the calls cheap.
+        Predictions without chunks are read in pieces of this many bytes: enough to make the calls cheap.
     tiny_bytes : int
         Local chunks with fewer bytes than this are read by one thread. Microseconds a chunk with one thread / two:
         4 KB 16 / 28, 16 KB 21 / 33, 64 KB 39 / 49, 256 KB 108 / 95; zstd 27 / 49, 43 / 66, 103 / 71, 360 / 202. What is

@@ -32,6 +32,7 @@ class Sliced(Wrapped):
 
     def __init__(self, source: Source, index: Index) -> None:
         self.source, self.index, self.name, self.dtype = source, index, source.name, source.dtype
+        self.views = source.views
         self.shape = tuple(each.stop - each.start for each in index if isinstance(each, slice))
 
     def like(self, source: Source) -> Sliced:

@@ -49,6 +49,10 @@ class Source(Protocol):
     def far(self) -> bool:
         """Whether there are chunks that are worth asking for ahead."""
 
+    @property
+    def views(self) -> bool:
+        """Whether what is read is part of an array that is in memory, so that any box takes none."""
+
     def stored(self, axis: int) -> Cuts | None:
         """Return where along an axis begins what is stored, read and decoded as one; None where any box is cheap."""
 
@@ -94,6 +98,7 @@ class Base:
     dtype: np.dtype[Any]
     unfinished: int | None = None
     far = False
+    views = False
 
     def tiny(self, below: int) -> bool:
         """Return False: there are no pieces."""
