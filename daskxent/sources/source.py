@@ -167,12 +167,12 @@ class Wrapped(Base):
 
     @property
     def unfinished(self) -> int | None:  # type: ignore[override]
-        """That of the source."""
+        """How many steps of the source are complete."""
         return self.source.unfinished
 
     @property
     def far(self) -> bool:  # type: ignore[override]
-        """That of the source."""
+        """Whether the source's chunks are worth asking for ahead."""
         return self.source.far
 
     def like(self, source: Source) -> Any:
