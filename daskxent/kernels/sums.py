@@ -87,15 +87,14 @@ def _add_terms(terms, digits, rare, count, room):
 
 @compiled
 def _add_column(values, weights, status, digits, rare, counts, room):
-    """Add the terms of `sums.exact_sums` to eight digits for each sum."""
+    """Add the terms of `numbers.sums.exact_sums` to eight digits for each sum; list those that do not fit them."""
     values, weights, status = borrowed(values), borrowed(weights), borrowed(status)
     digits, rare, counts, room = borrowed(digits), borrowed(rare), borrowed(counts), borrowed(room)
+    as_they_are = not weights.size and not status.size
     for at in range(0, values.size, LANES):
         some, given, shown = values[at : at + LANES], weights[at : at + LANES], status[at : at + LANES]
-        terms, more = room[2, : some.size], room[3, : some.size]
-        if not given.size and not shown.size:
-            terms = some
-        for i in range(some.size if given.size or shown.size else 0):
+        terms, more = some if as_they_are else room[2, : some.size], room[3, : some.size]
+        for i in range(0 if as_they_are else some.size):
             terms[i] = some[i]
         for i in range(shown.size):
             terms[i] = terms[i] if shown[i] & COUNTED else 0.0
@@ -112,7 +111,7 @@ def _add_column(values, weights, status, digits, rare, counts, room):
 def exact_sums(
     values: NDArray[Any], weights: NDArray[np.float64] | None = None, status: NDArray[np.uint16] | None = None
 ) -> list[ExactSum]:
-    """Return the sums of a column of at most 2**31 rows, as `sums.exact_sums` does.
+    """Return the sums of a column of at most 2**31 rows, as `numbers.sums.exact_sums` does.
 
     Raises
     ------
