@@ -112,7 +112,7 @@ def test_slices_joins_and_other_questions_are_read_ahead_too(server, threads):
 
 @pytest.mark.parametrize("kind", ["largest", "binary"])
 def test_predictions_with_a_class_of_ours_are_read_ahead_too(kind, server):
-    """What is said in a plan is done: of the objects of predictions none is waited for alone."""
+    """What a plan announces happens: several objects of predictions are requested at once."""
     x = dx.open("s3://b/chunks", storage_options=server.options)
     if kind == "largest":
         options = {

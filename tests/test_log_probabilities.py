@@ -162,7 +162,7 @@ def test_dumps_of_the_largest_classes_that_are_not_finished_are_refused(which, t
     written = zarr.create_array(tmp_path / "x.zarr", data=arrays[which])
     written.attrs["daskxent dump"] = {"complete": False, "steps": 30}
     arrays[which] = tmp_path / "x.zarr"
-    with pytest.raises(ValueError, match=r"its writer has not finished it; \[:30\] behind the path takes"):
+    with pytest.raises(ValueError, match=r"its writer has not finished it; \[:30\] after the path takes"):
         dx.evaluate(arrays["labels"], arrays["values"], ids=arrays["ids"], **TAKEN)
 
 
