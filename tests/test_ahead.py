@@ -131,6 +131,15 @@ def test_predictions_with_a_class_of_ours_are_read_ahead_too(kind, server):
     assert server.requests()["at once"] > 2
 
 
+def test_classes_of_the_largest_are_read_ahead_too(server, directory):
+    zarr.create_array(directory / "b", name="ids", data=np.tile(np.arange(CLASSES), (ROWS, 1)), chunks=(100, CLASSES))
+    ids = dx.open("s3://b/ids", storage_options=server.options)
+    server.requests()
+    report = dx.evaluate(Y, X, ids=ids, predictions="log_probabilities", metrics=["accuracy"], threads=1)
+    assert report["accuracy"] == (X.argmax(axis=1) == Y).mean()
+    assert server.requests()["at once"] > 2
+
+
 def test_a_request_that_fails_is_made_again_and_counted(directory):
     throttling = Server(directory, "--throttled", "7")
     try:

@@ -6,6 +6,7 @@ that hold their classes.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,11 @@ from daskxent.sources.opening import part
 from daskxent.sources.source import Base, Wrapped, joined_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
+    from daskxent.sources.chunks import Chunks
     from daskxent.sources.cuts import Cuts
     from daskxent.sources.source import Box, Source
 
@@ -48,6 +52,7 @@ class Slots(Base):
 
     def __init__(self, labels: Source, ids: Source) -> None:
         self.labels, self.ids, self.name, self.shape = labels, ids, labels.name, labels.shape
+        self.far = labels.far or ids.far
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read labels and classes, and compare them."""
@@ -60,6 +65,10 @@ class Slots(Base):
     def stored(self, axis: int) -> Cuts | None:
         """Return the cuts of the classes, which are larger."""
         return self.ids.stored(axis)
+
+    def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
+        """Yield the chunks of both."""
+        return chain(self.labels.encoded(box), self.ids.encoded((*box, slice(0, self.ids.shape[-1]))))
 
     def refresh(self) -> None:
         """Refresh both."""
@@ -99,17 +108,9 @@ class Padded(Wrapped):
         """Return the same of another source."""
         return Padded(source)
 
-    def stored(self, axis: int) -> Cuts | None:
-        """Return the source's cuts; all classes are read at once."""
-        return None if axis == len(self.shape) - 1 else self.source.stored(axis)
-
-    def pieces(self, axis: int) -> Cuts | None:
-        """Return the source's cuts."""
-        return None if axis == len(self.shape) - 1 else self.source.pieces(axis)
-
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box, and put the class behind it."""
-        values = self.source.read((*box[:-1], slice(0, self.source.shape[-1])), missing)
+        values = self.source.read(self._own(box), missing)
         last = np.full((*values.shape[:-1], 1), -np.inf, values.dtype)
         return np.asarray(np.concatenate([values, last], axis=-1)[..., box[-1]])
 
