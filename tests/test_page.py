@@ -134,7 +134,7 @@ def test_a_shell_writes_pages_and_fails_beyond_limits(tmp_path):
     assert page.read_text().startswith("<!")
     for bad, message in (
         ("accuracy", "is not a limit such as"),
-        ("f1>1", "f1 is no --metric"),
+        ("f1>1", "f1 is not a --metric"),
         ("accuracy>x", "is not a limit"),
     ):
         refused = CliRunner().invoke(cli.main, [*line, "--fail-if", bad])

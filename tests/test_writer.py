@@ -186,6 +186,22 @@ def test_a_writer_killed_before_its_last_mark_leaves_a_part_of_a_shard(tmp_path,
     assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, wanted)
 
 
+@pytest.mark.parametrize("options", [{}, {"shift": 1}, {"classes": 4}, {"classes": 4, "shift": 1}])
+def test_what_is_unfinished_is_refused_where_parts_of_it_are_taken(tmp_path, options):
+    x, y = X[:, :6].reshape(200, 5, 6), Y.reshape(200, 5) % 4
+    dump = dx.create(tmp_path / "d.zarr", chunk_bytes=1200, shard_bytes=6000)
+    dump.append(x[:140], y[:140])
+    dump._wait()
+    del dump
+    steps = dx.reopen(tmp_path / "d.zarr").steps
+    paths = tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits"
+    for labels, logits in (paths, (paths[0], x[:steps]), (y[:steps], paths[1])):
+        with pytest.raises(ValueError, match=rf"its writer has not finished it; \[:{steps}\] after the path takes"):
+            dx.evaluate(labels, logits, from_logits=True, **options)
+    some = [f"{path}[:{steps}]" for path in paths]
+    assert dx.evaluate(*some, from_logits=True, **options).rows == steps * (5 - options.get("shift", 0))
+
+
 def test_fewer_steps_than_were_promised_are_not_complete(tmp_path):
     dump = dx.create(tmp_path / "d.zarr", **SMALL, classes=CLASSES, dtype="float32", steps=ROWS)
     dump.append(X[:950], Y[:950])

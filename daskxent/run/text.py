@@ -12,6 +12,7 @@ import numpy as np
 from daskxent.numbers.statistics import UNITS
 from daskxent.sources.align import Further
 from daskxent.sources.converted import Viewed
+from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.opening import is_dask, open_array, part
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def totals_of(asked: Asked) -> dict[str, int]:
 def along(array: Any, axis: int, start: int, stop: int) -> Any:
     """Return a part of a source or a dask array along an axis."""
     index = tuple(slice(start, stop) if at == axis else slice(0, n) for at, n in enumerate(array.shape))
+    check_finished([array])  # which parts are not asked for
     return array[index] if is_dask(array) else part(array, index)
 
 
