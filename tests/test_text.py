@@ -5,6 +5,7 @@ import math
 import dask.array as da
 import numpy as np
 import pytest
+import xarray
 import zarr
 from scipy.special import log_softmax
 
@@ -153,6 +154,23 @@ def test_numbers_of_the_whole_text(dump):
     assert dx.Report.from_json(report.to_json()) == report
 
 
+@pytest.mark.parametrize(
+    "number",
+    [np.array(700), np.int64(700), np.uint16(700), xarray.DataArray(700), da.from_array(np.array([300, 400])).sum()],
+    ids=["array", "int64", "uint16", "xarray", "dask"],
+)
+def test_an_array_without_axes_is_the_number_of_the_whole_text(dump, number):
+    options = {"shift": 1, "classes": C, "metrics": ["bits_per_byte", "word_perplexity"], "from_logits": True}
+    report = dx.evaluate(*dump[:2], bytes=number, words=number, **options)
+    assert report == dx.evaluate(*dump[:2], bytes=700, words=700, **options)
+
+
+def test_a_stored_number_is_to_be_given_as_a_number(dump, tmp_path):
+    np.save(tmp_path / "total.npy", np.array(700))
+    with pytest.raises(ValueError, match=r"bytes: .*total.npy is one number; give the number itself"):
+        dx.evaluate(*dump[:2], bytes=tmp_path / "total.npy", metrics=["bits_per_byte"], from_logits=True)
+
+
 def test_the_padding_is_not_read(dump, tmp_path):
     tokens, logits, _, _ = dump
     group = zarr.open_group(tmp_path / "d.zarr", mode="w")
@@ -198,6 +216,7 @@ def test_all_of_it_goes_through_a_journal(dump, tmp_path):
         ({"metrics": ["bits_per_byte"]}, "'bits_per_byte' needs bytes="),
         ({"metrics": ["bytes"], "bytes": 7}, "needs a table, or an array along the labels"),
         ({"metrics": ["bits_per_byte"], "bytes": 0}, "bytes: expected at least 1"),
+        ({"metrics": ["bits_per_byte"], "bytes": np.int64(0)}, "bytes: expected at least 1, got 0"),
         (
             {"metrics": ["bits_per_byte"], "bytes": -np.ones((N, T))},
             r"bytes: expected finite numbers .* got -1.0 at row 0",

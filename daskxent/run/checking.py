@@ -108,7 +108,11 @@ def statistic_names(given: Any, name: str) -> tuple[str, ...]:
 
 
 def units(given: Any, name: str) -> Any:
-    """Return bytes or words: an array, or a number above 0."""
+    """Return bytes or words: an array, or a number above 0, which an array without axes is too."""
+    if getattr(given, "ndim", None) == 0:
+        from daskxent.sources.memory import from_lists
+
+        given = from_lists(given, name).item()
     if isinstance(given, (bool, float)):
         raise TypeError(f"{name}: expected an array or a whole number, got {given!r}")
     return at_least(1)(given, name) if isinstance(given, int) else given

@@ -158,10 +158,12 @@ def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: 
     Raises
     ------
     ValueError
-        What was given lies along the labels, and is as long as there are classes.
+        What was given lies along the labels, and is as long as there are classes; it is one stored number.
     """
     array = open_array(given, name)
     shape, table = tuple(array.shape), len(array.shape) == 1 and array.shape[0] in widths
+    if not shape:
+        raise ValueError(f"{name}: {given} is one number; give the number itself, that of the whole text")
     if not table:
         return Further(shift.labels(array), name, "weights")
     if shape == tuple(labels.shape):
