@@ -422,6 +422,11 @@ def test_masks_are_not_lost(hold, classes, name):
     refused(ValueError, refused_for, **given | {name: hold(masked)})
 
 
+def test_masks_in_lists_are_not_lost():
+    labels = [np.ma.masked_equal(label, 1) for label in LABELS]
+    refused(ValueError, "y_true: masked elements are not taken", labels, PREDICTIONS)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

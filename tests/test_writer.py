@@ -297,6 +297,18 @@ def test_batches_that_do_not_fit(tmp_path):
         dx.create(tmp_path / "f.zarr").finish()
 
 
+@pytest.mark.parametrize("name", ["logits", "labels", "doc"])
+@pytest.mark.parametrize("hold", [np.ma.asarray, list], ids=["array", "list"])
+def test_masks_are_not_lost(tmp_path, name, hold):
+    batch = {"logits": X[:4], "labels": Y[:4], "doc": np.arange(4)}
+    masked = np.ma.masked_array(batch[name], mask=False)
+    masked[2] = np.ma.masked
+    dump = dx.create(tmp_path / "d.zarr")
+    with pytest.raises(ValueError, match=f"{name}: masked elements are not taken; fill them"):
+        dump.append(**batch | {name: hold(masked)})
+    assert dump.steps == 0
+
+
 def test_options_that_are_none(tmp_path):
     write(tmp_path / "d.zarr")
     with pytest.raises(FileExistsError, match=r"d.zarr exists; overwrite=True replaces it, reopen\(\) goes on"):

@@ -67,13 +67,18 @@ class Memory(Base):
 
 def plain(given: Any, name: str) -> NDArray[Any]:
     """Return a NumPy array without the ways of a subclass: masks would be lost, and rows of np.matrix are matrices."""
-    if np.ma.is_masked(given):
-        raise ValueError(f"{name}: masked elements are not taken; fill them, and hide their rows with weights of 0")
+    _refuse_masked(given, name)
     return np.asarray(given)
+
+
+def _refuse_masked(given: Any, name: str) -> None:
+    if any(map(np.ma.is_masked, given if isinstance(given, (list, tuple)) else [given])):
+        raise ValueError(f"{name}: masked elements are not taken; fill them, and hide their rows with weights of 0")
 
 
 def from_lists(given: Any, name: str) -> NDArray[Any]:
     """Return nested lists of numbers, or what another library has for an array, as an array."""
+    _refuse_masked(given, name)
     lists = isinstance(given, (list, tuple, int, float))
     try:
         return _from_torch(given) if type(given).__module__.partition(".")[0] == "torch" else np.asarray(given)
