@@ -323,6 +323,19 @@ def test_quantiles_are_those_of_numpy_within_their_error():
     assert report.quantile("margin", 0.5) == pytest.approx(np.median(np.diff(np.sort(x, axis=1)[:, -2:])), rel=1e-3)
 
 
+@pytest.mark.parametrize("k", ["9", "10", "100000000", "2147483648", "9" * 25, "9" * 5000], ids=len)
+@pytest.mark.parametrize("chunks", [None, (200, 9), (200, 4)], ids=["NumPy", "whole", "split"])
+def test_any_k_beyond_the_classes_makes_every_known_label_a_hit(k, chunks):
+    y, x, _ = drawn(500, 9)
+    y[7] = 9  # no class
+    held = x if chunks is None else da.from_array(x, chunks=chunks)
+    metrics = [f"top_{k}_accuracy", "top_2_accuracy"]
+    report = dx.evaluate(y, held, from_logits=True, metrics=metrics, on_invalid="count")
+    known = np.delete(np.arange(500), 7)
+    second = (x > np.take_along_axis(x, np.minimum(y, 8)[:, None], axis=1)).sum(axis=1) < 2
+    assert list(report.metrics.values()) == [499 / 500, second[known].sum() / 500]
+
+
 def test_every_top_k_at_once():
     y, x, w = drawn(500, 9)
     report = dx.evaluate(

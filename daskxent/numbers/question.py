@@ -318,10 +318,11 @@ class Question:
 
     @cached_property
     def depth(self) -> int:
-        """How many of a row's largest values are needed."""
+        """How many of a row's largest values are needed; a label is among as many as there are classes anyway."""
         if "above" in self.columns or any("above" in by.needs for slicing in self.slicings for by in slicing):
             return statistics.ALL
-        return max((each.depth for each in self.statistics), default=0)
+        depths = (each.depth for each in self.statistics)
+        return max((1 if self.classes <= depth < statistics.ALL else depth for depth in depths), default=0)
 
     @property
     def ranked(self) -> bool:

@@ -126,9 +126,9 @@ def statistic(name: str) -> Statistic:
     >>> sorted(statistic("top_5_accuracy").needs), statistic("top_5_accuracy").depth
     (['above'], 5)
     """
-    top = re.fullmatch(r"top_([1-9]\d*)_accuracy", name) if isinstance(name, str) else None
-    if top:
-        return _in_top(name, int(top[1]))
+    k = depth_of(name) if isinstance(name, str) else 0
+    if k:
+        return _in_top(name, k)
     found = STATISTICS.get(name) or _INNER.get(name)
     if found is None:
         names = [*STATISTICS, *METRICS, *DERIVED]
@@ -168,6 +168,18 @@ def needed_by(name: str) -> tuple[str, ...]:
     (('crossentropy',), ('accuracy',))
     """
     return DERIVED[name].statistics if name in DERIVED else metric(name).statistics
+
+
+def depth_of(name: str) -> int:
+    """Return K of a metric called top_K_accuracy, less than `ALL`, beyond which all are the same; 0 of others.
+
+    Examples
+    --------
+    >>> depth_of("top_5_accuracy"), depth_of("top_99999999999999999999_accuracy") == ALL - 1, depth_of("accuracy")
+    (5, True, 0)
+    """
+    top = re.fullmatch(r"top_([1-9]\d*)_accuracy", name, re.ASCII)
+    return int(top[1]) if top and len(top[1]) < len(str(ALL)) else ALL - 1 if top else 0
 
 
 def _in_top(name: str, k: int) -> Statistic:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.numbers.statistics import UNITS
+from daskxent.numbers.statistics import UNITS, depth_of
 from daskxent.sources.align import Further
 from daskxent.sources.converted import Viewed
 from daskxent.sources.dump_marks import check_finished
@@ -69,8 +68,7 @@ def check_ids(asked: Asked, slots: int) -> None:
     if asked.predictions != "log_probabilities" or asked.axis != -1:
         raise ValueError('ids: needs predictions="log_probabilities", with the classes along the last axis')
     for name in asked.metrics:
-        top = re.fullmatch(r"top_(\d+)_accuracy", name)
-        if not (name in OF_SOME or (top and int(top[1]) <= slots)):
+        if not (name in OF_SOME or 0 < depth_of(name) <= slots):
             raise ValueError(f"metrics: {name!r} takes all classes; these are {slots} of each row")
     further = {name: getattr(asked, name) for name in ("per_class", "confusions", "class_weight", "classes", "worst")}
     further |= {"sample": asked.sample, "ranks": asked.ranks, "histograms": set(asked.histograms) - OF_SOME}
