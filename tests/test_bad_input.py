@@ -431,7 +431,7 @@ def test_masks_in_lists_are_not_lost():
     ("name", "change", "message"),
     [
         ("y_pred", lambda x: x[:, :1], "y_pred: a chunk of the dask array has shape (3, 1) where (3, 3) was promised"),
-        ("y_pred", lambda x: x[:1], "y_true: a chunk of the dask array has shape (3,) where (1,) was promised"),
+        ("y_pred", lambda x: x[:1], "y_pred: a chunk of the dask array has shape (1, 3) where (3, 3) was promised"),
         ("y_true", lambda x: x[:1], "y_true: a chunk of the dask array has shape (1,) where (3,) was promised"),
         ("sample_weight", lambda x: x[:1], "sample_weight: a chunk of the dask array has shape (1,) where (3,)"),
         ("y_true", lambda x: x + 1j, "y_true: expected integer labels, got a chunk of dtype complex128"),
@@ -450,6 +450,15 @@ def test_split_classes_that_are_not_what_dask_promised():
     x = da.from_array(PREDICTIONS, chunks=(3, 2))
     narrow = x.map_blocks(lambda block: block[:, :1], dtype=x.dtype, meta=x._meta)
     refused(ValueError, "y_pred: a chunk of the dask array has shape (3, 1) where (3, 2) was promised", LABELS, narrow)
+    short = x.map_blocks(lambda block: block[:1], dtype=x.dtype, meta=x._meta)
+    refused(ValueError, "y_pred: a chunk of the dask array has shape (1, ", LABELS, short)
+
+
+def test_labels_and_predictions_that_are_both_too_short():
+    """Each fits the other: the chunks' shapes alone show nothing."""
+    given = [da.from_array(each, chunks=(3, 3)[: each.ndim]) for each in (LABELS, PREDICTIONS)]
+    short = [x.map_blocks(lambda block: block[:1], dtype=x.dtype, meta=x._meta) for x in given]
+    refused(ValueError, "y_pred: a chunk of the dask array has shape (1, 3) where (3, 3) was promised", *short)
 
 
 def test_a_dataset_is_no_array():

@@ -32,7 +32,7 @@ from daskxent.sources.opening import is_dask
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -196,7 +196,7 @@ def per_chunk(
     dense = cut(inputs.dense_labels, axes, axes=axes) if inputs.dense else (None, None)
     columns = {name: cut(along.source, along.follows, axes=at) for name, along in inputs.along.items()}
     further = [arg for column in columns.values() for arg in column]
-    further += [arg for axis in at for arg in (_starts(x, axis), (axis,))]
+    further += (spans := [arg for axis in at for arg in (_spans(x, axis), (axis,))])
     along = {name: along.without_source() for name, along in inputs.along.items()}
     dtypes = x.dtype, inputs.dense_labels.dtype if inputs.dense and is_dask(inputs.dense_labels) else None
     task = Task(question, inputs.axis, inputs.positions, along, dtypes, finish, run, inputs.sizes)
@@ -207,11 +207,10 @@ def per_chunk(
         sizes[inputs.axis] = _one
         whole = blockwise(task.evaluate, axes, x, axes, *dense, *further, adjust_chunks=sizes, meta=empty)
         return whole[tuple(0 if axis == inputs.axis else slice(None) for axis in axes)]
-    widths = da.from_array(np.array(x.chunks[inputs.axis]), chunks=1)
-    first = (_starts(x, inputs.axis), (inputs.axis,), widths, (inputs.axis,))
+    block = _spans(x, inputs.axis), (inputs.axis,)
     each = dict.fromkeys(axes, _one)
     records = da.blockwise(
-        task.scan, axes, x, axes, *columns["labels"], *first, dtype=object, adjust_chunks=each,
+        task.scan, axes, x, axes, *columns["labels"], *block, *spans, dtype=object, adjust_chunks=each,
         meta=empty.astype(object), align_arrays=False, token="daskxent-scan",
     )  # fmt: skip
     return blockwise(task.merge, at, records, axes, *further, adjust_chunks=sizes, meta=np.empty((0,) * len(at), dtype))
@@ -222,7 +221,7 @@ class Task:
     """What is done with a chunk: pickles, and knows of the arrays only how the chunk lies in them.
 
     `dtypes` are those that the dask arrays of predictions and of dense labels promise for their chunks.
-    The methods take, after what is scanned, a chunk of each array along the rows and where the chunk begins.
+    The methods take, after what is scanned, a chunk of each array along the rows and where the chunk begins and ends.
     """
 
     question: Question
@@ -237,20 +236,20 @@ class Task:
 
     def evaluate(self, x: Any, dense: Any, *further: Any) -> NDArray[Any]:
         """Score and finish a chunk of all classes; the result keeps the class axis, with length 1."""
-        values, shape, unstored = self._rows(x, self.question.classes)
+        values, _, unstored = self._rows(x, self.question.classes, further[len(self.along) :])
         missing = {"prediction_missing": unstored}
         if self.question.dense:
             dense, unknown = _apart(dense, "y_true", x.shape, self.dtypes[1])
             dense = as_dense(dense, self.axis)
             missing["label_missing"] = None if unknown is None else np.asarray(unknown.any(axis=self.axis))
-        return np.expand_dims(self._finished(shape, further, missing, values=values, dense=dense), self.axis)
+        return np.expand_dims(self._finished(further, missing, values=values, dense=dense), self.axis)
 
-    def scan(self, x: Any, labels: Any, first: Any, classes: Any) -> NDArray[Any]:
+    def scan(self, x: Any, labels: Any, block: Any, *spans: Any) -> NDArray[Any]:
         """Scan a block of some classes of a chunk of positions: records, and rows that are not stored."""
         out = np.empty((1,) * x.ndim, object)
-        values, shape, unstored = self._rows(x, int(classes[0]))
+        values, shape, unstored = self._rows(x, _lengths([block])[0], spans)
         sparse = self._column("labels", labels, shape).values
-        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(first[0]), self.sizes), unstored
+        out[(0,) * x.ndim] = scan(self.question, values, sparse, int(block[0]["start"]), self.sizes), unstored
         return out
 
     def merge(self, blocks: Any, *further: Any) -> NDArray[Any]:
@@ -258,16 +257,15 @@ class Task:
         scanned, gaps = zip(*(block.item() for block in blocks), strict=True)
         unstored = [rows for rows in gaps if rows is not None]
         missing = {"prediction_missing": np.logical_or.reduce(unstored) if unstored else None}
-        shape = further[list(self.along).index("labels")].shape
-        return self._finished(shape, further, missing, records=reduce(records.merge, scanned))
+        return self._finished(further, missing, records=reduce(records.merge, scanned))
 
-    def _rows(self, x: Any, classes: int) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
+    def _rows(self, x: Any, classes: int, spans: Any) -> tuple[NDArray[Any], tuple[int, ...], NDArray[np.bool_] | None]:
         """Return a chunk of predictions as rows, the shape of its positions, and which of them are not stored."""
         code.check(self.code)
-        before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
-        values, missing = _apart(x, "y_pred", (*before, classes, *after), self.dtypes[0])
+        shape = _lengths(spans)
+        values, missing = _apart(x, "y_pred", (*shape[: self.axis], classes, *shape[self.axis :]), self.dtypes[0])
         rows = None if missing is None else np.asarray(missing.any(axis=self.axis))
-        return as_rows(values, self.axis), before + after, rows
+        return as_rows(values, self.axis), shape, rows
 
     def _column(self, name: str, given: Any, shape: tuple[int, ...]) -> Column:
         along = self.along[name]
@@ -275,19 +273,17 @@ class Task:
         return along.column(part, missing, shape)
 
     def _finished(
-        self,
-        shape: tuple[int, ...],
-        further: tuple[Any, ...],
-        missing: dict[str, NDArray[np.bool_] | None],
-        **scanned: Any,
+        self, further: tuple[Any, ...], missing: dict[str, NDArray[np.bool_] | None], **scanned: Any
     ) -> NDArray[Any]:
-        """Finish a chunk of positions, with a chunk of each array along it, and then where it begins, `further`."""
+        """Finish a chunk of positions, with a chunk of each array along it, and then where it lies, `further`."""
+        spans = further[len(self.along) :]
+        shape, box = _lengths(spans), tuple(slice(*map(int, span[0])) for span in spans)
         columns = {name: self._column(name, given, shape) for name, given in zip(self.along, further, strict=False)}
-        origin = (int(offset[0]) for offset in further[len(self.along) :])
-        aligned = Aligned(tuple(slice(start, start + n) for start, n in zip(origin, shape, strict=True)), columns)
         missing |= {kind: columns[name].missing for kind, name in MISSING.items() if name in columns}
         known = {kind: rows.reshape(-1) for kind, rows in missing.items() if rows is not None}
-        return self.finish(Block(self.question, aligned, self.positions, missing=known, sizes=self.sizes, **scanned))
+        return self.finish(
+            Block(self.question, Aligned(box, columns), self.positions, missing=known, sizes=self.sizes, **scanned)
+        )
 
 
 def met(inputs: Inputs, fill: bool = False) -> Inputs:
@@ -349,11 +345,18 @@ def _finish_block(found: NDArray[Any], finish: Callable[[State], Any], **_: Any)
     return np.asarray(finish(merge_all(found.flat)))
 
 
-def _starts(x: Any, axis: int) -> Any:
-    """Return where the chunks of an axis start: one literal number per chunk, no tasks."""
+def _spans(x: Any, axis: int) -> Any:
+    """Return where the chunks of an axis start and stop: literal numbers for each chunk, no tasks."""
     import dask.array as da
 
-    return da.from_array(np.cumsum((0, *x.chunks[axis][:-1])), chunks=1)
+    stops = np.cumsum(x.chunks[axis])
+    spans = np.empty(len(stops), [("start", np.int64), ("stop", np.int64)])
+    spans["start"], spans["stop"] = stops - x.chunks[axis], stops
+    return da.from_array(spans, chunks=1)
+
+
+def _lengths(spans: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(span[0]["stop"] - span[0]["start"]) for span in spans)
 
 
 class _Sliceable:
