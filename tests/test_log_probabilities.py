@@ -166,6 +166,37 @@ def test_dumps_of_the_largest_classes_that_are_not_finished_are_refused(which, t
         dx.evaluate(arrays["labels"], arrays["values"], ids=arrays["ids"], **TAKEN)
 
 
+@pytest.mark.parametrize("shape", [(50,), (10, 5)], ids=["rows", "sequences"])
+@pytest.mark.parametrize("lazily", [False, True])
+def test_bytes_of_a_table_are_those_of_the_class_and_not_of_its_slot(shape, lazily):
+    y, logs, values, ids = (each.reshape(*shape, *each.shape[1:]) for each in largest())
+    options = {"predictions": "log_probabilities", "metrics": ["bits_per_byte", "word_perplexity"]}
+    table, words = np.arange(30) % 7, np.arange(1, 31)
+    whole = dx.evaluate(y, logs, bytes=table, words=words, **options)
+    held = [da.from_array(each, chunks=7) for each in (y, values, ids)] if lazily else [y, values, ids]
+    for more in (0, 21):  # a table may be longer than the classes that occur
+        sizes = {"bytes": np.append(table, [1] * more), "words": np.append(words, [1] * more)}
+        found = dx.evaluate(held[0], held[1], ids=held[2], **sizes, **options)
+        assert (found.metrics, found.se) == (whole.metrics, whole.se)
+    along = dx.evaluate(held[0], held[1], ids=held[2], bytes=table[y], words=words[y], **options)
+    assert along.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_a_label_beyond_a_table_of_bytes_is_an_error_where_it_counts(lazily):
+    y, _, values, ids = largest()
+    y[[3, 5]], y[4] = 1000, -100
+    held = [da.from_array(each, chunks=7) for each in (y, values, ids)] if lazily else [y, values, ids]
+    options = {"predictions": "log_probabilities", "metrics": ["bits_per_byte"], "ignore_class": -100}
+    given = {"ids": held[2], "bytes": np.arange(30), **options}
+    with pytest.raises(ValueError, match=r"bytes: .* got nan, as for a label beyond a table, at row 3"):
+        dx.evaluate(held[0], held[1], **given)
+    shown = y < 30
+    found = dx.evaluate(held[0], held[1], mask=shown, **given)
+    expected = dx.evaluate(y[shown], values[shown], bytes=np.arange(30), ids=ids[shown], **options)
+    assert found.metrics == expected.metrics
+
+
 def test_a_label_that_was_not_kept_has_an_infinite_loss():
     found = dx.evaluate([7], [[-0.1, -3.0]], ids=[[2, 1]], predictions="log_probabilities", metrics=["crossentropy"])
     assert found["crossentropy"] == np.inf

@@ -214,6 +214,7 @@ def test_all_of_it_goes_through_a_journal(dump, tmp_path):
         ({"mask": np.ones((N, T + 1), bool)}, "mask: shape"),
         ({"bytes": np.ones(5)}, "bytes: shape"),
         ({"metrics": ["bits_per_byte"]}, "'bits_per_byte' needs bytes="),
+        ({"bytes": np.full((N, T), np.nan), "metrics": ["bytes"]}, "bytes: .* got nan, as for a label beyond a table"),
         ({"metrics": ["bytes"], "bytes": 7}, "needs a table, or an array along the labels"),
         ({"metrics": ["bits_per_byte"], "bytes": 0}, "bytes: expected at least 1"),
         ({"metrics": ["bits_per_byte"], "bytes": np.int64(0)}, "bytes: expected at least 1, got 0"),
@@ -227,6 +228,15 @@ def test_what_cannot_be_is_refused(dump, options, message):
     tokens, logits, _, _ = dump
     with pytest.raises(ValueError, match=message):
         dx.evaluate(tokens, logits, from_logits=True, **options)
+
+
+def test_bytes_of_rows_that_are_hidden_may_be_anything(dump):
+    tokens, logits, mask, table = dump
+    size = np.where(mask, table[tokens], np.nan)
+    options = {"mask": mask, "metrics": ["bits_per_byte"], "from_logits": True, "classes": C}
+    assert dx.evaluate(tokens, logits, bytes=size, **options).metrics == (
+        dx.evaluate(tokens, logits, bytes=table, **options).metrics
+    )
 
 
 def test_a_mask_of_floats_is_refused(dump):

@@ -108,10 +108,10 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
     predictions = shift.predictions(text.at_temperature(predictions, asked.temperature), asked.axis)
     labels, opened = shift.labels(labels), None if opened is None else shift.labels(opened)
     positions = positions_of(predictions.shape, asked.axis)
-    further = {}
+    further, widths = {}, () if ids is not None else (width, asked.classes or width)
     for name, array in given.items():
         if name in UNITS:
-            further[name] = text.unit_of(array, name, labels, (width, asked.classes or width), shift)
+            further[name] = text.unit_of(array, name, labels, widths, shift)
             continue
         found = slicing.opened(array, name, "mask" if name == "mask" else kinds.get(name, "keys"), positions)
         further[name] = found._replace(source=shift.labels(found.source))

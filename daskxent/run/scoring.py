@@ -21,7 +21,7 @@ from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, finish, like_probabil
 from daskxent.numbers.softmax_sums import probabilities_of
 from daskxent.numbers.state import State, most_runs
 from daskxent.numbers.statistics import UNITS
-from daskxent.numbers.status import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored
+from daskxent.numbers.status import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, classify, rules_of
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
@@ -215,12 +215,18 @@ class Block:
         """Return how many bytes or words the labels of some rows stand for."""
         given = self.aligned.columns[name].values[some]
         wrong = np.flatnonzero(~(given >= 0) | np.isinf(given))
+        wrong = wrong[self._shown(some.start + wrong)] if wrong.size else wrong
         if wrong.size:
-            place = self.place(some.start + int(wrong[0]))
-            raise ValueError(
-                f"{name}: expected finite numbers that are not negative, got {given[wrong[0]]} at row {place}"
-            )
+            place, value = self.place(some.start + int(wrong[0])), given[wrong[0]]
+            shown = "nan, as for a label beyond a table," if np.isnan(value) else value
+            raise ValueError(f"{name}: expected finite numbers that are not negative, got {shown} at row {place}")
         return given
+
+    def _shown(self, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which of some rows neither label nor weight hides."""
+        labels = -1 if self._labels is None else self._labels[rows]
+        weights = 1.0 if self._weights is None else self._weights[rows]
+        return np.asarray((classify(rules_of(self.question), 0, labels, weights) & HIDDEN) == 0)
 
     def _values(self, some: slice) -> NDArray[Any]:
         """Return the predictions of some rows as (n, classes, 1)."""

@@ -123,15 +123,17 @@ class Shift:
 
 
 class Lookup:
-    """The numbers that a table has for labels; 0 for labels beyond it."""
+    """The numbers that a table has for labels; 0 for negative labels, and another one for labels beyond it."""
 
-    def __init__(self, table: NDArray[np.float64]) -> None:
-        self.table, self.identity = table, hashlib.sha256(table.tobytes()).hexdigest()[:16]
+    def __init__(self, table: NDArray[np.float64], beyond: float) -> None:
+        self.table, self.beyond = table, beyond
+        self.identity = hashlib.sha256(table.tobytes()).hexdigest()[:16]
 
     def __call__(self, labels: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[np.float64]:
         """Look labels up."""
         known = (labels >= 0) & (labels < len(self.table))
-        return np.where(known, self.table[np.where(known, labels, 0).astype(np.int64)], 0.0)
+        other = np.where(labels < 0, 0.0, self.beyond)
+        return np.where(known, self.table[np.where(known, labels, 0).astype(np.int64)], other)
 
 
 class Divided:
@@ -153,23 +155,27 @@ def at_temperature(predictions: Any, temperature: float) -> Any:
 def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: Shift) -> Further:
     """Return how many bytes or words each label stands for: an array along the labels, or a table looked up by them.
 
+    A table is as long as one of `widths`. Where these are not known it is whatever has one axis and not the shape of
+    the labels, and NaN, an error, stands for labels beyond it: those beyond all classes are errors themselves.
+
     Raises
     ------
     ValueError
         What was given lies along the labels, and is as long as there are classes; it is one stored number.
     """
     array = open_array(given, name)
-    shape, table = tuple(array.shape), len(array.shape) == 1 and array.shape[0] in widths
+    shape, lying = tuple(array.shape), shift.labels(array)
+    table = len(shape) == 1 and (shape[0] in widths if widths else lying.shape != labels.shape)
     if not shape:
         raise ValueError(f"{name}: {given} is one number; give the number itself, that of the whole text")
     if not table:
-        return Further(shift.labels(array), name, "weights")
+        return Further(lying, name, "weights")
     if shape == tuple(labels.shape):
         raise ValueError(
             f"{name}: shape {shape} is that of the labels, and as long as there are classes: either may be meant"
         )
     values = np.asarray(array.compute() if is_dask(array) else array.read((slice(0, shape[0]),)), np.float64)
-    return Further(_mapped(labels, Lookup(values)), name, "weights")
+    return Further(_mapped(labels, Lookup(values, 0.0 if widths else np.nan)), name, "weights")
 
 
 def _mapped(array: Any, convert: Any) -> Any:
