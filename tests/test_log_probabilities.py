@@ -1,6 +1,7 @@
 """Log-probabilities are taken as they are: the loss is minus that of the label, whatever is left of the others."""
 
 import json
+import math
 
 import dask.array as da
 import numpy as np
@@ -99,6 +100,24 @@ def test_a_shell_and_a_journal_know_them(tmp_path):
     assert other.exit_code == 2
     assert "log_probabilities was True, is False" in other.stderr
     assert "log-probabilities, 5 classes" in repr(dx.plan(y, x, **TAKEN))
+
+
+def test_single_rows_have_the_probabilities_as_they_stand():
+    x = np.array([[-0.5, -2.0, -np.inf], [-3.0, -0.25, -4.0], [-1.0, -1.5, -1.5], [np.nan, 0, 0]])
+    report = dx.evaluate([1, 0, 0, 0], x, **TAKEN, worst=2, sample=4)
+    shown = [(each["row"], each["loss"], each["p_label"], each["p_prediction"]) for each in report.worst]
+    assert shown == [(1, 3, pytest.approx(math.exp(-3)), pytest.approx(math.exp(-0.25))),
+                     (0, 2, pytest.approx(math.exp(-2)), pytest.approx(math.exp(-0.5)))]  # fmt: skip
+    sample = {each["row"]: each["p_prediction"] for each in report.sample}
+    assert sample[2] == pytest.approx(math.exp(-1))
+    assert math.isnan(sample[3])
+    assert dx.Report.from_json(report.to_json()) == report
+
+
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult")
+def test_single_rows_far_above_any_log_probability_are_shown():
+    report = dx.evaluate([0, 1], [[1e4, 0.0], [0.0, 1e4]], **TAKEN, sample=2)
+    assert report.sample[0]["p_label"] == report.sample[0]["p_prediction"] == pytest.approx(math.exp(700))
 
 
 def largest(rows=50, classes=30, k=5, seed=0):

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.numbers import reading
+from daskxent.numbers import elementary, reading
 from daskxent.numbers.keys import key_column
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.row_choices import MOST_IN_ALL, MOST_ROWS
+from daskxent.numbers.statistics import LEAST_LOG
 from daskxent.numbers.status import COUNTED
 
 if TYPE_CHECKING:
@@ -161,8 +162,15 @@ def picked(pick: Pick, rows: Scored, numbers: NDArray[np.int64]) -> Picked:
     first = _first(numbers[at], order[at], keys, pick.most)
     at, keys = at[first], tuple(column[first] for column in keys)
     taken = {"row": numbers, "order": order, "label": rows.labels, "prediction": rows.scores.prediction}
-    taken |= {"loss": rows.scores.loss, "confidence": rows.scores.confidence}
+    sure = _probability(rows.scores.peak) if pick.logs else rows.scores.confidence
+    taken |= {"loss": rows.scores.loss, "confidence": sure}
     return Picked({name: taken[name][at].astype(dtype) for name, dtype in _DTYPES.items()}, pick.most, keys)
+
+
+def _probability(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return e**x of log-probabilities, as they stand; of those that are none, far above 0, not more than e**700."""
+    known = ~np.isnan(logs)
+    return np.where(known, elementary.exp(np.where(known, np.clip(logs, -LEAST_LOG, LEAST_LOG), 0.0)), np.nan)
 
 
 def _first(row: NDArray[Any], order: NDArray[Any], keys: tuple[NDArray[Any], ...], count: int) -> NDArray[np.int64]:

@@ -208,9 +208,13 @@ class Question:
     @cached_property
     def picks(self) -> dict[str, Pick]:
         """Which rows are kept one by one, by what they are called."""
-        found = {"worst": Pick(self.worst, self.worst_by), "sample": Pick(self.sample, "", self.seed)}
+        logs = self.log_probabilities
+        found = {
+            "worst": Pick(self.worst, self.worst_by, logs=logs),
+            "sample": Pick(self.sample, "", self.seed, logs=logs),
+        }
         for slicing in self.by if self.worst_per_group else ():
-            found[f"worst by {keys.name_of(slicing)}"] = Pick(self.worst, self.worst_by, per=slicing)
+            found[f"worst by {keys.name_of(slicing)}"] = Pick(self.worst, self.worst_by, per=slicing, logs=logs)
         return {name: pick for name, pick in found.items() if pick.most}
 
     @cached_property

@@ -13,7 +13,7 @@ WORST_BY = {
     "confidence": frozenset({"hit", "confidence"}),
     "entropy": frozenset({"entropy"}),
 }
-NEEDS = frozenset({"loss", "prediction", "confidence"})
+NEEDS = frozenset({"loss", "prediction"})
 MOST_ROWS = 10_000
 MOST_IN_ALL = 1_000_000  # of all groups
 
@@ -31,14 +31,18 @@ class Pick(NamedTuple):
         Of random ones.
     per : Slicing
         A slicing of each of whose groups `most` are kept; empty to keep them of all rows.
+    logs : bool
+        Whether predictions are log-probabilities: the confidence of a row that is kept is that of its largest.
     """
 
     most: int
     by: str = ""
     seed: int = 0
     per: Slicing = ()
+    logs: bool = False
 
     @property
     def needs(self) -> frozenset[str]:
         """Columns of `Scores` that it takes."""
-        return NEEDS.union(WORST_BY.get(self.by, ()), *(by.needs for by in self.per))
+        own = {"peak" if self.logs else "confidence"}
+        return NEEDS.union(own, WORST_BY.get(self.by, ()), *(by.needs for by in self.per))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.numbers.statistics import LEAST_LOG
 from daskxent.show.listing import SHOWN, Listing
 from daskxent.show.slices import shown_key
 
@@ -59,7 +60,7 @@ class RowTable(Listing):
             "label": found["label"],
             "prediction": found["prediction"],
             "loss": found["loss"],
-            "p_label": math.exp(-found["loss"]),
+            "p_label": math.exp(min(-found["loss"], LEAST_LOG)),  # what is no log-probability may be far above 0
             "p_prediction": found["confidence"],
         }
 
