@@ -112,7 +112,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "ArrayLike": {"metavar": "PATH"},
 }
 SHELL: dict[str, dict[str, Any]] = {
-    "sample_weight": {"flags": ["--weights"]},
+    "sample_weight": {"flags": ["--weights"], "type": Amount(), "metavar": "PATH|X"},
     "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
     "zero_division": {"show_default": True},
     "storage_options": {

@@ -110,6 +110,13 @@ def test_table_for_people(inputs, dump):
     assert shown["peak memory"].endswith("B of this process")
 
 
+def test_weights_may_be_a_number(inputs, tmp_path):
+    found = evaluate(*inputs, "--weights", "2.5", "--journal", tmp_path / "j")
+    assert found["weight"] == 10
+    assert found["crossentropy"] == evaluate(*inputs)["crossentropy"]
+    assert evaluate(*inputs, "--weights", "2")["weight"] == 8
+
+
 def test_json_is_the_whole_report(inputs):
     result = run("evaluate", *inputs, "--json")
     report = Report.from_json(result.stdout)
@@ -194,6 +201,7 @@ def test_plan_evaluates_nothing(inputs, monkeypatch):
         (["--threads", "0"], "Error: --threads: expected at least 1, got 0"),
         (["--axis", "2"], "Error: --axis: 2 is out of range for PREDICTIONS of shape (4, 3)"),
         (["--metric", "acc"], "Error: --metric: 'acc' is unknown; known are 'crossentropy', 'accuracy', "),
+        (["--metric", "bytes", "--bytes", "2.5"], "Error: --bytes: expected an array or a whole number, got 2.5"),
         (["--weights", "missing.npy"], "Error: --weights: there is nothing at missing.npy"),
         (["--label-smoothing", "2"], "Error: --label-smoothing: expected a number from 0 to 1, got 2.0"),
         (["--on-invalid", "hope"], "Error: Invalid value for '--on-invalid': 'hope' is not one of "),

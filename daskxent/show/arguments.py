@@ -50,8 +50,11 @@ class Amount(click.ParamType):  # type: ignore[type-arg]
     name = "amount"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a whole number as one, anything else as it is."""
-        return int(value) if isinstance(value, str) and value.isdecimal() else value
+        """Return a number as one, anything else as it is; a file that is called like a number is `./2.5`."""
+        try:
+            return int(value) if value.isdecimal() else float(value)
+        except ValueError:
+            return value
 
 
 # Whether a metric is within a limit that fails above, or below it.
