@@ -301,6 +301,21 @@ def test_columns_over_the_classes(logits):
     assert report.se["entropy"] == pytest.approx(wanted["entropy"].std(ddof=1) / math.sqrt(300), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lead", [0, 3, 8, 13, 18, 22, 30])
+def test_the_brier_score_of_sure_rows_is_as_exact_as_is_promised(dtype, lead):
+    y, x, _ = drawn(300, 6)
+    x = x.astype("float64")
+    x[np.arange(300), y] += lead
+    x = x.astype(dtype)
+    found = dx.rows(y, x, from_logits=True, columns=["brier"])["brier"]
+    p = softmax(x.astype(np.longdouble), axis=1)
+    p[np.arange(300), y] = 0
+    rest = p.sum(axis=1)
+    assert (found >= 0).all()
+    assert (abs(found - (rest**2 + (p**2).sum(axis=1))) <= 5e-15 + (3e-7 * rest if dtype == "float32" else 0)).all()
+
+
 def test_a_row_of_one_probability_has_no_entropy():
     x = np.array([[0.0, -np.inf, -np.inf], [0.0, 0.0, -np.inf], [np.nan, 0, 0], [np.inf, 0, 0], [-np.inf] * 3])
     found = dx.rows([0, 0, 0, 0, 0], x, from_logits=True, columns=["entropy", "sum_p2"])

@@ -207,8 +207,14 @@ def _label_probability(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float
 
 
 def _brier(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Return sum_c (p_c - 1{c = y})**2, between 0 and 2."""
-    return scores.sum_p2 - 2.0 * _label_probability(scores, labels) + 1.0
+    """Return sum_c (p_c - 1{c = y})**2, between 0 and 2.
+
+    The squares of the other classes are sum_p2 - p**2, of which rounding may leave anything where p is near 1; they are
+    at least 0, and at most the square of their sum, 1 - p.
+    """
+    p = _label_probability(scores, labels)
+    most = (1.0 - p) ** 2
+    return most + np.clip(scores.sum_p2 - p * p, 0.0, most)
 
 
 def _margin(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
