@@ -338,6 +338,24 @@ def test_quantiles_are_those_of_numpy_within_their_error():
     assert report.quantile("margin", 0.5) == pytest.approx(np.median(np.diff(np.sort(x, axis=1)[:, -2:])), rel=1e-3)
 
 
+def test_quantiles_of_what_is_exact_are_exact():
+    x = np.full((5, 3000), -1e4)
+    x[:, 0] = 0  # surely class 0
+    x[1:, 1:4] = 5  # three classes above it
+    x[2, 1:1500] = 6
+    names = ["crossentropy", "confidence", "label_probability", "brier", "rank", "mrr", "class_distance"]
+    report = dx.evaluate([0, 0, 0, 3, 1], x, from_logits=True, histograms=names)
+    assert {name: report.quantile(name, 0) for name in ("crossentropy", "brier", "class_distance")} == {
+        "crossentropy": 0, "brier": 0, "class_distance": 0,
+    }  # fmt: skip
+    assert [report.quantile(name, 1) for name in ("confidence", "label_probability", "mrr")] == [1, 1, 1]
+    assert report.quantile("rank", [0, 0.75, 1]) == [1, 4, 1500]
+    assert report.quantile("class_distance", 1) == 2
+    sure = dx.evaluate([1], [[0.0, -1e4]], from_logits=True, histograms=["brier"])
+    assert sure.quantile("brier", 1) == 2
+    assert report.histogram("confidence", 4)[-1]["high"] == 1
+
+
 @pytest.mark.parametrize("k", ["9", "10", "100000000", "2147483648", "9" * 25, "9" * 5000], ids=len)
 @pytest.mark.parametrize("chunks", [None, (200, 9), (200, 4)], ids=["NumPy", "whole", "split"])
 def test_any_k_beyond_the_classes_makes_every_known_label_a_hit(k, chunks):

@@ -15,6 +15,7 @@ from daskxent.numbers.sums import WEIGHT, WEIGHT_SQUARES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from daskxent.numbers.statistics import Statistic
     from daskxent.numbers.tables import Table
 
 
@@ -24,7 +25,7 @@ class Cell(NamedTuple):
     Attributes
     ----------
     value : float
-        The middle of the cell.
+        The middle of the cell, or the only value that can be in it.
     rows : int
     weight : float
     weighted : bool
@@ -37,8 +38,8 @@ class Cell(NamedTuple):
     weighted: bool
 
 
-def cells_of(table: Table | None) -> list[Cell]:
-    """Return the cells of a table by `Cells`, in order of their values."""
+def cells_of(table: Table | None, of: Statistic) -> list[Cell]:
+    """Return the cells of a table by `Cells` of a statistic, in order of their values."""
     if table is None:
         return []
     edges = [Cells.edges(key) for (key,) in table]
@@ -47,9 +48,16 @@ def cells_of(table: Table | None) -> list[Cell]:
     ones = [table.counted.astype(np.float64).tolist()] * 2
     weighted = WEIGHT in table.columns and [table.values(name).tolist() for name in (WEIGHT, WEIGHT_SQUARES)] != ones
     return [
-        Cell(low if low == high else low + (high - low) / 2, rows, weight, weighted)
+        Cell(_value(low, high, of), rows, weight, weighted)
         for (low, high), rows, weight in zip(edges, *columns, strict=True)
     ]
+
+
+def _value(low: float, high: float, of: Statistic) -> float:
+    """Return what stands for the values in a cell of a statistic: its middle, or the only value that can be in it."""
+    if low in (0, high) or (of.whole and high - low <= 1):
+        return float(math.ceil(low)) if math.isfinite(low) else low
+    return min(low + (high - low) / 2, of.most)
 
 
 def quantile(cells: Sequence[Cell], share: float) -> float:

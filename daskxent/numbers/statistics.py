@@ -53,6 +53,10 @@ class Statistic(NamedTuple):
         How many of the largest values `above` has to distinguish; 0 if `above` is not needed.
     share : bool
         Whether each value is 0 or 1, and the mean a share of the rows.
+    most : float
+        No value is above.
+    whole : bool
+        Whether values are whole numbers.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Statistic(NamedTuple):
     unit: str = ""
     depth: int = 0
     share: bool = False
+    most: float = math.inf
+    whole: bool = False
 
 
 class Metric(NamedTuple):
@@ -281,16 +287,16 @@ STATISTICS = {
         Statistic(LOSS, frozenset({"loss"}), lambda scores, labels: scores.loss, "nats"),
         Statistic(HIT, frozenset({"hit"}), lambda scores, labels: scores.hit, share=True),
         Statistic("entropy", frozenset({"entropy"}), lambda scores, labels: scores.entropy, "nats"),
-        Statistic("brier", frozenset({"sum_p2", "loss"}), _brier),
-        Statistic("confidence", frozenset({"confidence"}), lambda scores, labels: scores.confidence),
-        Statistic("label_probability", frozenset({"loss"}), _label_probability),
+        Statistic("brier", frozenset({"sum_p2", "loss"}), _brier, most=2.0),
+        Statistic("confidence", frozenset({"confidence"}), lambda scores, labels: scores.confidence, most=1.0),
+        Statistic("label_probability", frozenset({"loss"}), _label_probability, most=1.0),
         Statistic("margin", frozenset({"peak", "second"}), _margin),
-        Statistic("rank", frozenset({"above"}), _rank, depth=ALL),
-        Statistic("mrr", frozenset({"above"}), lambda scores, labels: 1.0 / _rank(scores, labels), depth=ALL),
+        Statistic("rank", frozenset({"above"}), _rank, depth=ALL, whole=True),
+        Statistic("mrr", frozenset({"above"}), lambda scores, labels: 1.0 / _rank(scores, labels), depth=ALL, most=1.0),
         Statistic("logsumexp", frozenset({"peak", "total"}), _logsumexp, "nats"),
         Statistic("z_loss", frozenset({"peak", "total"}), _z_loss),
-        Statistic("class_distance", frozenset({"prediction"}), _distance),
-        Statistic("squared_class_distance", frozenset({"prediction"}), _squared_distance),
+        Statistic("class_distance", frozenset({"prediction"}), _distance, whole=True),
+        Statistic("squared_class_distance", frozenset({"prediction"}), _squared_distance, whole=True),
         Statistic("bytes", frozenset({"bytes"}), lambda scores, labels: scores.bytes, "bytes"),
         Statistic("words", frozenset({"words"}), lambda scores, labels: scores.words, "words"),
     )

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers import calibration, derived, distributions
+from daskxent.numbers import calibration, derived, distributions, statistics
 from daskxent.numbers.chosen_rows import Picked
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import RANKS
@@ -207,7 +207,8 @@ class Tables(Mapping[str, float]):
 
         Values are counted in cells on a logarithmic grid, 1,024 from each power of 2 to the next, which is the same for
         any chunks. Without weights it is numpy.quantile's linear interpolation between the values of two rows, each
-        taken as the middle of its cell; with weights the smallest value below which that share of them lies.
+        taken as the middle of its cell, or as what is exact: 0, the largest value there is, as a confidence of 1, and
+        whole numbers up to 2,048; with weights the smallest value below which that share of them lies.
 
         Parameters
         ----------
@@ -258,7 +259,7 @@ class Tables(Mapping[str, float]):
         if name not in self.question.histograms:
             known = ", ".join(self.question.histograms) or "none"
             raise KeyError(f"evaluate was not asked for histograms=[{name!r}]; there are {known}")
-        return distributions.cells_of(self.state.tables.get(f"cells of {name}"))
+        return distributions.cells_of(self.state.tables.get(f"cells of {name}"), statistics.statistic(name))
 
     def plot(self) -> Any:
         """Draw metrics, slices, histograms, calibration and top-k curve, as far as they were asked for.
