@@ -275,7 +275,7 @@ def test_ranges_that_are_none(tmp_path):
 
 def test_batches_that_do_not_fit(tmp_path):
     dump = dx.create(tmp_path / "d.zarr", classes=CLASSES, dtype="float16")
-    with pytest.raises(ValueError, match=r"logits: expected 12 classes of floats, got 11"):
+    with pytest.raises(ValueError, match="logits: expected 12 classes, got 11"):
         dump.append(X[:, 1:], Y)
     dump.append(X[:100], Y[:100].astype("uint8"))
     large = np.where(np.arange(4)[:, None] == 2, 1e6, X[:4])
@@ -291,7 +291,9 @@ def test_batches_that_do_not_fit(tmp_path):
             dump.append(*batch)
     assert dump.steps == 100
     dump.finish()
-    with pytest.raises(ValueError, match=r"logits: expected None classes of floats, got 12 of int64"):
+    with pytest.raises(
+        ValueError, match="logits: expected one of float16, bfloat16, float32, float64, got dtype int64"
+    ):
         dx.create(tmp_path / "e.zarr").append(np.zeros((3, 12), int), Y[:3])
     with pytest.raises(ValueError, match="nothing was appended"):
         dx.create(tmp_path / "f.zarr").finish()
@@ -320,10 +322,57 @@ def test_options_that_are_none(tmp_path):
     with pytest.raises(ValueError, match="dtype: expected one of float16, bfloat16, float32, float64, got 'int8'"):
         dx.create(tmp_path / "e.zarr", dtype="int8")
     zarr.create_group(tmp_path / "g.zarr")
+    np.save(tmp_path / "a.npy", X)
+    for path in ("a.npy", "d.zarr/logits"):
+        with pytest.raises(ValueError, match=rf"{path} is no dump that daskxent.create wrote"):
+            dx.reopen(tmp_path / path)
     with pytest.raises(ValueError, match=r"g.zarr is no dump that daskxent.create wrote"):
         dx.reopen(tmp_path / "g.zarr")
     with pytest.raises(FileNotFoundError):
         dx.reopen(tmp_path / "none.zarr")
+
+
+KNOWN = {"steps": 3, "classes": 2, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": {"doc": "int64"}}, "columns: goes with steps=N"),
+        ({"positions": (4,)}, "positions: goes with steps=N"),
+        ({"chunk_bytes": 0}, "chunk_bytes: expected at least 1, got 0"),
+        ({"shard_bytes": -1}, "shard_bytes: expected at least 1, got -1"),
+        ({"classes": 0}, "classes: expected at least 1, got 0"),
+        (KNOWN | {"steps": -1}, "steps: expected at least 1, got -1"),
+        (KNOWN | {"positions": (4, 0)}, "positions: expected at least 1, got 0"),
+        (KNOWN | {"columns": {"a/b": "int64"}}, "columns: 'a/b' cannot be the name of an array"),
+        (KNOWN | {"columns": {"labels": "int64"}}, "columns: 'labels' is an array of every dump"),
+    ],
+)
+def test_options_that_would_be_ignored_or_cannot_be(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        dx.create(tmp_path / "d.zarr", **options)
+    assert not (tmp_path / "d.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk_bytes": "4MB"}, "chunk_bytes: expected an integer, got '4MB'"),
+        ({"dtype": "nonsense"}, "dtype: expected a dtype, got 'nonsense'"),
+        (KNOWN | {"columns": ["doc"]}, r"columns: expected a mapping from names to dtypes, got \['doc'\]"),
+        (KNOWN | {"columns": {"doc": "nonsense"}}, r"columns\['doc'\]: expected a dtype, got 'nonsense'"),
+    ],
+)
+def test_options_of_other_types(tmp_path, options, message):
+    with pytest.raises(TypeError, match=message):
+        dx.create(tmp_path / "d.zarr", **options)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "..", "__c"])
+def test_columns_are_arrays_of_the_group(tmp_path, name):
+    with pytest.raises(ValueError, match=f"columns: '{name}' cannot be the name of an array"):
+        dx.create(tmp_path / "d.zarr").append(X[:3], Y[:3], **{name: Y[:3]})
 
 
 def test_a_dump_in_a_bucket():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.align import whole
 from daskxent.sources.dump_marks import MARK
 from daskxent.sources.local import bfloat16_dtype
 from daskxent.sources.zarr_arrays import Zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -124,8 +126,15 @@ def chosen(
 ) -> Layout:
     """Choose how many steps a chunk and a shard have."""
     classes = row["logits"][-1] if row["logits"] else None
-    if asked["classes"] not in (None, classes) or dtypes["logits"] not in FLOATS:
-        raise ValueError(f"logits: expected {asked['classes']} classes of floats, got {classes} of {dtypes['logits']}")
+    if dtypes["logits"] not in FLOATS:
+        raise ValueError(f"logits: expected one of {', '.join(FLOATS)}, got dtype {dtypes['logits']}")
+    if asked["classes"] not in (None, classes):
+        raise ValueError(f"logits: expected {asked['classes']} classes, got {classes}")
+    for name in row:
+        if not name or "/" in name or name.startswith((".", "__")):  # zarr's own names, or arrays in other groups
+            raise ValueError(
+                f"columns: {name!r} cannot be the name of an array; expected one without /, and no . or __ in front"
+            )
     step = math.prod(row["logits"]) * (2 if dtypes["logits"] == "bfloat16" else np.dtype(dtypes["logits"]).itemsize)
     chunk = max(1, asked["chunk_bytes"] // max(1, step))
     shard = chunk * max(1, min(asked["shard_bytes"] // max(1, chunk * step), SHARD_STEPS // chunk))
@@ -134,7 +143,23 @@ def chosen(
     return Layout(path, rows, dict(dtypes), chunk, shard, *shared)
 
 
-def name_of(dtype: Any) -> str:
+def check_counts(given: Mapping[str, Any]) -> None:
+    """Refuse what is neither None nor an integer from 1 up."""
+    for name, each in given.items():
+        if each is not None and whole(each, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {each}")
+
+
+def columns_of(given: Any) -> dict[str, str]:
+    """Return the dtypes of further arrays by name."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"columns: expected a mapping from names to dtypes, got {given!r}")
+    for name in {"logits", "labels"} & given.keys():
+        raise ValueError(f"columns: {name!r} is an array of every dump")
+    return {name: name_of(each, f"columns[{name!r}]") for name, each in given.items()}
+
+
+def name_of(dtype: Any, name: str = "dtype") -> str:
     """Return what a dtype is called; all kinds of strings are one.
 
     Examples
@@ -144,7 +169,10 @@ def name_of(dtype: Any) -> str:
     """
     if dtype == "bfloat16":
         return "bfloat16"
-    found = np.dtype(dtype)
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name}: expected a dtype, got {dtype!r}") from None
     return STRINGS if found.kind in "UOT" else found.name
 
 

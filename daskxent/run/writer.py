@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable
 from functools import cached_property
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, chosen, name_of, opened
+from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, check_counts, chosen, columns_of, name_of, opened
 from daskxent.sources.dump_marks import MARK
 from daskxent.sources.memory import from_lists
 from daskxent.sources.paths import place
@@ -337,11 +338,15 @@ def create(
     ...     evaluate(f"{scratch}/dump.zarr/labels", f"{scratch}/dump.zarr/logits", from_logits=True)["accuracy"]
     1.0
     """
-    path, dtype = place(path), None if dtype is None else name_of(dtype)
+    path, dtype = place(path), None if dtype is None else name_of(dtype, "dtype")
     if codec not in CODECS:
         raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {codec!r}")
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"dtype: expected one of {', '.join(FLOATS)}, got {dtype!r}")
+    check_counts({"classes": classes, "steps": steps, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes})
+    if steps is None and (positions or columns):
+        name = "positions" if positions else "columns"
+        raise ValueError(f"{name}: goes with steps=N; without, the first batch shows what there is")
     if not overwrite and _is_there(path, storage_options):
         raise FileExistsError(f"{path} exists; overwrite=True replaces it, reopen() goes on with it")
     asked = {
@@ -352,7 +357,10 @@ def create(
         return Dump(path, asked)
     if classes is None or dtype is None:
         raise ValueError("steps: classes= and dtype= must be given as well")
-    further = {name: name_of(each) for name, each in (columns or {}).items()}
+    further = columns_of(columns or {})
+    positions = tuple(positions) if isinstance(positions, Iterable) else (positions,)
+    for each in positions:
+        check_counts({"positions": each})
     row = {"logits": (*positions, classes), "labels": tuple(positions), **dict.fromkeys(further, ())}
     known = chosen(path, row, {"logits": dtype, "labels": "int64", **further}, asked, steps)
     known.create()
@@ -380,7 +388,7 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         It was not written by `create`, or is complete.
     """
     path = place(path)
-    arrays = {name: array for name, array in opened(path, "r", storage_options).arrays() if MARK in array.attrs}
+    arrays = {name: array for name, array in _arrays_in(path, storage_options) if MARK in array.attrs}
     if "logits" not in arrays:
         raise ValueError(f"{path} is no dump that daskxent.create wrote")
     logits, marks = arrays["logits"], [each.attrs[MARK] for each in arrays.values()]
@@ -400,6 +408,17 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         storage=storage_options,
     )
     return Dump(path, {}, known, 0 if known.length else steps)
+
+
+def _arrays_in(path: str, storage: Mapping[str, Any] | None) -> Iterable[tuple[str, Any]]:
+    """Return the arrays of a group, none of what is there and is no group."""
+    try:
+        found: Iterable[tuple[str, Any]] = opened(path, "r", storage).arrays()
+    except (FileNotFoundError, ValueError) as error:  # zarr's, of files of any kind and of arrays
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+            raise
+        return ()
+    return found
 
 
 def _is_there(path: str, storage: Mapping[str, Any] | None) -> bool:
