@@ -327,12 +327,20 @@ def test_a_row_of_one_probability_has_no_entropy():
 def test_quantiles_are_those_of_numpy_within_their_error():
     y, x, w = drawn(3000)
     shares = [0, 0.1, 0.5, 0.9, 0.999, 1]
-    report = dx.evaluate(y, x, from_logits=True, histograms=["crossentropy", "margin"])
+    report = dx.evaluate(y, x, from_logits=True, histograms=iter(["crossentropy", "margin"]))
     losses = -log_softmax(x.astype(float), axis=1)[np.arange(3000), y]
     assert report.quantile("crossentropy", shares) == pytest.approx(np.quantile(losses, shares), rel=2**-11 + 1e-6)
     weighted = dx.evaluate(y, x, sample_weight=w, from_logits=True, histograms=["crossentropy"])
     by = np.quantile(losses, [0.1, 0.5, 0.9], weights=w, method="inverted_cdf")
     assert weighted.quantile("crossentropy", [0.1, 0.5, 0.9]) == pytest.approx(by, rel=2**-11 + 1e-6)
+    for number in (np.float32(0.5), np.array(0.5)):
+        assert report.quantile("crossentropy", number) == report.quantile("crossentropy", 0.5)
+    assert report.quantile("crossentropy", np.int64(1)) == report.quantile("crossentropy", 1)
+    assert report.quantile("crossentropy", np.array([0, 1])) == report.quantile("crossentropy", [0, 1])
+    for none in (None, "x", 2):
+        with pytest.raises(ValueError, match="quantile: expected shares from 0 to 1, got "):
+            report.quantile("crossentropy", none)
+    assert list(report.histogram("crossentropy", np.int64(7))) == list(report.histogram("crossentropy", 7))
     lines = report.histogram("crossentropy", 7)
     assert sum(line["rows"] for line in lines) == 3000
     assert report.quantile("margin", 0.5) == pytest.approx(np.median(np.diff(np.sort(x, axis=1)[:, -2:])), rel=1e-3)

@@ -285,6 +285,11 @@ def test_what_was_not_asked_for_is_said():
         report.by("a")[(7,)]
     with pytest.raises(KeyError, match="'bits' was not asked for"):
         report.by("a").worst("bits")
+    derived = dx.evaluate([0, 1], [[0.5, 0.5], [0.2, 0.8]], by={"a": "label"}, metrics=["ece"])
+    with pytest.raises(KeyError, match="'ece' was not asked for, or is of all rows only; groups have none"):
+        derived.by("a").plot("ece")
+    with pytest.raises(KeyError, match="groups have none of the metrics"):
+        derived.by("a").plot()
     with pytest.warns(UserWarning, match="no row was counted"):
         empty = dx.evaluate([0], [[0.5, 0.5]], sample_weight=[0.0], by={"a": "label"})
     assert len(empty.by("a")) == 0

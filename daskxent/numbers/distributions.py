@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def quantile(cells: Sequence[Cell], share: float) -> float:
     >>> quantile([Cell(1.0, 2, 2.0, False), Cell(4.0, 1, 1.0, False)], 0.75)
     2.5
     """
-    if not 0 <= share <= 1:
+    if not isinstance(share, Real) or not 0 <= share <= 1:
         raise ValueError(f"quantile: expected shares from 0 to 1, got {share!r}")
     if not cells or math.isnan(cells[-1].value) or any(cell.weight < 0 for cell in cells):
         return math.nan
@@ -84,7 +85,7 @@ def quantile(cells: Sequence[Cell], share: float) -> float:
 
 def histogram(cells: Sequence[Cell], bins: int) -> list[dict[str, Any]]:
     """Return how many rows, and what weight, lie in bins of equal width; values that are not finite come last."""
-    if not isinstance(bins, int) or bins < 1:
+    if isinstance(bins, bool) or not isinstance(bins, Integral) or bins < 1:
         raise ValueError(f"histogram: expected at least one bin, got {bins!r}")
     finite = [cell for cell in cells if math.isfinite(cell.value)]
     lines = []

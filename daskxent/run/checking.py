@@ -44,7 +44,7 @@ def one_of(*choices: str | None) -> Callable[[Any, str], Any]:
 
 def share(given: Any, name: str) -> float:
     """Return a number from 0 to 1."""
-    if not isinstance(given, Real) or not 0 <= float(given) <= 1:
+    if isinstance(given, bool) or not isinstance(given, Real) or not 0 <= float(given) <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {given!r}")
     return float(given)
 
@@ -69,7 +69,7 @@ def at_least(least: int) -> Callable[[Any, str], int]:
 
 def ignored(given: Any, name: str = "ignore_class") -> tuple[int, ...]:
     """Return the classes to be ignored, which the int64 of compiled labels must hold, in order."""
-    several = not isinstance(given, str) and isinstance(given, Iterable)
+    several = not isinstance(given, str) and _are_several(given)
     labels = sorted({whole(each, name) for each in (given if several else [given])})
     for label in labels:
         if not -(2**63) < label < 2**63 - 1:  # what stands for labels that do not fit
@@ -77,11 +77,15 @@ def ignored(given: Any, name: str = "ignore_class") -> tuple[int, ...]:
     return tuple(labels)
 
 
-def _names(given: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(given, Iterable):
+def _are_several(given: Any) -> bool:
+    return isinstance(given, Iterable) and getattr(given, "ndim", 1) != 0
+
+
+def _names(given: Any, name: str, least: int = 1) -> tuple[str, ...]:
+    if not _are_several(given):
         raise TypeError(f"{name}: expected names, got {given!r}")
     names = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
-    if not names:
+    if len(names) < least:
         raise ValueError(f"{name}: expected at least one name")
     return names
 
@@ -100,7 +104,7 @@ def statistic_names(given: Any, name: str) -> tuple[str, ...]:
     """Return the names of statistics, each once, if they are known."""
     from daskxent.numbers import statistics
 
-    names = _names(given, name) if isinstance(given, str) or len(given) else ()
+    names = _names(given, name, 0)
     for each in names:
         if each not in statistics.VALUES:
             raise ValueError(f"{name}: {each!r} is not a value of rows; known are {', '.join(statistics.VALUES)}")
@@ -166,6 +170,10 @@ def slices(given: Any, name: str) -> Any:
 
 def class_weights(given: Any, name: str) -> tuple[Any, ...]:
     """Return weights of classes in order, or pairs of some classes and theirs."""
+    if isinstance(given, str) or not _are_several(given):
+        raise TypeError(
+            f"{name}: expected a weight for each class, or a mapping from classes to weights; got {given!r}"
+        )
     several = list(given.items() if isinstance(given, Mapping) else given)
     if several and isinstance(several[0], (list, tuple)):
         return tuple(sorted((whole(each, name), _weight(weight, name)) for each, weight in several))

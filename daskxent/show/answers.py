@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import calibration, derived, distributions, statistics
@@ -17,8 +17,6 @@ from daskxent.show.rows import RowTable
 from daskxent.show.slices import Slices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -237,9 +235,10 @@ class Tables(Mapping[str, float]):
         0.6
         """
         cells = self._cells(name)
-        if isinstance(shares, (int, float)):
-            return distributions.quantile(cells, shares)
-        return [distributions.quantile(cells, float(share)) for share in shares]
+        given: Any = shares.tolist() if hasattr(shares, "tolist") else shares  # of numbers and arrays of NumPy
+        if not isinstance(given, Iterable):
+            return distributions.quantile(cells, given)
+        return [distributions.quantile(cells, share) for share in given]
 
     def histogram(self, name: str, bins: int = 50) -> Listing:
         """Return a histogram of a value of the rows: how many, and what weight, lie in bins of equal width.

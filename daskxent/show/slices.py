@@ -148,8 +148,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         KeyError
             The metric was not asked for.
         """
-        if metric not in self.metrics:
-            raise KeyError(f"{metric!r} was not asked for; there are {', '.join(self.metrics)}")
+        self._check(metric)
         sign = 1 if is_share(metric) else -1
         values = {key: sign * self.estimates(key).value(metric) for key in self if self.sums(key).counted >= min_rows}
         order = sorted((key for key in values if not math.isnan(values[key])), key=values.__getitem__)
@@ -175,8 +174,18 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         ------
         ImportError
             matplotlib is not installed: ``pip install 'daskxent[plots]'``.
+        KeyError
+            Groups have no such metric, or none at all.
         """
-        return plots.sliced(self, metric or self.metrics[0], ax)
+        metric = metric or next(iter(self.metrics), "")
+        self._check(metric)
+        return plots.sliced(self, metric, ax)
+
+    def _check(self, metric: str) -> None:
+        """Refuse a metric that groups do not have."""
+        if metric not in self.metrics:
+            known = f"groups have {', '.join(self.metrics) or 'none of the metrics, which are of all rows only'}"
+            raise KeyError(f"{metric!r} was not asked for, or is of all rows only; {known}" if metric else known)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a DataFrame with a row for each group, indexed by the groupings."""
