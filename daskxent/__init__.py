@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from daskxent.run.planning import Plan
     from daskxent.run.slicing import axis, bins
     from daskxent.run.writer import Dump, create, reopen
-    from daskxent.sources.opening import concat
-    from daskxent.sources.opening import open_lazy as open
+    from daskxent.sources.opening import concat, open
 
 __all__ = [
     "ClusterLost",
@@ -66,7 +65,7 @@ _HOMES = {
     "run.planning": ("Plan",),
     "run.slicing": ("axis", "bins"),
     "run.writer": ("Dump", "create", "reopen"),
-    "sources.opening": ("concat",),
+    "sources.opening": ("concat", "open"),
 }  # fmt: skip
 
 
@@ -76,8 +75,6 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("daskxent")
-    if name == "open":
-        return import_module("daskxent.sources.opening").open_lazy
     for module, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"daskxent.{module}"), name)

@@ -142,6 +142,15 @@ def test_a_chunk_is_decoded_once(file, monkeypatch):
     assert len(again) <= 16  # what the arrays are known by: a few steps of each
 
 
+def test_a_dataset_without_elements_is_one_line(tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["x"] = h5py.Empty("f4")
+    with pytest.raises(ValueError, match=r"y_pred: .*d.h5/x is a dataset without any elements"):
+        dx.evaluate([0], tmp_path / "d.h5/x")
+    with h5py.File(tmp_path / "d.h5") as file, pytest.raises(ValueError, match=r"y_pred: .* without any elements"):
+        dx.evaluate([0], file["x"])
+
+
 def test_a_chunk_that_nobody_wrote_is_missing(tmp_path):
     with h5py.File(tmp_path / "d.h5", "w") as file:
         half = file.create_dataset("x", X.shape, "f4", chunks=(100, CLASSES), fillvalue=2)

@@ -186,6 +186,22 @@ def test_damage_is_an_error(dump, journal):
         evaluate(dump, journal)
 
 
+def test_a_line_that_is_there_twice_is_an_error(dump, journal):
+    report = evaluate(dump, journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines, lines[-1]]))
+    message = "journal .*: a record does not belong to this journal: rows 50 to 59 are covered twice"
+    for go_on in (lambda: evaluate(dump, journal), lambda: dx.verify(report)):
+        with pytest.raises(JournalError, match=message):
+            go_on()
+
+
+@pytest.mark.parametrize("number", [np.float32(2), np.int64(2), np.array(2.0), 2])
+def test_a_weight_of_any_kind_of_number_is_given_again(dump, journal, number):
+    report = evaluate(dump, journal, sample_weight=number)
+    assert dx.verify(report) == 6
+
+
 @pytest.mark.parametrize("content", [b"precious", b"precious\n", b"{}\n", b"\n"])
 def test_a_file_that_is_no_journal_is_left_alone(dump, journal, content):
     journal.write_bytes(content)

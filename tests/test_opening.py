@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pathlib
 import pickle
 import shutil
 import subprocess
@@ -153,6 +154,19 @@ def test_cuts_agree_with_a_list_of_edges(sizes, data):
     assert part.largest <= cuts.largest == max(b - a for a, b in itertools.pairwise(edges))
     assert cuts.floor(start) == max(edge for edge in edges if edge <= start)
     assert cuts.ceil(start) == min(edge for edge in edges if edge >= start)
+
+
+@pytest.mark.parametrize("given", ["a-*.npy", pathlib.Path("a-*.npy")])
+def test_a_pattern_is_opened_and_not_joined_letter_by_letter(given):
+    with pytest.raises(
+        TypeError, match=r"concat: expected several arrays, got the path 'a-\*.npy'; open\(\) takes one"
+    ):
+        dx.concat(given)
+
+
+def test_messages_about_arguments_have_the_public_name():
+    with pytest.raises(TypeError, match=r"^open\(\) got an unexpected keyword argument 'foo'"):
+        dx.open("x.npy", foo=1)
 
 
 @SOME

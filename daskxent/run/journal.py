@@ -89,7 +89,7 @@ class Journal:
             header = {"daskxent journal": FORMAT, "call": call, **asked}
             self._found = _Found(path)
             kept = [each for each in self._found.parts(self._file.records(header)) if self._is_fresh(each, version)]
-            self.sums = Running(merge_all(each.state for each in kept))
+            self.sums = Running(self._found.checked(merge_all, [each.state for each in kept]))
             self._versions = list(chain.from_iterable(each.versions for each in kept))
             known = self._found.header
             if not known:
@@ -170,7 +170,9 @@ def read(path: str) -> Kept:
         states = [part.state for part in found.parts(read_records(file, path))]
     if not found.header:
         raise JournalError(f"journal {path}: this file is not a journal")
-    return Kept(found.header, states.pop(0) if found.snapshot_bytes else None, states)
+    kept = Kept(found.header, states.pop(0) if found.snapshot_bytes else None, states)
+    found.checked(lambda: kept.state)
+    return kept
 
 
 class _Part(NamedTuple):

@@ -45,6 +45,8 @@ class Hdf5(Pieces, LocalFile):
         super().__init__(file, name, nbytes)
         self.check_unchanged()  # a worker may have another file there
         self.inner, self.path, self.opening = inner, f"{file}/{inner}", opening or Opening()
+        if self._dataset.shape is None:
+            raise ValueError(f"{name}: {self.path} is a dataset without any elements")
         self.shape, self.dtype = self._dataset.shape, _native(self._dataset.dtype)
         chunks = self._dataset.chunks or (None,) * len(self.shape)
         self.cuts = [None if size is None else Even(n, size) for n, size in zip(self.shape, chunks, strict=True)]

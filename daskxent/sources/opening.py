@@ -77,7 +77,7 @@ class LazyArray:
 
     Examples
     --------
-    >>> lazy = open_lazy(np.arange(12).reshape(3, 4))[:, 1:]
+    >>> lazy = open(np.arange(12).reshape(3, 4))[:, 1:]
     >>> lazy, np.asarray(lazy[-1])
     (LazyArray((3, 3), int64), array([ 9, 10, 11]))
     """
@@ -206,6 +206,8 @@ def call_of(given: Any) -> Any:
         return place(given)
     if isinstance(given, (list, tuple)) and all(isinstance(each, (str, os.PathLike)) for each in given):
         return list(map(place, given))
+    if isinstance(given, (np.generic, np.ndarray)) and given.ndim == 0:
+        given = given.item()
     return given if isinstance(given, (int, float)) else None
 
 
@@ -224,7 +226,7 @@ def _recipe(call: Any) -> _Recipe:
     return _Part(inner, resolved(index, inner.opened("array").shape, "array"))
 
 
-def open_lazy(
+def open(
     given: Any, *, dtype: Any = None, shape: Sequence[int] | None = None, offset: int = 0,
     storage_options: Mapping[str, Any] | None = None,
 ) -> LazyArray:  # fmt: skip
@@ -259,7 +261,7 @@ def open_lazy(
 
     Examples
     --------
-    >>> open_lazy([[1, 2], [3, 4]]).shape
+    >>> open([[1, 2], [3, 4]]).shape
     (2, 2)
     """
     if is_dask(given):
@@ -296,6 +298,8 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
     >>> concat([[[1, 2]], [[3, 4], [5, 6]]])
     LazyArray((3, 2), int64)
     """
+    if isinstance(arrays, (str, os.PathLike)):
+        raise TypeError(f"concat: expected several arrays, got the path {os.fspath(arrays)!r}; open() takes one with *")
     arrays = list(arrays)
     if not arrays:
         raise ValueError("concat: expected at least one array")
@@ -306,7 +310,7 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
             raise ValueError("concat: expected either all dask arrays or none")
         return da.concatenate(arrays, axis=axis)
     recipes = tuple(each._recipe if isinstance(each, LazyArray) else _Given(each) for each in arrays)
-    return open_lazy(LazyArray(_Join(recipes, axis)))
+    return open(LazyArray(_Join(recipes, axis)))
 
 
 def join(several: list[Source], axis: int, name: str) -> Source:
