@@ -225,6 +225,7 @@ def test_a_shell_groups_too(stored, wanted, tmp_path):
     for bad, message in (
         ("language", "is not NAME=PATH"),
         ("a=axis(x)", "invalid literal"),
+        ("a=bins(confidence, 0, high)", "bins: expected edges, numbers that increase, got [' 0', ' high']"),
         ("a=bins(confidence, 1, 0)", "expected at least two edges that increase, got 1, 0"),
         ("a=axis(7)", "by['a']: axis 7 is out of range for labels of shape (400,)"),
         (f"a={stored}/len", "by['a']: expected integers, bool or strings, got dtype float64"),
@@ -253,7 +254,17 @@ def test_no_two_of_many_combinations_are_one_group():
         ("label", TypeError, "by: expected a mapping from names"),
         ([{"a": "label"}, {"a": "prediction", "b": "label"}], ValueError, "by: 'a' means two things"),
         ([{"a": "label"}, {"a": "label"}], ValueError, "by: expected groupings of different names, got a, a"),
-        ({"a": dx.bins("certainty", [0, 1])}, FileNotFoundError, r"by\['a'\]: there is nothing at certainty"),
+        (
+            {"a": dx.bins("certainty", [0, 1])},
+            FileNotFoundError,
+            r"by\['a'\]: .* nothing at certainty; bins take .* confidence",
+        ),
+        (
+            {"a": dx.bins("weight", [0, 1])},
+            FileNotFoundError,
+            "nothing at weight; bins take a path, an array, or above",
+        ),
+        ({"a": dx.bins("nowhere.zarr", [0, 1])}, FileNotFoundError, r"nothing at nowhere.zarr$"),
     ],
     ids=str,
 )
@@ -264,8 +275,23 @@ def test_bad_groupings_are_refused_before_any_work(by, error, message):
 
 @pytest.mark.parametrize("edges", [[1], [], [1, 1], [2, 1], [0, math.nan, 1]])
 def test_bins_need_edges_that_increase(edges):
-    with pytest.raises(ValueError, match="expected at least two edges that increase"):
+    with pytest.raises(ValueError, match=r"^bins: expected at least two edges that increase"):
         dx.bins("loss", edges)
+
+
+@pytest.mark.parametrize("edges", [5, "ab", [0, None]])
+def test_edges_are_numbers(edges):
+    with pytest.raises(TypeError, match="bins: expected edges, numbers that increase, got "):
+        dx.bins("loss", edges)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("true class", {"per_class": True}), ("clusters", {"clusters": [0, 1]}), ("rank of the label", {"ranks": True})],
+)
+def test_names_of_other_sums_are_refused_by_the_name_that_was_given(name, options):
+    with pytest.raises(ValueError, match=f"by: '{name}' is what sums for another option are called"):
+        dx.evaluate([0, 1], np.eye(2), by={name: [0, 1]}, **options)
 
 
 def test_too_many_groups_are_refused(monkeypatch):

@@ -119,11 +119,12 @@ class Bins:
     of: str
     edges: tuple[float, ...]
 
-    def check(self) -> None:
-        """Raise if the edges do not increase."""
+    def check(self, title: str = "") -> None:
+        """Raise if the edges do not increase; the message calls them by a title, or as bins of `by`."""
         if len(self.edges) < 2 or not all(low < high for low, high in pairwise(self.edges)):  # NaN is less than nothing
             shown = ", ".join(f"{edge:g}" for edge in self.edges)
-            raise ValueError(f"by[{self.name!r}]: expected at least two edges that increase, got {shown or 'none'}")
+            title = title or f"by[{self.name!r}]"
+            raise ValueError(f"{title}: expected at least two edges that increase, got {shown or 'none'}")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -146,7 +146,13 @@ class Question:
         self._check_further()
         names = list(map(keys.name_of, self.slicings))
         if len(set(names)) < len(names):  # their sums would be under the same keys
-            raise ValueError(f"by: expected groupings of different names, got {', '.join(names)}")
+            own = list(map(keys.name_of, self.by))
+            if len(set(own)) < len(own):
+                raise ValueError(f"by: expected groupings of different names, got {', '.join(own)}")
+            clash = next((name for name in own if names.count(name) > 1), names[-1])
+            raise ValueError(
+                f"by: {clash!r} is what sums for another option are called; give the grouping another name"
+            )
         if self.summed and self.classes > MOST_CLASSES:
             raise ValueError(f"y_pred: {self.classes} classes; crossentropy adds up at most {MOST_CLASSES}")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LABEL, PREDICTION = "label", "prediction"  # words that stand for no path
 CLUSTERS = "clusters"
+NUMBERS = "numbers or keys"  # which bins are of
 BINNED = (COLUMNS - {"flags", "hit", "prediction"}) | set(VALUES)
 
 
@@ -71,7 +72,9 @@ def bins(of: Any, edges: Iterable[float]) -> Binned:
     Parameters
     ----------
     of : path or array along the rows, or str
-        Numbers; or a column of the rows, such as "confidence" or "loss": see `rows`.
+        Numbers; or a value of the rows: "confidence", "loss", "crossentropy", "entropy", "brier", "label_probability",
+        "margin", "above", "rank", "mrr", "peak", "second", "target", "total", "logsumexp", "z_loss", "sum_p2",
+        "class_distance", "squared_class_distance".
     edges : iterable of float
         Increasing. Bin i holds ``edges[i] <= value < edges[i + 1]``, the last one its upper edge too. What lies
         outside, and NaN, are groups of their own.
@@ -93,8 +96,11 @@ def bins(of: Any, edges: Iterable[float]) -> Binned:
     >>> report.by("sure").rows[0]["sure"]
     '[0, 0.8)'
     """
-    found = Binned(of, tuple(map(float, edges)))
-    Bins("bins", "", found.edges).check()
+    try:
+        found = Binned(of, tuple(map(float, edges)))
+    except (TypeError, ValueError):
+        raise TypeError(f"bins: expected edges, numbers that increase, got {edges!r}") from None
+    Bins("", "", found.edges).check("bins")
     return found
 
 
@@ -152,7 +158,7 @@ def arrays_of(by: Iterable[Mapping[str, Any]], clusters: Any = None) -> Iterator
     for name, given in {name: given for each in by for name, given in each.items()}.items():
         if isinstance(given, Binned):
             if not _is_column(given.of):
-                yield title(name), given.of, "numbers or keys"
+                yield title(name), given.of, NUMBERS
         elif not (isinstance(given, str) and given in (LABEL, PREDICTION)):
             yield title(name), given, "keys"
     if clusters is not None:
@@ -162,7 +168,7 @@ def arrays_of(by: Iterable[Mapping[str, Any]], clusters: Any = None) -> Iterator
 def opened(given: Any, name: str, kind: str, positions: tuple[int, ...]) -> Further:
     """Open an array along the rows."""
     if not isinstance(given, Axis):
-        return Further(open_array(given, name), name, kind)
+        return Further(_open_numbers(given, name) if kind == NUMBERS else open_array(given, name), name, kind)
     ndim = len(positions)
     if not -ndim <= given.number < ndim:
         raise ValueError(f"{name}: axis {given.number} is out of range for labels of shape {positions}")
@@ -171,6 +177,16 @@ def opened(given: Any, name: str, kind: str, positions: tuple[int, ...]) -> Furt
     index = Memory(np.arange(positions[at]).reshape(shape), name)
     index.path = f"axis {at}"
     return Further(index, name, kind)
+
+
+def _open_numbers(given: Any, name: str) -> Any:
+    """Open what is put into bins; a word that is no path was meant as a value of the rows."""
+    try:
+        return open_array(given, name)
+    except FileNotFoundError as error:
+        if not isinstance(given, str) or not given.isidentifier():
+            raise
+        raise FileNotFoundError(f"{error}; bins take a path, an array, or {', '.join(sorted(BINNED))}") from None
 
 
 def to_call(by: Iterable[Mapping[str, Any]]) -> list[Any] | None:

@@ -39,8 +39,8 @@ class What(click.ParamType):  # type: ignore[type-arg]
 
         of, *edges = inner[:-1].split(",")
         try:
-            return slicing.bins(of.strip(), map(float, edges)) if word == "bins" else slicing.axis(int(of))
-        except ValueError as error:
+            return slicing.bins(of.strip(), edges) if word == "bins" else slicing.axis(int(of))
+        except (TypeError, ValueError) as error:
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
