@@ -216,6 +216,17 @@ def test_bad_use(inputs, command, arguments, message):
     assert refusal(command, *inputs, *arguments).startswith(message)
 
 
+def test_ids_without_what_they_need_are_said_in_the_words_of_a_shell(dump, inputs):
+    message = "Error: --ids: needs --predictions log_probabilities, with the classes along the last axis"
+    assert refusal("evaluate", *inputs, "--ids", dump / "logits") == message
+
+
+@pytest.mark.parametrize("name", ["labels.npy", "labels"])
+def test_one_array_is_no_dump(dump, name):
+    message = f"Error: {dump / name} is no dump of several arrays: give both paths, labels and predictions"
+    assert refusal("evaluate", dump / name) == message
+
+
 def test_swapped_arguments_are_bad_input(dump):
     assert "are LABELS and PREDICTIONS swapped?" in refusal("evaluate", dump / "logits", dump / "labels")
 

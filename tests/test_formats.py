@@ -397,7 +397,7 @@ def test_a_dump_in_one_file_needs_one_path(file, tmp_path):
     assert "crossentropy" in done.stdout
     np.savez(tmp_path / "d.npz", labels=Y, logit=X)
     done = CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "d.npz")])
-    assert "holds labels, logit; expected predictions called logits, " in done.stderr
+    assert "holds labels, logit; expected predictions called 'logits', " in done.stderr
 
 
 @pytest.mark.slow

@@ -225,7 +225,7 @@ def test_a_label_that_was_not_kept_has_an_infinite_loss():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"predictions": None, "from_logits": True}, 'ids: needs predictions="log_probabilities"'),
+        ({"predictions": None, "from_logits": True}, "ids: needs predictions='log_probabilities'"),
         ({"metrics": ["top_3_accuracy"]}, "'top_3_accuracy' takes all classes; these are 2 of each row"),
         ({"metrics": ["macro_f1"]}, "'macro_f1' takes all classes"),
         ({"per_class": True}, "per_class: takes all classes"),

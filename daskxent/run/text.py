@@ -66,7 +66,7 @@ def check_ids(asked: Asked, slots: int) -> None:
         It is asked for; the predictions are not log-probabilities, or the class axis is not the last.
     """
     if asked.predictions != "log_probabilities" or asked.axis != -1:
-        raise ValueError('ids: needs predictions="log_probabilities", with the classes along the last axis')
+        raise ValueError("ids: needs predictions='log_probabilities', with the classes along the last axis")
     for name in asked.metrics:
         if not (name in OF_SOME or 0 < depth_of(name) <= slots):
             raise ValueError(f"metrics: {name!r} takes all classes; these are {slots} of each row")

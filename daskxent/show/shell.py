@@ -36,7 +36,7 @@ def in_words(message: str, flags: Mapping[str, tuple[str, bool]]) -> str:
 
     message = re.sub(given, flag, message)
     message = re.sub(rf"^(Error: )?({names}): ", lambda found: f"{found[1] or ''}{flags[found[2]][0]}: ", message)
-    return re.sub(r"\b(y_true|y_pred)\b", lambda found: ARRAYS[found[1]], message)
+    return re.sub(r"(?<!')\b(y_true|y_pred)\b(?!')", lambda found: ARRAYS[found[1]], message)  # quoted they are names
 
 
 def flags_of(commands: Any) -> dict[str, tuple[str, bool]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.sources.buckets import stores
 from daskxent.sources.opening import OPENERS
-from daskxent.sources.paths import arrays_in
+from daskxent.sources.paths import arrays_in, is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +34,12 @@ def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[st
         if known:
             found[what] = os.path.join(dump, known[0])
         elif what != "weights":
+            path = os.path.expanduser(dump)
+            if not there and (os.path.isfile(path) or is_zarr(path)):
+                raise FileNotFoundError(f"{dump} is no dump of several arrays: give both paths, labels and predictions")
             holds = f"holds {', '.join(there)}" if there else "holds no arrays"
-            raise FileNotFoundError(f"{dump} {holds}; expected {what} called {', '.join(names)}: give both paths")
+            expected = ", ".join(map(repr, names))
+            raise FileNotFoundError(f"{dump} {holds}; expected {what} called {expected}: give both paths")
     return found
 
 

@@ -51,10 +51,10 @@ def arrays_in(group: str) -> list[str]:
         names = sorted(os.listdir(group)) if group else []
     except OSError:
         return []
-    return [each for each in names if each.endswith(".npy") or _is_zarr(os.path.join(group, each))][:MOST_NAMES]
+    return [each for each in names if each.endswith(".npy") or is_zarr(os.path.join(group, each))][:MOST_NAMES]
 
 
-def _is_zarr(path: str) -> bool:
+def is_zarr(path: str) -> bool:
     """Return whether a directory is a zarr array, of either format, and no group."""
     if os.path.isfile(os.path.join(path, ".zarray")):
         return True
