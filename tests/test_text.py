@@ -239,6 +239,26 @@ def test_bytes_of_rows_that_are_hidden_may_be_anything(dump):
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_one_hot_labels_are_shifted_along_any_class_axis(dump, way):
+    tokens, logits, mask, _ = dump
+    hold, options = WAYS[way], {"shift": 1, "mask": mask, "from_logits": True}
+    expected = dx.evaluate(np.eye(WIDTH)[tokens], logits, **options)
+    dense, moved = (np.moveaxis(each, 2, 1) for each in (np.eye(WIDTH)[tokens], logits))
+    found = dx.evaluate(hold(dense, (2, WIDTH, 5)), hold(moved, (2, WIDTH, 5)), axis=1, **options)
+    assert (found.metrics, found.expected) == (expected.metrics, N * (T - 1))
+    for labels in (tokens, tokens[:, None], tokens[..., None]):
+        sparse = dx.evaluate(labels, moved, axis=1, **options)
+        assert sparse["accuracy"] == expected["accuracy"]
+
+
+def test_one_hot_labels_of_padding_are_refused(dump):
+    dense = np.eye(WIDTH)[dump[0]]
+    with pytest.raises(ValueError, match=f"labels of {WIDTH} classes; classes={C} needs those of the first {C}"):
+        dx.evaluate(dense, dump[1], classes=C, from_logits=True)
+    dx.evaluate(dense[..., :C], dump[1], classes=C, from_logits=True)
+
+
 def test_a_mask_of_floats_is_refused(dump):
     with pytest.raises(TypeError, match="mask: expected bool, or integers of which 0 hides a row, got dtype float64"):
         dx.evaluate(dump[0], dump[1], from_logits=True, mask=np.ones((N, T)))

@@ -100,13 +100,13 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
     if asked.binary:
         predictions = as_binary(predictions, kind["from_logits"], asked.axis)
     width = predictions.shape[asked.axis] if -len(predictions.shape) <= asked.axis < len(predictions.shape) else 0
-    predictions = text.with_classes(predictions, asked.axis, asked.classes)
+    predictions = text.with_classes(predictions, labels, asked.axis, asked.classes)
     ids = open_array(given.pop("ids"), "ids") if "ids" in given else None
     if asked.temperature != 1 and (not kind["from_logits"] or asked.predictions == "log_probabilities"):
         raise ValueError("temperature: only logits are divided by one: from_logits=True")
-    shift = text.Shift(asked.shift, positions_of(predictions.shape, asked.axis))
-    predictions = shift.predictions(text.at_temperature(predictions, asked.temperature), asked.axis)
-    labels, opened = shift.labels(labels), None if opened is None else shift.labels(opened)
+    shift = text.Shift(asked.shift, positions_of(predictions.shape, asked.axis), asked.axis)
+    predictions = shift.predictions(text.at_temperature(predictions, asked.temperature))
+    labels, opened = shift.labels(labels), None if opened is None else shift.along(opened)
     positions = positions_of(predictions.shape, asked.axis)
     further, widths = {}, () if ids is not None else (width, asked.classes or width)
     for name, array in given.items():
@@ -114,11 +114,11 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
             further[name] = text.unit_of(array, name, labels, widths, shift)
             continue
         found = slicing.opened(array, name, "mask" if name == "mask" else kinds.get(name, "keys"), positions)
-        further[name] = found._replace(source=shift.labels(found.source))
+        further[name] = found._replace(source=shift.along(found.source))
     if ids is not None:
         text.check_ids(asked, ids.shape[-1])
         check_finished([labels, ids])
-        labels, predictions = as_slots(labels, shift.predictions(ids, asked.axis), predictions)
+        labels, predictions = as_slots(labels, shift.predictions(ids), predictions)
     return align(labels, predictions, opened, asked.axis, further=further)
 
 

@@ -41,19 +41,23 @@ def along(array: Any, axis: int, start: int, stop: int) -> Any:
     return array[index] if is_dask(array) else part(array, index)
 
 
-def with_classes(predictions: Any, axis: int, classes: int | None) -> Any:
+def with_classes(predictions: Any, labels: Any, axis: int, classes: int | None) -> Any:
     """Return the first `classes` classes of predictions: the others, as of a padded vocabulary, are not read.
 
     Raises
     ------
     ValueError
-        There are fewer.
+        There are fewer; labels are numbers of all of them.
     """
     if classes is None or not -len(predictions.shape) <= axis < len(predictions.shape):  # which `align` refuses
         return predictions
     width = predictions.shape[axis]
     if classes > width:
         raise ValueError(f"classes: y_pred has only {width:,} classes, got {classes:,}")
+    if classes < width and len(labels.shape) == len(predictions.shape) and labels.shape[axis] == width:
+        raise ValueError(
+            f"y_true: one-hot or soft labels of {width} classes; classes={classes} needs those of the first {classes}"
+        )
     return predictions if classes == width else along(predictions, axis % len(predictions.shape), 0, classes)
 
 
@@ -94,6 +98,8 @@ class Shift:
     by : int
     positions : tuple of int
         Of the predictions, before they are shifted.
+    axis : int
+        The class axis of the predictions.
 
     Raises
     ------
@@ -101,25 +107,30 @@ class Shift:
         The axis is not longer than the shift.
     """
 
-    def __init__(self, by: int, positions: tuple[int, ...]) -> None:
+    def __init__(self, by: int, positions: tuple[int, ...], axis: int) -> None:
         self.by, self.axis = by, len(positions) - 1
+        self._with_classes = len(positions) - (axis % (len(positions) + 1) == len(positions))  # the same of predictions
         self.length = positions[-1] if positions else 0
         if by and self.length <= by:
             raise ValueError(f"shift: {by} leaves nothing of an axis of length {self.length}")
 
-    def predictions(self, array: Any, axis: int) -> Any:
+    def predictions(self, array: Any) -> Any:
         """Return the predictions that have a label."""
-        if not self.by:
-            return array
-        ndim = len(array.shape)
-        at = ndim - 2 if axis % ndim == ndim - 1 else ndim - 1
-        return along(array, at, 0, self.length - self.by)
+        return along(array, self._with_classes, 0, self.length - self.by) if self.by else array
 
     def labels(self, array: Any) -> Any:
-        """Return the labels, or what lies along them, that have a prediction."""
-        if not self.by or len(array.shape) <= self.axis or array.shape[self.axis] != self.length:
+        """Return the labels that have a prediction; they may have the axes of the predictions."""
+        lies = len(array.shape) == self.axis + 2 and array.shape[self._with_classes] == self.length
+        return self._ahead(array, self._with_classes) if lies else self.along(array)
+
+    def along(self, array: Any) -> Any:
+        """Return what lies along the labels that have a prediction."""
+        return self._ahead(array, self.axis)
+
+    def _ahead(self, array: Any, axis: int) -> Any:
+        if not self.by or len(array.shape) <= axis or array.shape[axis] != self.length:
             return array
-        return along(array, self.axis, self.by, self.length)
+        return along(array, axis, self.by, self.length)
 
 
 class Lookup:
@@ -164,7 +175,7 @@ def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: 
         What was given lies along the labels, and is as long as there are classes; it is one stored number.
     """
     array = open_array(given, name)
-    shape, lying = tuple(array.shape), shift.labels(array)
+    shape, lying = tuple(array.shape), shift.along(array)
     table = len(shape) == 1 and (shape[0] in widths if widths else lying.shape != labels.shape)
     if not shape:
         raise ValueError(f"{name}: {given} is one number; give the number itself, that of the whole text")
