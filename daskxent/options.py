@@ -101,7 +101,7 @@ class Asked:
     worst_by: str = field(
         default="crossentropy",
         metadata=_option(
-            '"crossentropy", "entropy", or "confidence" of predictions that are wrong.',
+            '"crossentropy", or, but for log-probabilities, "entropy" or the "confidence" of wrong predictions.',
             one_of("crossentropy", "confidence", "entropy"),
         ),
     )
@@ -117,7 +117,7 @@ class Asked:
     per_class: bool = field(
         default=False,
         metadata=_option(
-            "Whether to keep the sums of each class, true and predicted: `Report.per_class`. Needs integer labels.",
+            "Whether to keep sums of each class, true (of dense labels the largest) and predicted: `Report.per_class`.",
             flag,
         ),
     )
@@ -221,7 +221,8 @@ class Asked:
         default=None,
         metadata=_option("""
             Which classes y_pred holds, where it holds only some of each row, as the largest k: integers of its shape,
-            with the classes along the last axis. Needs predictions="log_probabilities"."""),
+            with the classes along the last axis; of a class that is twice in a row the first counts. Needs
+            predictions="log_probabilities"."""),
     )
     shift: int = field(
         default=0,
