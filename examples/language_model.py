@@ -96,7 +96,7 @@ report = dx.evaluate(
     **asked,
     bytes=dump / "bytes",
     metrics=["crossentropy", "perplexity", "bits_per_byte", "accuracy", "entropy", "ece", "temperature"],
-    by={"entropy": dx.bins("entropy", [0, 1, 2, 4, 7])},
+    by={"uncertainty": dx.bins("entropy", [0, 1, 2, 4, 7])},
     histograms=["crossentropy"],
     ranks=True,
     worst=3,

@@ -19,7 +19,7 @@ print(report["crossentropy"].hex(), report.elapsed)
 # An entry that is compiled in a second.
 FEW = """
 import numpy as np
-from daskxent.kernels.totals import count_placed
+from daskxent.kernels.sums import count_placed
 counts = np.zeros(3, np.int64)
 count_placed(counts, np.array([0, 2, 2]), None)
 print(counts)
