@@ -18,7 +18,7 @@ SAYS = {
         "12 clusters, which are few",
         "By position",
     ],
-    "language_model.py": ["MB of logits of ", "39 clusters", "By entropy", "per sequence"],
+    "language_model.py": ["MB of logits of ", "39 clusters", "By uncertainty", "per sequence"],
     "keras_metric.py": ["of two shards", "worst rows"],
 }
 
