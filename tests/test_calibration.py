@@ -401,7 +401,7 @@ def test_every_top_k_at_once():
         ({"temperature": 2}, "temperature: only logits"),
         ({"metrics": ["classwise_ece"], "label_smoothing": 0.1}, "'classwise_ece' needs integer labels"),
         ({"metrics": ["entropy"], "predictions": "log_probabilities"}, "'entropy' would need logits"),
-        ({"metrics": ["ece"], "predictions": "log_probabilities"}, "'confidence' would need logits"),
+        ({"metrics": ["ece"], "predictions": "log_probabilities"}, "'ece' would need logits"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

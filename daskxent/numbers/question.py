@@ -209,7 +209,9 @@ class Question:
             if asked:
                 raise ValueError(f"predictions: log_probabilities are taken as they are; {what} would need logits")
         for name in sorted({"total", "confidence", *SHAPED} & self.needs):
-            raise ValueError(f"predictions: log_probabilities are taken as they are; {name!r} would need logits")
+            takers = (each for each in (*self.metrics, *self.histograms) if name in statistics.columns_of(each))
+            what = next(takers, name)
+            raise ValueError(f"predictions: log_probabilities are taken as they are; {what!r} would need logits")
 
     @cached_property
     def picks(self) -> dict[str, Pick]:

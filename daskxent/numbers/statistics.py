@@ -176,6 +176,11 @@ def needed_by(name: str) -> tuple[str, ...]:
     return DERIVED[name].statistics if name in DERIVED else metric(name).statistics
 
 
+def columns_of(name: str) -> frozenset[str]:
+    """Return the columns of `Scores` that the statistics of a metric are made of."""
+    return frozenset[str]().union(*(statistic(each).needs for each in needed_by(name)))
+
+
 def depth_of(name: str) -> int:
     """Return K of a metric called top_K_accuracy, less than `ALL`, beyond which all are the same; 0 of others.
 
