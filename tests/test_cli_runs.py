@@ -190,7 +190,7 @@ def test_a_dump_whose_arrays_have_usual_names(tmp_path):
     typo = CliRunner().invoke(cli.main, ["evaluate", f"{at}/labels", f"{at}/logit", "--from-logits"])
     assert typo.stderr == f"Error: PREDICTIONS: there is nothing at {at}/logit; {at} holds labels, logits, weights\n"
     for given, message in (
-        (tmp_path, "holds no arrays; expected labels called 'labels', 'label', 'y_true', "),
+        (tmp_path, "is not there, or holds no arrays; expected labels called 'labels', 'label', 'y_true', "),
         (tmp_path / "none", "holds no arrays"),
     ):
         lost = CliRunner().invoke(cli.main, ["evaluate", str(given)])

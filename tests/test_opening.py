@@ -164,6 +164,11 @@ def test_a_pattern_is_opened_and_not_joined_letter_by_letter(given):
         dx.concat(given)
 
 
+def test_one_thing_is_not_joined():
+    with pytest.raises(TypeError, match="concat: expected several arrays, got 5"):
+        dx.concat(5)
+
+
 def test_messages_about_arguments_have_the_public_name():
     with pytest.raises(TypeError, match=r"^open\(\) got an unexpected keyword argument 'foo'"):
         dx.open("x.npy", foo=1)

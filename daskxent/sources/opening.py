@@ -300,6 +300,8 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
     """
     if isinstance(arrays, (str, os.PathLike)):
         raise TypeError(f"concat: expected several arrays, got the path {os.fspath(arrays)!r}; open() takes one with *")
+    if not hasattr(arrays, "__iter__"):
+        raise TypeError(f"concat: expected several arrays, got {arrays!r}")
     arrays = list(arrays)
     if not arrays:
         raise ValueError("concat: expected at least one array")
