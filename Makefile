@@ -8,6 +8,7 @@ SCALE ?=
 REV ?= HEAD~1
 FUZZ ?= 100
 AGAINST ?=
+WORKERS ?= 3 # one more than two cores: tests also wait, for clusters and clocks; 340 s, with two of them 366
 
 # Tests and benchmarks start hundreds of processes: each would compile the package's own modules again (0.3 s).
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,7 +30,7 @@ demo: .venv/demo.stamp ## Write a real dump (SIZE=1GB) and evaluate it
 	$(BIN)/daskxent demo --size $(SIZE)
 
 test: .venv/test.stamp ## Run the tests, doctests included
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 quick: .venv/test.stamp ## Of the tests only those that take no processes and no patience, with fewer examples
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow' --hypothesis-profile quick
