@@ -3,6 +3,7 @@
 import gc
 import itertools
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from daskxent.numbers.grouping import Totals
 from daskxent.numbers.question import Question
 from daskxent.numbers.scores import COLUMNS, SHAPED, Scores, finish
 from daskxent.numbers.status import COUNTED, HIDDEN, Scored
+from daskxent.run.scoring import compiled_for
+from daskxent.sources.sizes import Sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(overflow|invalid value):RuntimeWarning")
 
@@ -125,6 +128,16 @@ def test_columns_do_not_depend_on_the_slabs(slab_rows: int) -> None:
     values = predictions(rng, (700, 12, 1), np.float32, 30)
     question = Question(METRICS["top"], 12, from_logits=True, columns=EVERYTHING)
     assert_scored(question, values, rng.integers(0, 12, 700), rng.random(700), slab_rows)
+
+
+def test_a_thread_keeps_what_it_scored_with_for_the_same_question() -> None:
+    questions = [Question(METRICS["loss"], 3, from_logits=True) for _ in range(2)]
+    first, _ = compiled_for(questions[0], 1000, Sizes(few=0))
+    assert first is compiled_for(questions[0], 900, Sizes(few=0))[0]
+    assert first is not compiled_for(questions[0], 2000, Sizes(few=0))[0]
+    assert first is not compiled_for(questions[1], 1000, Sizes(few=0))[0]
+    with ThreadPoolExecutor(1) as other:
+        assert first is not other.submit(compiled_for, questions[0], 1000, Sizes(few=0)).result()[0]
 
 
 @pytest.mark.parametrize("name", ["labels", "weights"])

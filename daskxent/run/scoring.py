@@ -352,7 +352,7 @@ def compiled_for(question: Question, rows: int, sizes: Sizes) -> tuple[Scorer | 
         return None, Totals(question)
     from daskxent.kernels import COMPILED, SLAB_ROWS, Scorer
 
-    return Scorer(question, min(rows, SLAB_ROWS, most_rows(question))), Totals(question, COMPILED)
+    return Scorer.of_thread(question, min(rows, SLAB_ROWS, most_rows(question))), Totals(question, COMPILED)
 
 
 def most_rows(question: Question) -> int:
