@@ -250,22 +250,6 @@ def test_weights_that_are_no_weights(weight, message):
     refused(ValueError, message, LABELS, PREDICTIONS, sample_weight=weights)
 
 
-@pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
-@pytest.mark.parametrize("rows", [20, 20_000])
-def test_weights_of_rows_that_are_hidden_may_be_anything(weight, rows):
-    rng = np.random.default_rng(2)
-    y, x, w = rng.integers(0, CLASSES, rows), rng.normal(0, 2, (rows, CLASSES)), rng.random(rows)
-    hidden = rng.random(rows) < 0.3
-    padded, options = np.where(hidden, -100, y), {"from_logits": True, "by": {"a": np.arange(rows) % 3}}
-    bad, good = np.where(hidden, weight, w), np.where(hidden, 1.0, w)
-    ignored = dx.evaluate(padded, x, sample_weight=bad, ignore_class=-100, **options)
-    assert ignored == dx.evaluate(padded, x, sample_weight=good, ignore_class=-100, **options)
-    assert dx.evaluate(y, x, sample_weight=bad, mask=~hidden, **options).metrics == ignored.metrics
-    for reduction in ("sum", None):
-        loss = dx.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100, reduction=reduction)
-        np.testing.assert_array_equal(loss(padded, x, sample_weight=bad), loss(padded, x, sample_weight=good))
-
-
 # Paths.
 
 

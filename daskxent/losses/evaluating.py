@@ -16,7 +16,6 @@ from daskxent.numbers.question import Question
 from daskxent.numbers.records import EPSILON
 from daskxent.numbers.state import State
 from daskxent.numbers.statistics import LOSS
-from daskxent.numbers.status import HIDDEN
 from daskxent.run import graph
 from daskxent.run.checking import flag, ignored
 from daskxent.run.engines import engine_for, run
@@ -241,10 +240,10 @@ def _weighted(asked: Question, rows: Scored, dtype: np.dtype[Any], single: bool)
     losses, weights = rows.scores.loss, rows.weights
     if single and not asked.from_logits and not asked.dense:
         losses = np.where(np.isnan(losses), np.nan, _normalised_in_float32(rows))
-    hidden = (rows.status & HIDDEN) != 0
-    losses = np.where(hidden, 0.0, losses)
+    if asked.ignore_class:
+        losses = np.where(rows.labels == asked.ignore_class[0], 0.0, losses)
     if weights is not None:
-        losses = losses * np.where(hidden, 0.0, weights)
+        losses = np.where(weights == 0, 0.0, losses) * weights
     with np.errstate(over="ignore"):
         return losses.astype(dtype)
 

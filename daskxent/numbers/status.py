@@ -108,8 +108,8 @@ def classify(rules: Rules, flags: Any, label: Any, weight: Any) -> Any:
         + lost * IS_LOST
         + np.logical_and(counts, (flags & EQUAL) != 0) * ALL_EQUAL
         + np.logical_and(counts, (flags & COARSE) != 0) * IS_COARSE
-        + np.logical_and(np.logical_not(ignored), np.logical_not(np.isfinite(weight))) * BAD_WEIGHT
-        + np.logical_and(np.logical_not(ignored), weight < 0.0) * NEGATIVE
+        + np.logical_not(np.isfinite(weight)) * BAD_WEIGHT
+        + (weight < 0.0) * NEGATIVE
         + extreme * EXTREME
     )
 
