@@ -130,6 +130,18 @@ def test_columns_do_not_depend_on_the_slabs(slab_rows: int) -> None:
     assert_scored(question, values, rng.integers(0, 12, 700), rng.random(700), slab_rows)
 
 
+@pytest.mark.parametrize("dtypes", [("f4", "f4"), ("f4", "f8"), ("f8", "f2")])
+def test_a_scorer_takes_blocks_of_any_layout_and_dtype(dtypes: tuple[str, str]) -> None:
+    # One row lies along itself, whatever axis its classes are on; several may not.
+    rng, question = np.random.default_rng(7), Question(METRICS["loss"], LONG + 8, from_logits=True)
+    scorer = kernels.Scorer(question, 300)
+    for rows, dtype in ((1, dtypes[0]), (300, dtypes[1]), (1, dtypes[0])):
+        values = rng.normal(0, 3, (1, LONG + 8, rows)).astype(dtype)
+        labels = rng.integers(0, LONG + 8, rows)
+        [(some, got)] = scorer.slabs(values, labels, None)
+        assert_columns(got, defined(question, values, labels, None), some)
+
+
 def test_a_thread_keeps_what_it_scored_with_for_the_same_question() -> None:
     questions = [Question(METRICS["loss"], 3, from_logits=True) for _ in range(2)]
     first, _ = compiled_for(questions[0], 1000, Sizes(few=0))

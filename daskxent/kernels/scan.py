@@ -17,7 +17,7 @@ from daskxent.kernels.lanes import scan_lanes
 from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, inner, overload, widen
 from daskxent.kernels.long_rows import scan_long
 from daskxent.kernels.rows import is_plain, sum_exceptional_rows
-from daskxent.kernels.slabs import along, is_given, row_of, slabs
+from daskxent.kernels.slabs import Rows, along, is_given, row_of, slabs
 from daskxent.numbers import records
 from daskxent.numbers.records import HUGE
 from daskxent.numbers.scores import Scores, sum_tolerance
@@ -191,7 +191,7 @@ class Scorer:
         self._columns = Columns(
             *(np.empty(self.slab_rows if name in wanted else 0, _DTYPES.get(name, "f8")) for name in Columns._fields)
         )
-        self._work: Any = None
+        self._works: dict[Any, Any] = {}
         self._viewed: tuple[int, Any, Any] = (-1, None, None)
 
     @classmethod
@@ -228,13 +228,20 @@ class Scorer:
         labels = along(labels, rows, np.int64, "labels")
         given = along(weights, rows, np.float64, "weights")
         for some, lying, begin_at in slabs(values, self.slab_rows) if rows else ():
-            work = self._work = self._work or work_for(lying)  # the dtype of predictions does not change
+            work = self._work_for(lying)
             exceptional = _score(
                 lying, begin_at, labels[some], given[some], self._ask, self._rules, self._tolerance, self._columns, work
             )
             scores, status = self._views(some.stop - some.start)
             found = self._columns.exceptional[:exceptional]
             yield some, Scored(scores, labels[some], None if weights is None else weights[some], {}, status, found)
+
+    def _work_for(self, rows: Rows) -> Any:
+        """Return the work for a block; a single row may lie along itself where those of other blocks do not."""
+        kind = rows.long, rows.numbers.dtype
+        if kind not in self._works:
+            self._works[kind] = work_for(rows)
+        return self._works[kind]
 
     def _views(self, rows: int) -> tuple[Scores, Any]:
         """Return the first rows of all columns; those of the last number of rows are kept."""
