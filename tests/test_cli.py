@@ -223,7 +223,7 @@ def test_ids_without_what_they_need_are_said_in_the_words_of_a_shell(dump, input
 
 @pytest.mark.parametrize("name", ["labels.npy", "labels"])
 def test_one_array_is_no_dump(dump, name):
-    message = f"Error: {dump / name} is no dump of several arrays: give both paths, labels and predictions"
+    message = f"Error: {dump / name} is not a dump of several arrays: give both paths, labels and predictions"
     assert refusal("evaluate", dump / name) == message
 
 

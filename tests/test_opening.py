@@ -323,10 +323,10 @@ def test_a_new_format_is_one_entry(monkeypatch):
         ("[0, -6]", "index -6 is out of range for axis 1 of length 5"),
         ("[:, :, :, :]", r"\[:, :, :, :\] has too many indices for shape \(23, 5, 9\)"),
         ("[..., ...]", r"\[\.\.\., \.\.\.\] has too many indices"),
-        ("[]", "'' is no integer, no slice"),
-        ("[1:2:3:4]", "'1:2:3:4' is no integer, no slice"),
-        ("[1.5]", "'1.5' is no integer, no slice"),
-        ("[--1]", "'--1' is no integer, no slice"),
+        ("[]", "'' is not an integer, a slice"),
+        ("[1:2:3:4]", "'1:2:3:4' is not an integer, a slice"),
+        ("[1.5]", "'1.5' is not an integer, a slice"),
+        ("[--1]", "'--1' is not an integer, a slice"),
     ],
 )
 def test_bad_indices_of_paths(held, index, message):

@@ -259,7 +259,9 @@ def test_several_processes_write_ranges_at_once(tmp_path):
 def test_ranges_that_are_none(tmp_path):
     dump = dx.create(tmp_path / "d.zarr", classes=CLASSES, dtype="float32", steps=ROWS, **SMALL)
     for start, stop in ((0, 100), (100, 200), (200, 200), (400, 200), (0, 1200), (-200, 200)):
-        with pytest.raises(ValueError, match=rf"part: {start}:{stop} is no range of whole shards of 200 in 1000 steps"):
+        with pytest.raises(
+            ValueError, match=rf"part: {start}:{stop} is not a range of whole shards of 200 in 1000 steps"
+        ):
             dump.part(start, stop)
     part = pickle.loads(pickle.dumps(dump.part(0, 200)))
     part.append(X[:150], Y[:150])
@@ -313,7 +315,7 @@ def test_masks_are_not_lost(tmp_path, name, hold):
 
 def test_options_that_are_none(tmp_path):
     write(tmp_path / "d.zarr")
-    with pytest.raises(FileExistsError, match=r"d.zarr exists; overwrite=True replaces it, reopen\(\) goes on"):
+    with pytest.raises(FileExistsError, match=r"d.zarr exists; overwrite=True replaces it, reopen\(\) continues it"):
         dx.create(tmp_path / "d.zarr")
     write(tmp_path / "d.zarr", X[:50], Y[:50], batches=(), overwrite=True)
     assert zarr.open_array(tmp_path / "d.zarr/logits").shape == (50, CLASSES)
@@ -324,9 +326,9 @@ def test_options_that_are_none(tmp_path):
     zarr.create_group(tmp_path / "g.zarr")
     np.save(tmp_path / "a.npy", X)
     for path in ("a.npy", "d.zarr/logits"):
-        with pytest.raises(ValueError, match=rf"{path} is no dump that daskxent.create wrote"):
+        with pytest.raises(ValueError, match=rf"{path} is not a dump that daskxent.create wrote"):
             dx.reopen(tmp_path / path)
-    with pytest.raises(ValueError, match=r"g.zarr is no dump that daskxent.create wrote"):
+    with pytest.raises(ValueError, match=r"g.zarr is not a dump that daskxent.create wrote"):
         dx.reopen(tmp_path / "g.zarr")
     with pytest.raises(FileNotFoundError):
         dx.reopen(tmp_path / "none.zarr")

@@ -358,7 +358,7 @@ def _from_json(data: Any) -> By:
     kind, *fields = reading.several(data, "by") or [None]
     kinds = {"Group": [str, str], "Predicted": [str], "Bins": [str, str, list]}
     if kinds.get(kind if isinstance(kind, str) else "") != [type(each) for each in fields]:
-        raise ValueError(f"by: {reading.brief(data)} is no grouping")
+        raise ValueError(f"by: {reading.brief(data)} is not a grouping")
     if kind == "Bins":
         fields[2] = [INFINITE.get(edge, edge) if isinstance(edge, str) else edge for edge in fields[2]]
     for edge in fields[2] if kind == "Bins" else ():

@@ -134,7 +134,7 @@ class Group:
         except FileNotFoundError:
             return self._create(inputs, about, page)
         except (FileExistsError, NotADirectoryError, ValueError) as error:  # as zarr has it
-            raise FileExistsError(f"out: {self.path} exists, and is no zarr group: {error}") from error
+            raise FileExistsError(f"out: {self.path} exists, and is not a zarr group: {error}") from error
         found = group.attrs.get(MARK)
         if not isinstance(found, dict):
             raise FileExistsError(f"out: {self.path} exists, and daskxent did not write it")

@@ -150,7 +150,7 @@ class Dump:
         inside = [edge for edge in (start, stop) if edge % known.shard and edge != known.length]
         if inside or not 0 <= start < stop <= known.length:
             whole = f"whole shards of {known.shard} in {known.length} steps"
-            raise ValueError(f"part: {start}:{stop} is no range of {whole}")
+            raise ValueError(f"part: {start}:{stop} is not a range of {whole}")
         return Dump(self.path, self._asked, known, stretch=(start, stop))
 
     @property
@@ -348,7 +348,7 @@ def create(
         name = "positions" if positions else "columns"
         raise ValueError(f"{name}: goes with steps=N; without, the first batch shows what there is")
     if not overwrite and _is_there(path, storage_options):
-        raise FileExistsError(f"{path} exists; overwrite=True replaces it, reopen() goes on with it")
+        raise FileExistsError(f"{path} exists; overwrite=True replaces it, reopen() continues it")
     asked = {
         "classes": classes, "dtype": dtype, "codec": codec, "checksums": checksums, "storage": storage_options,
         "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes,
@@ -390,7 +390,7 @@ def reopen(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
     path = place(path)
     arrays = {name: array for name, array in _arrays_in(path, storage_options) if MARK in array.attrs}
     if "logits" not in arrays:
-        raise ValueError(f"{path} is no dump that daskxent.create wrote")
+        raise ValueError(f"{path} is not a dump that daskxent.create wrote")
     logits, marks = arrays["logits"], [each.attrs[MARK] for each in arrays.values()]
     mark, steps = logits.attrs[MARK], min(each["steps"] for each in marks)
     if all(each["complete"] for each in marks):

@@ -36,7 +36,9 @@ def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[st
         elif what != "weights":
             path = os.path.expanduser(dump)
             if not there and (os.path.isfile(path) or is_zarr(path)):
-                raise FileNotFoundError(f"{dump} is no dump of several arrays: give both paths, labels and predictions")
+                raise FileNotFoundError(
+                    f"{dump} is not a dump of several arrays: give both paths, labels and predictions"
+                )
             holds = f"holds {', '.join(there)}" if there else "is not there, or holds no arrays"
             expected = ", ".join(map(repr, names))
             raise FileNotFoundError(f"{dump} {holds}; expected {what} called {expected}: give both paths")

@@ -195,6 +195,6 @@ def _item(item: str, text: str) -> Any:
     if item == "...":
         return Ellipsis
     if not re.fullmatch(r"(-?\d+)?(:(-?\d+)?){0,2}", item) or not item:
-        raise IndexError(f"{text}: {item!r} is no integer, no slice such as 3:-1, and no ...")
+        raise IndexError(f"{text}: {item!r} is not an integer, a slice such as 3:-1, or ...")
     edges = [int(edge) if edge else None for edge in item.split(":")]
     return slice(*edges) if len(edges) > 1 else edges[0]
