@@ -46,8 +46,9 @@ def cells_of(table: Table | None, of: Statistic) -> list[Cell]:
     edges = [Cells.edges(key) for (key,) in table]
     columns = table.counted.tolist(), table.weights().tolist()
     # Weights of 1 alone, as a mask makes them, are none: their sum and that of their squares are the number of rows.
-    ones = [table.counted.astype(np.float64).tolist()] * 2
-    weighted = WEIGHT in table.columns and [table.values(name).tolist() for name in (WEIGHT, WEIGHT_SQUARES)] != ones
+    weighted = WEIGHT in table.columns and any(
+        (table.values(name) != table.counted).any() for name in (WEIGHT, WEIGHT_SQUARES)
+    )
     return [
         Cell(_value(low, high, of), rows, weight, weighted)
         for (low, high), rows, weight in zip(edges, *columns, strict=True)

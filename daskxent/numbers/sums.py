@@ -169,15 +169,10 @@ def terms_of(question: Question, rows: Scored, at: Any, kept: frozenset[str]) ->
         if each.share and weights is None:
             yield each.name + TOTAL_OF, values.astype(bool, copy=False)
             continue
-        terms = values.astype(np.float64, copy=False) if weights is None else weighted(values, weights)
-        yield each.name + TOTAL_OF, terms
-        if each.name + SQUARES_OF in kept:
-            yield each.name + SQUARES_OF, squared(terms)
-            if weights is not None:
-                yield each.name + PRODUCTS_OF, weighted(terms, weights)
+        names = [name for of in (TOTAL_OF, SQUARES_OF, PRODUCTS_OF) if (name := each.name + of) in kept]
+        yield from zip(names, _terms(values, weights), strict=False)
     if weights is not None:
-        yield WEIGHT, weights
-        yield WEIGHT_SQUARES, squared(weights)
+        yield from zip((WEIGHT, WEIGHT_SQUARES), _terms(weights, None), strict=True)
 
 
 def exact_sums(
@@ -195,11 +190,16 @@ def exact_sums(
         The rows that have `COUNTED` are added up; without, all are.
     """
     at: Any = slice(None) if status is None else np.flatnonzero(status & COUNTED)
-    terms = values[at].astype(np.float64, copy=False)
-    if weights is None:
-        return [ExactSum.of(terms), ExactSum.of(squared(terms))]
-    terms = weighted(terms, weights[at])
-    return [ExactSum.of(each) for each in (terms, squared(terms), weighted(terms, weights[at]))]
+    return [ExactSum.of(each) for each in _terms(values[at], None if weights is None else weights[at])]
+
+
+def _terms(values: NDArray[Any], weights: NDArray[np.float64] | None) -> Iterator[NDArray[np.float64]]:
+    """Yield weight times value, the squares of that, and, with weights, its products with the weight."""
+    terms = values.astype(np.float64, copy=False) if weights is None else weighted(values, weights)
+    yield terms
+    yield squared(terms)
+    if weights is not None:
+        yield weighted(terms, weights)
 
 
 def weighted(values: NDArray[Any], weights: NDArray[np.float64] | float) -> NDArray[np.float64]:
