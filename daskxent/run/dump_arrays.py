@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.align import whole
 from daskxent.sources.dump_marks import MARK
 from daskxent.sources.local import bfloat16_dtype
 from daskxent.sources.zarr_arrays import Zarr
@@ -141,13 +140,6 @@ def chosen(
     rows = {name: tuple(each) for name, each in row.items()}
     shared = asked["codec"], asked["checksums"], length, asked["storage"]
     return Layout(path, rows, dict(dtypes), chunk, shard, *shared)
-
-
-def check_counts(given: Mapping[str, Any]) -> None:
-    """Refuse what is neither None nor an integer from 1 up."""
-    for name, each in given.items():
-        if each is not None and whole(each, name) < 1:
-            raise ValueError(f"{name}: expected at least 1, got {each}")
 
 
 def columns_of(given: Any) -> dict[str, str]:

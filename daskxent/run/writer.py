@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, check_counts, chosen, columns_of, name_of, opened
+from daskxent.run.checking import at_least
+from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, chosen, columns_of, name_of, opened
 from daskxent.sources.dump_marks import MARK
 from daskxent.sources.memory import from_lists
 from daskxent.sources.paths import place
@@ -343,7 +344,10 @@ def create(
         raise ValueError(f"codec: expected one of {', '.join(CODECS)}, got {codec!r}")
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"dtype: expected one of {', '.join(FLOATS)}, got {dtype!r}")
-    check_counts({"classes": classes, "steps": steps, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes})
+    counts = {"classes": classes, "steps": steps, "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes}
+    for name, each in counts.items():
+        if each is not None:
+            at_least(1)(each, name)
     if steps is None and (positions or columns):
         name = "positions" if positions else "columns"
         raise ValueError(f"{name}: goes with steps=N; without, the first batch shows what there is")
@@ -359,8 +363,8 @@ def create(
         raise ValueError("steps: classes= and dtype= must be given as well")
     further = columns_of(columns or {})
     positions = tuple(positions) if isinstance(positions, Iterable) else (positions,)
-    for each in positions:
-        check_counts({"positions": each})
+    for length in positions:
+        at_least(1)(length, "positions")
     row = {"logits": (*positions, classes), "labels": tuple(positions), **dict.fromkeys(further, ())}
     known = chosen(path, row, {"logits": dtype, "labels": "int64", **further}, asked, steps)
     known.create()
