@@ -110,7 +110,7 @@ def test_counts_stay_whole_beyond_what_floats_hold(count):
     assert ratio(ExactSum.whole(count), ExactSum.whole(2 * count - 1)) == count / (2 * count - 1)
 
 
-def test_small_terms_survive_beside_large_ones():
+def test_small_terms_survive_next_to_large_ones():
     assert float(ExactSum.of([1e300, 1e-300, -1e300])) == 1e-300
     assert float(ExactSum.of([5e-324] * 4 + [1.0, -1.0])) == 2e-323
 

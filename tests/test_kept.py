@@ -157,7 +157,7 @@ def in_dask(y_pred):
 
 @pytest.mark.parametrize("where", ["files", "memory"])
 @pytest.mark.parametrize("what", [what for what in CASES if not what.startswith("blocks")])
-def test_every_chunk_is_decoded_once_beside_dask_predictions(tmp_path, decoded, what, where):
+def test_every_chunk_is_decoded_once_next_to_dask_predictions(tmp_path, decoded, what, where):
     y_true, y_pred, options = cases(MemoryStore() if where == "memory" else tmp_path, what)
     report = last(y_true, in_dask(y_pred), threads=3, **options)
     assert report.state == in_memory(y_true, y_pred, options).state

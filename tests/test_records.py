@@ -88,7 +88,7 @@ def test_no_classes_are_the_identity(drawn):
 
 @SOME
 @given(rows_of_anything())
-def test_a_row_does_not_depend_on_the_rows_beside_it(drawn):
+def test_a_row_does_not_depend_on_the_rows_next_to_it(drawn):
     values, labels, _, options = drawn
     whole = losses(scan(values, labels, **options))
     for order in (np.arange(len(values))[::-1], np.random.default_rng(0).permutation(len(values))):
@@ -246,7 +246,7 @@ def test_rows_that_have_no_loss_are_nan_and_a_masked_label_is_infinite():
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
 @pytest.mark.parametrize("peak", [2.0**30, 2.0**31, 1e30, -(2.0**30), -1e30])
-def test_only_ties_count_beside_a_huge_peak(dtype, peak):
+def test_only_ties_count_next_to_a_huge_peak(dtype, peak):
     values = np.array([[peak, peak, -np.inf, peak, peak - abs(peak) / 2]]).astype(dtype)
     for label, gap in ((0, 0.0), (4, float(values[0, 0]) - float(values[0, 4]))):
         labels = np.array([label])

@@ -41,7 +41,7 @@ def accumulated(question, rows):
 
 @st.composite
 def states(draw, start=0, stop=24):
-    """Draw the states of consecutive, unequal ranges of rows with all kinds of oddities."""
+    """Draw the states of consecutive, unequal ranges of rows with exceptional rows of all kinds."""
     n, classes = stop - start, 5
     values, label = draw(logits((n, classes))), draw(labels((n,), classes)).astype(np.int64)
     weight = draw(weights((n,)))

@@ -46,7 +46,7 @@ class JournalFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._real = os.path.realpath(path)  # the file is exchanged, not a link that leads to it
-        self._beside = f"{self._real}.unfinished"
+        self._replacement = f"{self._real}.unfinished"
         self._file = _locked(self._real, path)
         self._synced = time.monotonic()
 
@@ -91,14 +91,14 @@ class JournalFile:
             raise JournalError(f"journal {self.path}: was moved or removed while it was written")
         try:
             with _naming(self.path), ExitStack() as undo:
-                new = undo.enter_context(_locked(self._beside, self.path))
+                new = undo.enter_context(_locked(self._replacement, self.path))
                 undo.callback(self.clean)
                 new.truncate(0)
                 with suppress(OSError):  # not every file system has permissions
-                    os.chmod(self._beside, stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
+                    os.chmod(self._replacement, stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
                 sizes = [_write(new, _line(record)) for record in records]
                 os.fsync(new.fileno())
-                os.replace(self._beside, self._real)
+                os.replace(self._replacement, self._real)
                 undo.pop_all()
         except BaseException:
             self._file.close()
@@ -111,7 +111,7 @@ class JournalFile:
     def clean(self) -> None:
         """Remove what a process that was killed in `exchange` may have left."""
         with suppress(FileNotFoundError):
-            os.unlink(self._beside)
+            os.unlink(self._replacement)
 
     def close(self) -> None:
         """Make sure that what was written stays, and let other processes in."""
