@@ -10,7 +10,7 @@ from numba import types
 from daskxent.kernels.arithmetic import PROBABILITY_UNIT, clip
 from daskxent.kernels.blocks import LANES
 from daskxent.kernels.crossentropy import counted, excess_of, log1p, unit_loss
-from daskxent.kernels.llvm.compiling import inlined, inner, overload, wide_vectors
+from daskxent.kernels.llvm.compiling import expanded, inlined, inner, overload, wide_vectors
 from daskxent.numbers.records import EPSILON, HAS_NAN, HUGE, OUTSIDE_UNIT
 from daskxent.numbers.scores import (
     CLIPPED,
@@ -245,7 +245,7 @@ def _blank(labels, rules, columns, work):
     _blank_out(columns.prediction, empty, -1)
 
 
-@inlined
+@expanded
 def finish(labels, weights, at, ask, rules, tolerance, plain, usual, exceptional, columns, work):
     """Fill in the columns of a scanned block; return how many rows are exceptional by now."""
     if ask.mass:

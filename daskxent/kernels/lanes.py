@@ -137,7 +137,6 @@ def _begin(ask, work):
             work.mass[s, i] = 0
 
 
-@inlined
 def scan_lanes(rows, start, labels, first, ask, work):
     """Scan the rows from `start` on, one for each label, skipped ones too.
 

@@ -92,7 +92,6 @@ def _sum_rows(rows, start, some, ahead, work):
             sum_logits(row, ahead, work.floor[i], work.around[i], work.mass, i, work.levels)
 
 
-@inlined
 def scan_long(rows, start, labels, first, ask, work):
     """Scan the rows from `start` on, one for each label.
 

@@ -14,7 +14,7 @@ import numpy as np
 from daskxent.kernels.blocks import LANES, Ask, work_for
 from daskxent.kernels.columns import Columns, begin, finish, of_block
 from daskxent.kernels.lanes import scan_lanes
-from daskxent.kernels.llvm.compiling import borrowed, compiled, inlined, inner, overload, widen
+from daskxent.kernels.llvm.compiling import INLINED, borrowed, compiled, expanded, inner, overload, widen
 from daskxent.kernels.long_rows import scan_long
 from daskxent.kernels.rows import is_plain, sum_exceptional_rows
 from daskxent.kernels.slabs import Rows, along, is_given, row_of, slabs
@@ -35,17 +35,16 @@ SLAB_ROWS = 1 << 17  # rows whose columns are made in one call; README.md says w
 _DTYPES = {"flags": "u1", "hit": "?", "above": "i4", "prediction": "i8", "status": "u2", "exceptional": "i4"}
 
 
-def _scan_block(rows: Any, *rest: Any) -> None:
-    """Scan a block of rows."""
+def _scan_block(rows: Any, start: Any, labels: Any, first: Any, ask: Any, work: Any) -> None:
+    """Scan a block of rows: `scan_long` or `scan_lanes`, known from their type."""
 
 
-@overload(_scan_block)
+@overload(_scan_block, jit_options=INLINED)
 def _scan_block_typed(rows, start, labels, first, ask, work):
-    chosen = scan_long if is_given(rows, "long") else scan_lanes
-    return lambda rows, start, labels, first, ask, work: chosen(rows, start, labels, first, ask, work)
+    return scan_long if is_given(rows, "long") else scan_lanes
 
 
-@inlined
+@expanded
 def _scan_all(rows, start, labels, first, ask, work):
     """Scan a block, exceptional rows too; return whether there are none."""
     _scan_block(rows, start, labels, first, ask, work)
@@ -83,7 +82,7 @@ def _keep_largest(kept, row):
             kept[at] = x
 
 
-@inlined
+@expanded
 def _keep(start, n, summed, found, work):
     """Write what was found of a block into records."""
     for i in range(n):

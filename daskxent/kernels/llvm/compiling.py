@@ -73,9 +73,14 @@ def _warn_once(message: str) -> None:
 
 
 # Wrappers that only Python needs would take a third of the time of compilation.
-inner = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_INNER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = _njit(**_INNER)
 # For functions of a whole block: its arrays are a hundred words, which take 50 ns to hand over.
-inlined = _njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+INLINED = _INNER | {"forceinline": True}
+inlined = _njit(**INLINED)
+# For the outermost of them: numba expands the call, so that LLVM does not optimise all that they call once more (15 %
+# of the time of compilation). Expanding what these call in turn takes numba longer than LLVM saves.
+expanded = _njit(inline="always", **_INNER)
 
 
 def instruction(signature):
