@@ -28,17 +28,25 @@ def tries(request):
     return lambda count: range(count * request.config.getoption("--fuzz"))
 
 
+# What each worker begins with, so that no two compile the same: the scans of whole rows, those of blocks, and none.
+FIRSTS = "test_scores.py", "test_kernels.py", "test_chunks.py"
+
+
 @pytest.hookimpl(trylast=True)  # after tests were deselected
 def pytest_collection_modifyitems(config, items):
-    """Take some cases of each test if it shall be quick, and begin each of two workers' halves with other kernels."""
+    """Take some cases of each test if it shall be quick, and begin the share of each worker with other kernels."""
     if config.getoption("--hypothesis-profile") == "quick":
         families = itertools.groupby(items, lambda item: (item.path, getattr(item, "originalname", item.name)))
         items[:] = itertools.chain.from_iterable(_spread(list(family)) for _, family in families)
-    # What one worker has compiled the other need not.
-    firsts = [[item for item in items if item.path.name == name] for name in ("test_scores.py", "test_kernels.py")]
-    rest = [item for item in items if not any(item in first for first in firsts)]
-    half = max(0, len(items) // 2 - len(firsts[0]))
-    items[:] = firsts[0] + rest[:half] + firsts[1] + rest[half:]
+    shares = min(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)), len(FIRSTS))
+    firsts = [[item for item in items if item.path.name == name] for name in FIRSTS[:shares]]
+    rest = [item for item in items if item.path.name not in FIRSTS[:shares]]
+    size = len(items) // shares  # xdist hands out shares of as many tests
+    items.clear()
+    for first in firsts:
+        room = max(0, size - len(first)) if first is not firsts[-1] else len(rest)
+        items += first + rest[:room]
+        rest = rest[room:]
 
 
 def _spread(cases):
