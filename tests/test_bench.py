@@ -122,8 +122,8 @@ def test_steps_exist(programs):
 
 
 SMALL = {
-    "scans": ["scan-100", "scan-half", "dense", "losses", "nan", "blocks", "dask"],
-    "reads": ["read-none", "read-split", "read-dask", "chunks"],
+    "scans": ["scan-100", "dense", "losses", "blocks", "dask"],
+    "reads": ["read-none", "read-dask", "chunks"],
     "plan": ["plan"],
     "costs": ["reach", "memory-0*", "reports", "labels-in-one-chunk-*"],
 }
@@ -233,6 +233,18 @@ def test_what_two_answers_differ_in_is_named(programs):
     one, other = {"a": [1, {"b": "x"}], "c": 0}, {"a": [1, {"b": "y"}], "d": 0}
     found = [(".".join(name), *values) for name, *values in programs["bits"].differences(one, other)]
     assert found == [("a.1.b", "x", "y"), ("c", 0, "nothing"), ("d", "nothing", 0)]
+
+
+@pytest.mark.parametrize("place", ["warnings", "words"])
+def test_words_are_compared_unless_they_are_left_out(programs, monkeypatch, place):
+    bits = programs["bits"]
+    answers = [[{"answer": {"result": [{"rows": 2, place: {"nan": words}}]}}] for words in ("NaN", "not a number")]
+    sides = programs["revisions"].Side("one", "", {}), programs["revisions"].Side("other", "", {})
+    monkeypatch.setattr(bits, "ask", lambda side, *_: answers[sides.index(side)])
+    assert not bits.compare(sides, 0, 1, 0)
+    assert bits.compare(sides, 0, 1, 0, texts=False)
+    answers[1][0]["answer"]["result"][0]["rows"] = 3
+    assert not bits.compare(sides, 0, 1, 0, texts=False)
 
 
 def test_every_step_that_is_timed_on_two_sides_exists(programs):
