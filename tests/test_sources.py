@@ -20,6 +20,7 @@ from daskxent.numbers.question import Question
 from daskxent.sources import zarr_arrays
 from daskxent.sources.opening import open_array
 from daskxent.sources.sliced import Sliced
+from daskxent.sources.source import SAMPLE_BYTES, Base, digest, spread
 from daskxent.sources.zarr_arrays import Zarr
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
@@ -443,3 +444,29 @@ def test_files_of_one_array_share_the_memory_of_small_chunks(tmp_path, data, wan
     for at, z in enumerate(parts):
         open_array(z, f"many[{at}]").read((slice(0, z.shape[0]), slice(0, 23)))
     assert set(zarr_arrays._THREAD.__dict__) - before == {"many"}
+
+
+class Counted(Base):
+    """An array that counts the numbers that are read of it."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype, self.numbers = array, array.shape, array.dtype, 0
+
+    def read(self, box, missing=None):
+        part = self.array[box]
+        self.numbers += part.size
+        return part
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
+@pytest.mark.parametrize("lead", [0, 1, 2, None])
+@pytest.mark.parametrize("shape", [(3, 21, 90, 70), (40, 3, 5000), (2, 1, 1), (7, 300_000), (20, 1, 30_000, 1)])
+def test_an_array_is_known_by_the_first_bytes_of_some_steps_and_no_more_is_read(shape, lead, dtype):
+    if lead is not None and lead >= len(shape):
+        pytest.skip("no such axis")
+    array = np.random.default_rng(1).integers(0, 200, shape).astype(dtype)
+    steps = [array] if lead is None else np.moveaxis(array, lead, 0)[spread(shape[lead])]
+    source = Counted(array)
+    found = source.sample(lead, list(shape))
+    assert found == digest(b"".join(step.tobytes()[:SAMPLE_BYTES] for step in steps))
+    assert source.numbers <= 2 * len(steps) * (SAMPLE_BYTES // array.itemsize)  # whole lines of the last axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -149,8 +149,10 @@ class Base:
 
     def sample(self, lead: int | None, shape: list[int]) -> str:
         """Digest the first bytes of a few steps."""
+        step = [1 if axis == lead else length for axis, length in enumerate(shape)]
+        lengths = _first(SAMPLE_BYTES // self.dtype.itemsize, step)  # a step may be as large as memory
         boxes = [
-            tuple(slice(i, i + 1) if axis == lead else slice(0, length) for axis, length in enumerate(shape))
+            tuple(slice(i, i + 1) if axis == lead else slice(0, length) for axis, length in enumerate(lengths))
             for i in spread(1 if lead is None else shape[lead])
         ]
         return digest(b"".join(bytes_of(self.read(box, []))[:SAMPLE_BYTES] for box in boxes))
@@ -250,6 +252,15 @@ def joined_versions(versions: Iterable[str | None]) -> str | None:
     """
     known = list(versions)
     return None if None in known else digest("\n".join(map(str, known)).encode())
+
+
+def _first(count: int, shape: Sequence[int]) -> list[int]:
+    """Return the shape of the smallest box that holds the first elements of an array, in C order."""
+    lengths = []
+    for length in reversed(shape):
+        lengths.append(min(length, count))
+        count = -(-count // length)
+    return lengths[::-1]
 
 
 def spread(length: int, count: int = SAMPLES) -> list[int]:
