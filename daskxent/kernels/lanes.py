@@ -34,8 +34,10 @@ def _load(rows, start, at, classes, n, tile):
         before, after = divmod(start + done, rows.after)
         run, source = min(rows.after - after, n - done), before * rows.pitch + at * rows.after + after
         for c in range(classes):
+            some = numbers[source + c * rows.after : source + c * rows.after + run]
+            lanes = tile[c * PITCH + done : c * PITCH + done + run]
             for i in range(run):
-                tile[c * PITCH + done + i] = widen(numbers[source + c * rows.after + i])
+                lanes[i] = widen(some[i])
         done += run
 
 
