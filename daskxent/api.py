@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from daskxent.options import ArrayLike
     from daskxent.run.planning import Plan
     from daskxent.run.scoring import Block
+    from daskxent.sources.align import Inputs
 
 
 @takes(Shown)
@@ -172,42 +173,14 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     options = with_axis(options, y_pred)
     inputs, question = prepare(y_true, y_pred, replace(options, dim=None))
     names = tuple(options.columns)
-    if options.journal is not None and options.out is None:
-        raise ValueError("journal: needs out as well: columns in memory end with the process")
-    if is_dask(inputs.predictions) and options.out is not None:
-        raise ValueError("out: give the stored predictions themselves, not a dask array")
     question.check_values(set(names))
     question = replace(question, columns=columns_for(names))
-    if is_dask(inputs.predictions):
-        if options.progress or options.steps is not None:
-            name = "progress" if options.progress else "steps"
-            raise ValueError(f"{name}: rows of dask arrays are computed at once; slice the arrays, or give stored ones")
-        dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
-        columns = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype)
-        threads = {} if options.threads is None else {"scheduler": "threads", "num_workers": options.threads}
-        client = chosen(options.client, options.threads)
-        table = columns.compute(**threads) if client is None else client.compute(columns, sync=True)
-        return _labelled(y_true, y_pred, options, {name: np.ascontiguousarray(table[name]) for name in names})
-    run_it = partial(run, inputs, question, steps=_slice(options), journal=options.journal)
-    if options.out is None:
-        arrays = {name: np.full(inputs.positions, unset(name), ROW_COLUMNS[name]) for name in names}
-        _last(run_it(Threads(options.threads), sink=Arrays(arrays)), options.progress)
-        return _labelled(y_true, y_pred, options, arrays)
-    engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
-    plan = engine.plan(inputs, question, _slice(options))
-    group = Group(place(options.out), names, storage=options.storage_options)
-    about = {
-        "question": question.to_json(),
-        "steps": [plan.start, plan.stop],
-        "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
-    }
-    found = group.begin(inputs, about, page_steps(inputs, plan))
-    group = replace(group, page=found["page"])
-    if not found["complete"]:
-        out = {"path": group.path, "run": found["run"]}
-        _last(run_it(engine, sink=group, out=out), options.progress)
-        group.end()
-    return group.opened()
+    if options.out is not None:
+        return _rows_in_group(place(options.out), inputs, question, names, options)
+    if options.journal is not None:
+        raise ValueError("journal: needs out as well: columns in memory end with the process")
+    found = (_rows_of_dask if is_dask(inputs.predictions) else _rows_in_memory)(inputs, question, names, options)
+    return _labelled(y_true, y_pred, options, found)
 
 
 @takes(OfGraph)
@@ -391,6 +364,51 @@ async def _connected(client: Any) -> Any:
         own = await connecting
         await asyncio.to_thread(own.close)
         raise
+
+
+def _rows_of_dask(inputs: Inputs, question: Question, names: tuple[str, ...], options: Rows) -> dict[str, Any]:
+    """Return columns of dask predictions, computed at once."""
+    if options.progress or options.steps is not None:
+        name = "progress" if options.progress else "steps"
+        raise ValueError(f"{name}: rows of dask arrays are computed at once; slice the arrays, or give stored ones")
+    dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
+    columns = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype)
+    threads = {} if options.threads is None else {"scheduler": "threads", "num_workers": options.threads}
+    client = chosen(options.client, options.threads)
+    table = columns.compute(**threads) if client is None else client.compute(columns, sync=True)
+    return {name: np.ascontiguousarray(table[name]) for name in names}
+
+
+def _rows_in_memory(inputs: Inputs, question: Question, names: tuple[str, ...], options: Rows) -> dict[str, Any]:
+    """Return columns as arrays, which threads of this process fill."""
+    arrays = {name: np.full(inputs.positions, unset(name), ROW_COLUMNS[name]) for name in names}
+    reports = run(inputs, question, Threads(options.threads), steps=_slice(options), sink=Arrays(arrays))
+    _last(reports, options.progress)
+    return arrays
+
+
+def _rows_in_group(
+    out: str, inputs: Inputs, question: Question, names: tuple[str, ...], options: Rows
+) -> dict[str, Any]:
+    """Return columns in a zarr group, as far as they are not there from before."""
+    if is_dask(inputs.predictions):
+        raise ValueError("out: give the stored predictions themselves, not a dask array")
+    engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
+    plan = engine.plan(inputs, question, _slice(options))
+    group = Group(out, names, storage=options.storage_options)
+    about = {
+        "question": question.to_json(),
+        "steps": [plan.start, plan.stop],
+        "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
+    }
+    found = group.begin(inputs, about, page_steps(inputs, plan))
+    group = replace(group, page=found["page"])
+    if not found["complete"]:
+        into = {"path": group.path, "run": found["run"]}
+        steps, journal = _slice(options), options.journal
+        _last(run(inputs, question, engine, steps=steps, journal=journal, sink=group, out=into), options.progress)
+        group.end()
+    return group.opened()
 
 
 def _labelled(y_true: Any, y_pred: Any, options: Rows, columns: dict[str, Any]) -> dict[str, Any]:
