@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -19,9 +20,13 @@ from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
 import daskxent as dx
+from daskxent.numbers.question import Question
+from daskxent.sources.align import align
+from daskxent.sources.boxes import boxes
 from daskxent.sources.cache import ENTRY_BYTES, KEPT, Kept
 from daskxent.sources.chunks import Chunks, TornChunk
 from daskxent.sources.opening import open_array
+from daskxent.sources.sizes import Sizes
 
 CLASSES = 4
 
@@ -371,6 +376,34 @@ def test_a_plan_tells_what_is_kept(chunks, wanted, predictions):
     held = labels, np.broadcast_to(np.int64(0), labels.shape)
     stored, in_memory = (dx.plan(y_true, x, from_logits=True, threads=2).memory for y_true in held)
     assert stored - in_memory == wanted
+
+
+@pytest.mark.parametrize("predictions", ["stored", "dask"])
+@pytest.mark.parametrize(
+    ("chunks", "wanted"),
+    [
+        ((1000, CLASSES), 4 * 32_000),  # chunks are kept; a box of predictions is a view of one
+        ((100, CLASSES), 4 * 3_200 + 2 * 32_000),  # each thread puts one together
+        ((1000, 1), 4 * 32_000 + 2 * 32_000),
+    ],
+)
+def test_a_plan_tells_what_dense_labels_are_put_together_in(chunks, wanted, predictions):
+    labels = zarr.create_array({}, shape=(10**5, CLASSES), dtype="f8", chunks=chunks)
+    x = zarr.create_array({}, shape=(10**5, CLASSES), dtype="f4", chunks=(1000, CLASSES))
+    x = x if predictions == "stored" else da.zeros(x.shape, dtype="f4", chunks=(1000, CLASSES))
+    held = labels, np.broadcast_to(np.float64(0), labels.shape)
+    stored, in_memory = (dx.plan(y_true, x, from_logits=True, threads=2).memory for y_true in held)
+    assert stored - in_memory == wanted
+
+
+@pytest.mark.parametrize(("labels", "rows"), [("stored", 1000), ("memory", 5000)])
+def test_dense_labels_are_read_in_pieces_next_to_predictions_in_memory(labels, rows):
+    dense = zarr.create_array({}, data=np.eye(8)[np.arange(5000) % 8], chunks=(100, 8))
+    given = dense if labels == "stored" else dense[:]
+    inputs = align(open_array(given, "y_true"), open_array(np.zeros((5000, 8), "f4"), "y_pred"), None)
+    inputs = replace(inputs, sizes=Sizes(piece_bytes=1000 * 32))
+    question = Question(("crossentropy",), 8, from_logits=True, dense=True)
+    assert {each.box[0].stop - each.box[0].start for each in boxes(inputs, question, 0, 5000)} == {rows}
 
 
 @pytest.mark.parametrize("where", ["files", "memory", "shards"])

@@ -25,7 +25,7 @@ from daskxent.run import code
 from daskxent.run.planning import Plan
 from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
 from daskxent.sources.align import Along, Inputs, marked
-from daskxent.sources.boxes import Aligned, held_bytes
+from daskxent.sources.boxes import Aligned, held_bytes, joined_bytes
 from daskxent.sources.cuts import Even, chunked
 from daskxent.sources.memory import Memory, plain
 from daskxent.sources.opening import is_dask
@@ -137,7 +137,8 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
     """Describe the evaluation of dask predictions: a part is a chunk of positions."""
     x = inputs.predictions
     dtype = x.dtype["value"] if x.dtype.names else x.dtype
-    block = math.prod(max(sizes) for sizes in x.chunks) * dtype.itemsize
+    largest = math.prod(max(sizes) for sizes in x.chunks)
+    chunk = 2 * largest * dtype.itemsize + joined_bytes(inputs, largest)
     length = inputs.positions[inputs.lead]
     rows = math.prod(max(sizes) for axis, sizes in enumerate(x.chunks) if axis != inputs.axis)
     return Plan(
@@ -152,7 +153,7 @@ def plan(inputs: Inputs, question: Question, threads: int) -> Plan:
         threads=threads,
         nbytes=math.prod(x.shape) * dtype.itemsize,
         chunks=math.prod(x.numblocks),
-        memory=2 * threads * block + held_bytes(inputs, threads, rows),
+        memory=threads * chunk + held_bytes(inputs, threads, rows),
     )
 
 

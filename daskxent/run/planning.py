@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from daskxent.show.tables import amount, as_html, as_text, show_bytes
-from daskxent.sources.boxes import held_bytes, run_steps
+from daskxent.sources.boxes import held_bytes, joined_bytes, run_steps
 from daskxent.sources.cuts import Even
 from daskxent.sources.prefetch import REQUESTS, WINDOW_BYTES
 
@@ -170,7 +170,8 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     cuts = Even(inputs.positions[inputs.lead], page) if page else every[at] or Even(inputs.positions[inputs.lead], 1)
     step = max(1, round(most / cuts.largest)) * cuts.largest if isinstance(cuts, Even) else max(1, most)
     lengths = [each.largest if each else n for each, n in zip(every, predictions.shape, strict=True)]
-    block = math.prod(lengths) * itemsize if stored else min(step * step_bytes, sizes.buffer_bytes)
+    chunk = math.prod(lengths) * itemsize if stored else min(step * step_bytes, sizes.buffer_bytes)
+    block = chunk * _gathered(inputs, question, every[inputs.axis])  # what is read as one
     at_once = min(run_steps(inputs), step) * inputs.rows_per_step
     return Plan(
         question=question,
@@ -184,11 +185,11 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
         threads=threads,
         nbytes=total,
         chunks=_chunks(every, at, start, stop) if stored else 0,
-        memory=threads * 2 * block * _gathered(inputs, question, every[inputs.axis])
+        memory=threads * (2 * block + joined_bytes(inputs, block // itemsize))
         + sizes.buffer_bytes
         + held_bytes(inputs, threads, at_once)
         + (min(WINDOW_BYTES, total) if inputs.predictions.far else 0),
-        notes=_notes(inputs, question, every[inputs.axis], block) if stored else (),
+        notes=_notes(inputs, question, every[inputs.axis], chunk) if stored else (),
     )
 
 

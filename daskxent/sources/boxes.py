@@ -142,6 +142,21 @@ def held_bytes(inputs: Inputs, threads: int, rows: int) -> int:
     return held + max(last, min(kept, most_bytes(threads)))
 
 
+def joined_bytes(inputs: Inputs, predictions: int) -> int:
+    """Estimate how many bytes of dense labels are put together for a box of so many predictions.
+
+    None where such a box lies in one piece of the labels, of which it is a view.
+    """
+    labels = inputs.dense_labels
+    if not hasattr(labels, "pieces"):  # there are none, or a dask array
+        return 0
+    cuts = [labels.pieces(axis) for axis in range(len(labels.shape))]
+    across = any(each and each.count(0, each.length) > 1 for at, each in enumerate(cuts) if at != inputs.lead_axis)
+    along = cuts[inputs.lead_axis]
+    apart = across or (along is not None and along.largest * inputs.rows_per_step * inputs.classes < predictions)
+    return predictions * int(labels.dtype.itemsize) if apart else 0
+
+
 def run_steps(inputs: Inputs) -> int:
     """Return how many steps a run takes at most: some whole chunks of predictions, or one that is longer."""
     cuts = inputs.predictions.stored(inputs.lead_axis)
@@ -162,7 +177,8 @@ def _boxes(inputs: Inputs, run: Box) -> Iterator[Box]:
     axes = [axis for axis in range(len(predictions.shape)) if axis != inputs.axis]
     cuts = [predictions.together(axis) for axis in axes]
     whole = run[inputs.lead]
-    if cuts[inputs.lead] is None and not predictions.views:
+    there = predictions.views and (not inputs.dense or inputs.dense_labels.views)
+    if cuts[inputs.lead] is None and not there:
         step_bytes = inputs.rows_per_step * inputs.classes * predictions.dtype.itemsize
         count = -(-(whole.stop - whole.start) * step_bytes // inputs.sizes.piece_bytes)
         cuts[inputs.lead] = Even(inputs.positions[inputs.lead], -(-(whole.stop - whole.start) // count), -whole.start)
