@@ -21,6 +21,7 @@ from daskxent.kernels.llvm import compiling
 from daskxent.kernels.sums import add_placed, exact_sums
 from daskxent.numbers import records as rows
 from daskxent.numbers import sums, tables
+from daskxent.numbers.crossentropy import dense_losses
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
@@ -281,3 +282,41 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     text = "".join(fresh.inspect_asm().values())
     assert re.search(r"v?mulpd|v?mulsd|fmul", text)
     assert not re.search(r"v?fn?m(add|sub)\w*|fmla|fmls", text)
+
+
+@pytest.mark.parametrize("label_dtype", ["float32", "float64", "float16", "bool", "uint8"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("probabilities", [False, True])
+@pytest.mark.parametrize(("n", "classes"), [(1, 1), (3, 2), (4, 10), (13, 1000), (130, 33)])
+def test_losses_of_dense_labels_have_the_bits_of_their_definition(n, classes, probabilities, dtype, label_dtype):
+    rng = np.random.default_rng(n)
+    x = predictions(rng, (n, classes, 1), dtype, 3)[:, :, 0]
+    if probabilities:
+        x = np.abs(x.astype("f8"))
+        x = np.where(rng.random(x.shape) < 0.2, 0, x / np.maximum(x.sum(axis=1, keepdims=True), 1e-9)).astype(dtype)
+        x[n // 2] = 0
+    soft = rng.random((n, classes)) * rng.integers(-1, 3, (n, classes))
+    soft[0, 0], soft[-1, -1] = (np.nan, np.inf) if n > 1 else (0.5, 0.5)
+    hot = np.eye(classes)[rng.integers(0, classes, n)]
+    found = rows.scan(x, np.zeros(n, np.int64), probabilities=probabilities)
+    for labels in (hot.astype(label_dtype), *([soft.astype(label_dtype)] if "float" in label_dtype else [])):
+        for options in ({}, {"smoothing": 0.1}, {"smoothing": 1.0, "class_weight": tuple(rng.random(classes))}):
+            want = dense_losses(x, labels, found, **options)
+            np.testing.assert_array_equal(kernels.dense_losses(x, labels, found, **options), want)
+            np.testing.assert_array_equal(
+                kernels.dense_losses(x[:, ::-1], labels[:, ::-1], found)[::-1],
+                dense_losses(x[:, ::-1], labels[:, ::-1], found)[::-1],
+            )
+
+
+def test_dense_losses_read_no_further_than_their_arrays():
+    x = np.zeros((3, 4))
+    found = rows.scan(x, np.zeros(3, np.int64))
+    for labels, records, weights in (
+        (np.eye(4), found, ()),
+        (np.eye(4)[:3, :3], found, ()),
+        (np.eye(4)[:3], rows.scan(x[:2], np.zeros(2, np.int64)), ()),
+        (np.eye(4)[:3], found, (1.0, 2.0)),
+    ):
+        with pytest.raises(ValueError, match=r"labels: expected shape \(3, 4\)"):
+            kernels.dense_losses(x, labels, records, class_weight=weights)

@@ -32,7 +32,8 @@ sources.rectilinear sources.zarr_arrays sources.zipped sources.joined sources.sl
 sources.conventional sources.columns sources.binary sources.largest sources.align sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.llvm.softmax_sums
 kernels.slabs kernels.blocks kernels.llvm.along kernels.llvm.across kernels.arithmetic kernels.crossentropy
-kernels.rows kernels.long_rows kernels.lanes kernels.columns kernels.scan kernels.softmax_sums kernels.sums kernels
+kernels.rows kernels.long_rows kernels.lanes kernels.columns kernels.scan kernels.softmax_sums kernels.dense_losses
+kernels.sums kernels
 sources.boxes show.plots show.listing show.slices show.classes show.rows show.merging show.answers show.provenance
 show.summary show.drawing show.page run run.failures report run.slicing run.checking options show.progress
 show.arguments show.shell run.code run.journal_file run.journal run.planning run.dump_arrays run.sink run.scoring

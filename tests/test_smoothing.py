@@ -140,7 +140,7 @@ def test_missing_predictions_are_filled_and_reported(data):
 
 def test_without_smoothing_or_without_a_loss_no_rows_are_gathered(data, monkeypatch):
     labels, logits, _ = data
-    monkeypatch.setattr(scoring, "dense_losses", None)
+    monkeypatch.setattr(scoring, "_dense_losses", None)
     for options in ({"label_smoothing": 0.0}, {"metrics": ["accuracy"]}):
         plan = dx.plan(labels, stored(logits, (9, 3)), **{"label_smoothing": 0.1, **options})
         assert not any("whole rows" in note for note in plan.notes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONG = 32  # classes from which a row is scanned along itself, not transposed (measured: about equal there)
 COPIED = 1 << 17  # numbers that are copied at a time: they stay in the second cache until they are scanned
 
-_WIDE = np.dtype(np.float32), np.dtype(np.float64)
+WIDE = np.dtype(np.float32), np.dtype(np.float64)
 _BITS = {"float16": np.uint16, "bfloat16": np.int16}
 
 
@@ -69,10 +69,10 @@ def slabs(values: NDArray[Any], most: int) -> Iterator[tuple[slice, Rows, int]]:
         Which rows a slab has, where they lie, and which of those there is its first.
     """
     view = _closest_last(values)
-    view = view if view.dtype in _WIDE else view.view(_BITS[view.dtype.name])
+    view = view if view.dtype in WIDE else view.view(_BITS[view.dtype.name])
     before, classes, after = view.shape
     long = True if after == 1 and classes >= LONG else None
-    taken = bool(long) or view.dtype in _WIDE
+    taken = bool(long) or view.dtype in WIDE
     lying = _lying(view, long) if taken else None
     if lying:
         for start in range(0, before * after, most):

@@ -68,8 +68,7 @@ def given_losses(records: Records) -> NDArray[np.float64]:
     >>> given_losses(scan(np.array([[-0.5, -3.0, -np.inf]]), np.array([1]))).tolist()
     [3.0]
     """
-    broken = (records.flags & HAS_NAN).astype(bool) | np.isinf(records.peak)
-    return np.where(broken, np.nan, 0.0 - records.target)  # no -0.0
+    return np.where(without_loss(records), np.nan, 0.0 - records.target)  # no -0.0
 
 
 def dense_losses(
@@ -115,7 +114,7 @@ def dense_losses(
         y = y * (1.0 - smoothing) + smoothing / x.shape[1]
     if class_weight:
         y = y * np.array(class_weight)
-    broken = (records.flags & HAS_NAN).astype(bool) | np.isinf(records.peak)
+    broken = without_loss(records)
     if not records.grid.step:
         total = _from_left(np.where(broken[:, None], 1.0, x))
         broken |= total == 0
@@ -126,6 +125,12 @@ def dense_losses(
         each = elementary.log1p(excesses(records))[:, None] + above
     loss = _from_left(np.where(y == 0, 0.0, y * np.where(y == 0, 0.0, each)))
     return np.where(broken, np.nan, loss)
+
+
+def without_loss(records: Records) -> NDArray[np.bool_]:
+    """Return which rows have no loss but NaN, whatever their label: of NaN or infinity, or of nothing but -inf."""
+    found: NDArray[np.bool_] = (records.flags & HAS_NAN).astype(bool) | np.isinf(records.peak)
+    return found
 
 
 def _from_left(terms: NDArray[np.float64]) -> NDArray[np.float64]:

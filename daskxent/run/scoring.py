@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from daskxent.numbers import audit, records
 from daskxent.numbers.audit import findings
 from daskxent.numbers.chosen_rows import Picked, picked
-from daskxent.numbers.crossentropy import dense_losses
 from daskxent.numbers.grouping import Totals
 from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, finish, like_probabilities
 from daskxent.numbers.softmax_sums import probabilities_of
@@ -280,7 +279,7 @@ class Block:
         found = scan(question, values, labels, 0, self.sizes)
         if question.softened and question.needs_loss:
             dense = labels if self.dense is None else self.dense[some]
-            losses = _dense_losses(question, values, dense, found, self.sizes.dense_bytes)
+            losses = _dense_losses(question, values, dense, found, self.sizes)
         above = _above(values, found.target, self.sizes.dense_bytes) if question.ranked else None
         return known(found, labels, question.classes, question.needs, losses, above=above), labels
 
@@ -396,14 +395,18 @@ def largest(labels: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _dense_losses(
-    question: Question, values: Any, labels: NDArray[Any], found: Records, most_bytes: int
+    question: Question, values: Any, labels: NDArray[Any], found: Records, sizes: Sizes
 ) -> NDArray[np.float64]:
     """Return the crossentropy of (n, classes, 1) predictions with (n, classes) labels, or (n,) classes.
 
-    Rows are widened, and classes written out as one-hot labels, `most_bytes` of them at a time.
+    Rows are widened, and classes written out as one-hot labels, a few at a time.
     """
+    if values.size < sizes.few or _interpreted():
+        from daskxent.numbers.crossentropy import dense_losses
+    else:
+        from daskxent.kernels import dense_losses
     classes = values.shape[1]
-    losses, some = np.empty(len(labels)), max(1, most_bytes // (8 * classes))
+    losses, some = np.empty(len(labels)), max(1, sizes.dense_bytes // (8 * classes))
     for at in range(0, len(labels), some):
         few = slice(at, min(at + some, len(labels)))
         with np.errstate(over="ignore", invalid="ignore"):  # of labels that are not finite, or nearly
@@ -421,9 +424,9 @@ def _dense_losses(
     return losses
 
 
-def _one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def _one_hot(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     """Write classes out as dense labels; there is nothing in the rows of those that are out of range."""
-    dense = np.zeros((len(labels), classes))
+    dense = np.zeros((len(labels), classes), np.float32)
     inside = np.flatnonzero((labels >= 0) & (labels < classes))
     dense[inside, labels[inside]] = 1
     return dense
