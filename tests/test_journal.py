@@ -334,6 +334,38 @@ def test_what_was_written_anew_is_read_again(values, tmp_path, journal, evaluate
     assert dx.verify(report, parts=99) == 6
 
 
+@pytest.mark.parametrize("held", ["zarr", "npy", "memory"])
+def test_a_run_that_met_a_bad_label_goes_on_when_it_is_mended(values, tmp_path, journal, held):
+    labels, mended = values["labels"].copy(), values["labels"]
+    labels[3] = 99
+
+    def stored(array):
+        if held == "memory":
+            return array
+        place = tmp_path / f"labels.{held}"
+        np.save(place, array) if held == "npy" else zarr.create_array(place, data=array, overwrite=True)
+        return place
+
+    asked = {"y_pred": values["logits"], "from_logits": True, "journal": journal, "threads": 1}
+    with pytest.raises(ValueError, match="label 99 at row 3"):
+        dx.evaluate(stored(labels), **asked)
+    report = dx.evaluate(stored(mended), **asked)
+    assert report == dx.evaluate(mended, **asked | {"journal": None})
+    assert dx.evaluate(stored(mended), **asked) == report
+    with pytest.raises(JournalError, match="belongs to another evaluation"):
+        dx.evaluate(stored(mended), **asked, metrics=["accuracy"])
+
+
+def test_what_was_written_anew_twice_is_read_again(values, tmp_path, journal):
+    dump = write(tmp_path / "dump.zarr", values)
+    evaluate(dump, journal)
+    zarr.open_array(dump / "labels")[:] = values["labels"][::-1]
+    dx.stream(**arguments(dump, journal=journal)).close()  # which drops all parts and begins none
+    next(dx.stream(**arguments(dump, journal=journal)))
+    zarr.open_array(dump / "labels")[:] = values["labels"]
+    assert evaluate(dump, journal) == evaluate(dump)
+
+
 def test_a_snapshot_of_what_was_written_anew_is_dropped(values, tmp_path, journal, monkeypatch):
     dump = write(tmp_path / "dump.zarr", values)
     monkeypatch.setattr("daskxent.run.journal.Journal", partial(Journal, keep_bytes=0, growth=0.0))

@@ -98,11 +98,13 @@ class Journal:
                 return
             if steps < known["steps"]:
                 raise JournalError(f"journal {path}: made for {known['steps']} steps along the first axis, now {steps}")
-            self._check(known, _asked(question, fingerprint(known["steps"]), known["steps"]))
+            self._check(known, _asked(question, fingerprint(known["steps"]), known["steps"]), bool(kept))
             for part in kept:
                 self._found.checked(check, part.state)
             self._file.clean()
-            if self.stale:
+            if not kept:  # whatever was read before, as up to a bad label, may have been corrected
+                known = self._found.header = header
+            if self.stale or not kept:
                 self._file.exchange([known, *map(_Part.record, kept)])
             if steps > known["steps"]:
                 known |= asked
@@ -139,12 +141,12 @@ class Journal:
         """Make sure that what was written stays, and let other processes in."""
         self._file.close()
 
-    def _check(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        new, versioned = json.loads(json.dumps(new)), self._versions or self.stale
+    def _check(self, old: dict[str, Any], new: dict[str, Any], has_parts: bool) -> None:
+        new, versioned = json.loads(json.dumps(new)), self._versions or self.stale or not has_parts
         found = [
             f"{name} was {was!r}, is {now!r}"
             for name, was, now in differences({key: old[key] for key in new}, new)
-            if not (versioned and name.endswith(".sample"))  # the versions say it, of every part
+            if not (versioned and name.endswith(".sample"))  # the versions say it, of every part; or there is none
         ]
         if found:
             raise JournalError(f"journal {self.path}: belongs to another evaluation: {'; '.join(found)}")

@@ -50,6 +50,11 @@ class JournalFile:
         self._file = _locked(self._real, path)
         self._synced = time.monotonic()
 
+    def __del__(self) -> None:
+        """Let other processes in: a stream that is dropped before it has begun does not get to close its journal."""
+        if hasattr(self, "_file"):  # it was not locked otherwise
+            self._file.close()
+
     def records(self, header: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield every record with the size of its line, then cut an unfinished last line off.
 
