@@ -1,11 +1,14 @@
 """Arrays in files of other formats, each written by its own library, give the bits of NumPy."""
 
 import functools
+import gc
 import http.server
+import multiprocessing
 import os
 import pickle
 import struct
 import threading
+import warnings
 
 import h5py
 import ml_dtypes
@@ -398,6 +401,31 @@ def test_a_dump_in_one_file_needs_one_path(file, tmp_path):
     np.savez(tmp_path / "d.npz", labels=Y, logit=X)
     done = CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "d.npz")])
     assert "holds labels, logit; expected predictions called 'logits', " in done.stderr
+
+
+def test_a_file_of_hdf5_can_be_written_again_after_an_evaluation(tmp_path):
+    file = tmp_path / "dump.h5"
+    with h5py.File(file, "w") as opened:
+        opened["logits"], opened["labels"] = np.eye(5, dtype="f4"), np.arange(5)
+    for threads in (1, 2):
+        assert dx.evaluate(file / "labels", file / "logits", from_logits=True, threads=threads)["accuracy"] == 1
+        gc.collect()
+        with h5py.File(file, "a") as opened:
+            opened["labels"][0] = 0
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork")
+def test_a_process_forked_while_a_file_of_hdf5_is_opened_opens_its_own(tmp_path):
+    file = tmp_path / "dump.h5"
+    with h5py.File(file, "w") as opened:
+        opened["logits"], opened["labels"] = np.eye(5, dtype="f4"), np.arange(5)
+    child = multiprocessing.get_context("fork").Process(
+        target=hdf5_files.open_hdf5, args=(f"{file}/labels", "y_true"), daemon=True
+    )
+    with hdf5_files._LOCK, warnings.catch_warnings(action="ignore"):  # of threads that the child does not have
+        child.start()
+    child.join(20)
+    assert child.exitcode == 0
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ class Hdf5(Pieces, LocalFile):
         super().__init__(file, name, nbytes)
         self.check_unchanged()  # a worker may have another file there
         self.inner, self.path, self.opening = inner, f"{file}/{inner}", opening or Opening()
+        if opening is None:  # others could not open the file for writing while it is open here
+            weakref.finalize(self.opening, _OPEN.pop, file, None).atexit = False
         if self._dataset.shape is None:
             raise ValueError(f"{name}: {self.path} is a dataset without any elements")
         self.shape, self.dtype = self._dataset.shape, _native(self._dataset.dtype)
@@ -88,7 +91,8 @@ class Hdf5(Pieces, LocalFile):
 
 
 # Files by their paths, with what sets them apart from those that take their place: to open one takes a millisecond.
-# Those that were used last are kept; a file that is dropped closes when nobody reads it any more.
+# Those that were used last are kept, as long as any of their datasets is in use where it was opened; a file that is
+# dropped closes when nobody reads it any more.
 MOST_OPEN = 64
 _OPEN: OrderedDict[str, tuple[Any, Any]] = OrderedDict()
 _LOCK = threading.Lock()
@@ -99,15 +103,24 @@ def _opened(file: str, written: Any) -> Any:
     import h5py
 
     with _LOCK:
-        known, opened = _OPEN.get(file, (None, None))
+        known, opened = _OPEN.pop(file, (None, None))  # which the garbage collector may do at any time
         if known != written or not opened:
             if opened:
                 opened.close()
-            _OPEN[file] = written, h5py.File(file, "r")
-        _OPEN.move_to_end(file)
+            opened = h5py.File(file, "r")
+        _OPEN[file] = written, opened
         while len(_OPEN) > MOST_OPEN:
             _OPEN.popitem(last=False)
-        return _OPEN[file][1]
+        return opened
+
+
+def _forked() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()  # a thread that is not in this process may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def opened_already(given: Any, name: str) -> Hdf5 | None:
