@@ -211,6 +211,22 @@ def test_fewer_steps_than_were_promised_are_not_complete(tmp_path):
         state(Y, tmp_path / "d.zarr/logits")
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["dump", "range"])
+def test_an_end_that_was_refused_leaves_the_dump_to_be_finished(tmp_path, whole):
+    dump = dx.create(tmp_path / "d.zarr", **SMALL, classes=CLASSES, dtype="float32", steps=ROWS)
+    writer = dump if whole else dx.reopen(tmp_path / "d.zarr").part(0, ROWS)
+    writer.append(X[:995], Y[:995])
+    with pytest.raises(ValueError, match=r"995 of 1000 steps were appended|the range 0:1000 ends after 995 steps"):
+        writer.finish()
+    for each in (dx.reopen(tmp_path / "d.zarr"), *([] if whole else [dump])):
+        with pytest.raises(ValueError, match=r"d.zarr/l\w+: the shard of step 800 was not written"):
+            each.finish()
+    writer.append(X[995:], Y[995:])
+    writer.finish()
+    dump.finish()
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, X)
+
+
 def test_steps_that_are_held_are_not_lost_by_pickling(tmp_path):
     dump = dx.create(tmp_path / "d.zarr", **SMALL)
     dump.append(X[:30], Y[:30])

@@ -169,21 +169,27 @@ class Dump:
         """
         if self._layout is None:
             raise ValueError(f"{self.path}: nothing was appended")
+        self._wait()
+        self._check_length(self._layout.length or 0)
         if self.steps % self._layout.shard and not self._ended:
             self._write(self.steps % self._layout.shard)
         self._ended = True
         self._wait()
         if self._stretch is not None:
-            start, stop = self._stretch
-            if start + self.steps < stop:
-                raise ValueError(f"{self.path}: the range {start}:{stop} ends after {self.steps} steps")
             return
-        if self.steps and self.steps < (self._layout.length or 0):
-            raise ValueError(f"{self.path}: {self.steps} of {self._layout.length} steps were appended")
         missing = self._layout.missing()
         if missing is not None:
             raise ValueError(f"{self.path}/{missing[0]}: the shard of step {missing[1]} was not written")
         self._layout.mark(self._arrays, complete=True)
+
+    def _check_length(self, length: int) -> None:
+        """Refuse to end before all steps were appended: a shard that is written counts, whatever it lacks."""
+        if self._stretch is not None:
+            start, stop = self._stretch
+            if start + self.steps < stop:
+                raise ValueError(f"{self.path}: the range {start}:{stop} ends after {self.steps} steps")
+        elif self.steps and self.steps < length:
+            raise ValueError(f"{self.path}: {self.steps} of {length} steps were appended")
 
     def __enter__(self) -> Dump:
         return self
