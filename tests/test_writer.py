@@ -350,6 +350,20 @@ def test_options_that_are_none(tmp_path):
         dx.reopen(tmp_path / "none.zarr")
 
 
+@pytest.mark.parametrize("where", ["{}/d.zarr", "memory://late/d.zarr"])
+def test_a_dump_that_came_before_the_first_batch_is_not_replaced(tmp_path, where):
+    path = where.format(tmp_path)
+    late, asked = dx.create(path), dx.create(path, overwrite=True)
+    write(path)
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match=r"d.zarr exists; overwrite=True replaces it, reopen\(\)"):
+            late.append(X[:3], Y[:3])
+    assert state(f"{path}/labels", f"{path}/logits") == state(Y, X)
+    with asked:
+        asked.append(X[:3], Y[:3])
+    assert state(f"{path}/labels", f"{path}/logits") == state(Y[:3], X[:3])
+
+
 KNOWN = {"steps": 3, "classes": 2, "dtype": "float32"}
 
 

@@ -54,9 +54,12 @@ class Layout:
     length: int | None = None
     storage: Mapping[str, Any] | None = None
 
-    def create(self) -> None:
-        """Create the arrays, all of their length or none."""
-        group = opened(self.path, "w", self.storage)
+    def create(self, overwrite: bool) -> None:
+        """Create the arrays, all of their length or none, where nothing is or what is there may be replaced."""
+        try:
+            group = opened(self.path, "w" if overwrite else "w-", self.storage)
+        except FileExistsError as error:
+            raise taken(self.path) from error
         known = {"complete": False, "codec": self.codec, "checksums": self.checksums, "length": self.length}
         for name, row in self.row.items():
             bits, strings = self.dtypes[name] == "bfloat16", self.dtypes[name] == STRINGS
@@ -109,6 +112,11 @@ def opened(path: str, mode: Any, storage: Mapping[str, Any] | None) -> Any:
     import zarr
 
     return zarr.open_group(path, mode=mode, storage_options=given(storage))
+
+
+def taken(path: str) -> FileExistsError:
+    """Return the error of a path at which there is something."""
+    return FileExistsError(f"{path} exists; overwrite=True replaces it, reopen() continues it")
 
 
 def given(storage: Mapping[str, Any] | None) -> dict[str, Any] | None:

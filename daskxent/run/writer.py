@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.run.checking import at_least
-from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, chosen, columns_of, name_of, opened
+from daskxent.run.dump_arrays import CODECS, FLOATS, Layout, as_dtype, chosen, columns_of, name_of, opened, taken
 from daskxent.sources.dump_marks import MARK
 from daskxent.sources.memory import from_lists
 from daskxent.sources.paths import place
@@ -96,6 +96,8 @@ class Dump:
 
         Raises
         ------
+        FileExistsError
+            Something came to the path after `create` had looked.
         ValueError
             Shapes do not fit one another, or those of before; numbers do not fit the dtype of the dump; there are
             other columns than before; more steps than the range has; the dump is finished.
@@ -105,8 +107,9 @@ class Dump:
         given = {"logits": logits, **({} if labels is None else {"labels": labels}), **columns}
         arrays = {name: from_lists(each, name) for name, each in given.items()}
         if self._layout is None:
-            self._layout = self._laid_out(arrays)
-            self._layout.create()
+            layout = self._laid_out(arrays)
+            layout.create(self._asked["overwrite"])
+            self._layout = layout
         self._checked(arrays, self._layout)
         batch = {name: as_dtype(each, self._layout.dtypes[name], name, self.steps) for name, each in arrays.items()}
         self._add(batch, self._layout.shard)
@@ -358,10 +361,10 @@ def create(
         name = "positions" if positions else "columns"
         raise ValueError(f"{name}: goes with steps=N; without, the first batch shows what there is")
     if not overwrite and _is_there(path, storage_options):
-        raise FileExistsError(f"{path} exists; overwrite=True replaces it, reopen() continues it")
+        raise taken(path)
     asked = {
         "classes": classes, "dtype": dtype, "codec": codec, "checksums": checksums, "storage": storage_options,
-        "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes,
+        "chunk_bytes": chunk_bytes, "shard_bytes": shard_bytes, "overwrite": overwrite,
     }  # fmt: skip
     if steps is None:
         return Dump(path, asked)
@@ -373,7 +376,7 @@ def create(
         at_least(1)(length, "positions")
     row = {"logits": (*positions, classes), "labels": tuple(positions), **dict.fromkeys(further, ())}
     known = chosen(path, row, {"logits": dtype, "labels": "int64", **further}, asked, steps)
-    known.create()
+    known.create(overwrite)
     return Dump(path, asked, known)
 
 
