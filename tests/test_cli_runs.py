@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import daskxent as dx
 from daskxent import api, cli
 from daskxent.report import Report
 from daskxent.run.failures import ClusterLost, Interrupted
+from daskxent.show.arguments import arrays_below
 
 ROWS = 40
 
@@ -169,6 +171,26 @@ def test_an_interrupt_while_the_command_is_imported(tmp_path):
     command = [sys.executable, "-m", "daskxent", "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path})
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
+
+
+def test_a_dump_of_many_arrays_is_evaluated_with_its_weights(tmp_path):
+    at, rng = str(tmp_path / "d.zarr"), np.random.default_rng(0)
+    group = zarr.open_group(at, mode="w")
+    arrays = {"labels": rng.integers(0, 3, 40), "logits": rng.normal(size=(40, 3)), "weights": rng.random(40)}
+    for name, values in (arrays | {f"column{i}": np.arange(40) for i in range(10)}).items():
+        group.create_array(name, data=values)
+    done = CliRunner().invoke(cli.main, ["evaluate", at, "--from-logits", "--json"])
+    assert f", weights {at}/weights\n" in done.stderr
+    weighted = dx.evaluate(arrays["labels"], arrays["logits"], sample_weight=arrays["weights"], from_logits=True)
+    assert dx.Report.from_json(done.stdout).state == weighted.state
+    below = arrays_below(None, None, f"{at}/")
+    assert [each.value for each in below] == [f"{at}/{name}" for name in sorted(group.array_keys())]
+    shown = f"{at} holds {', '.join(f'column{i}' for i in range(10))} and 3 more"
+    typo = CliRunner().invoke(cli.main, ["evaluate", f"{at}/labels", f"{at}/logit"])
+    assert typo.stderr == f"Error: PREDICTIONS: there is nothing at {at}/logit; {shown}\n"
+    shutil.rmtree(f"{at}/labels")
+    none = CliRunner().invoke(cli.main, ["evaluate", at])
+    assert none.stderr.startswith(f"Error: {shown[:-6]}2 more; expected labels called 'labels', ")
 
 
 def test_a_dump_whose_arrays_have_usual_names(tmp_path):

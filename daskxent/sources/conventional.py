@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.sources.buckets import stores
 from daskxent.sources.opening import OPENERS
-from daskxent.sources.paths import arrays_in, is_zarr
+from daskxent.sources.paths import arrays_in, is_zarr, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[st
                 raise FileNotFoundError(
                     f"{dump} is not a dump of several arrays: give both paths, labels and predictions"
                 )
-            holds = f"holds {', '.join(there)}" if there else "is not there, or holds no arrays"
+            holds = f"holds {listed(there)}" if there else "is not there, or holds no arrays"
             expected = ", ".join(map(repr, names))
             raise FileNotFoundError(f"{dump} {holds}; expected {what} called {expected}: give both paths")
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskxent.sources.paths import found
+from daskxent.sources.paths import found, listed
 from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def chosen(inner: str, arrays: Iterable[str], file: str, name: str) -> str:
     if not inner and len(names) == 1:
         return names[0]
     if inner not in names:
-        holds = f"{file} holds {', '.join(names[:10]) or 'no arrays'}"
+        holds = f"{file} holds {listed(names) or 'no arrays'}"
         raise FileNotFoundError(f"{name}: there is no {inner or 'name of an array'} in it; {holds}: {file}/NAME")
     return inner
 

@@ -6,7 +6,12 @@ import glob
 import json
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_NAMES = 10  # in a message
 
 
 def place(path: str | os.PathLike[str]) -> str:
@@ -42,16 +47,28 @@ def _neighbours(path: str) -> str:
     """Say what else is in the group, or the directory, where there is nothing at a path; nothing if that is unknown."""
     group = os.path.dirname(os.path.expanduser(path))
     there = arrays_in(group) if "\0" not in path else []
-    return f"; {os.path.dirname(path)} holds {', '.join(there)}" if there else ""
+    return f"; {os.path.dirname(path)} holds {listed(there)}" if there else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a message shows them: at most ten.
+
+    Examples
+    --------
+    >>> listed(["labels", "logits"]), listed(list("abcdefghijklm"))
+    ('labels, logits', 'a, b, c, d, e, f, g, h, i, j and 3 more')
+    """
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def arrays_in(group: str) -> list[str]:
-    """Return the names of the zarr arrays and .npy files in a directory, at most ten, in order."""
+    """Return the names of the zarr arrays and .npy files in a directory, in order."""
     try:
         names = sorted(os.listdir(group)) if group else []
     except OSError:
         return []
-    return [each for each in names if each.endswith(".npy") or is_zarr(os.path.join(group, each))][:MOST_NAMES]
+    return [each for each in names if each.endswith(".npy") or is_zarr(os.path.join(group, each))]
 
 
 def is_zarr(path: str) -> bool:
@@ -63,9 +80,6 @@ def is_zarr(path: str) -> bool:
             return bool(json.load(file).get("node_type") == "array")
     except (OSError, ValueError, AttributeError):  # nothing there, or no metadata of zarr
         return False
-
-
-MOST_NAMES = 10
 
 
 def matching(pattern: str, name: str) -> list[str]:
