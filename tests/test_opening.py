@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,37 @@ def test_a_file_may_be_named_like_an_index_or_a_pattern(tmp_path):
     os.rename(tmp_path / "x*.npy", tmp_path / "x[1]")
     with pytest.raises(ValueError, match="is not a zarr array"):
         dx.open(tmp_path / "x[1]")
+
+
+def test_only_an_asterisk_is_a_pattern(tmp_path):
+    rows = {"run1": X[:9], "run[1]": X[9:], "runs?": X[5:]}
+    for name, some in rows.items():
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "x-0.npy", some[:3])
+        np.save(tmp_path / name / "x-1.npy", some[3:])
+    for name, some in rows.items():
+        assert np.array_equal(dx.open(f"{tmp_path}/{name}/x-*.npy"), some)
+    with pytest.raises(FileNotFoundError, match=r"there is nothing like .*run\?/x-\*.npy"):
+        dx.open(f"{tmp_path}/run?/x-*.npy")
+
+
+def test_patterns_lead_into_files(tmp_path):
+    for rank, some in ((2, X[:9]), (10, X[9:])):
+        (tmp_path / f"d{rank}").mkdir()
+        np.savez(tmp_path / f"d{rank}/x.npz", logits=some)
+        np.savez(tmp_path / f"rank{rank}.npz", logits=some)
+        np.ascontiguousarray(some).tofile(tmp_path / f"x-{rank}.bin")
+    bare = f"{tmp_path}/x-*.bin?dtype={X.dtype}&shape=-1,{','.join(map(str, SHAPE[1:]))}"
+    for path in (f"{tmp_path}/rank*.npz/logits", f"{tmp_path}/d*/x.npz/logits", bare):
+        assert np.array_equal(dx.open(path), X)
+        assert np.array_equal(dx.open(f"{path}[2:, :-1]"), X[2:, :-1])
+    with pytest.raises(FileNotFoundError, match=r"rank2.npz/logit: there is no logit in it"):
+        dx.open(f"{tmp_path}/rank*.npz/logit")
+    for path in ("d*/y.npz/logits", "x-*.raw?dtype=float32"):
+        with pytest.raises(FileNotFoundError, match=f"there is nothing like {re.escape(f'{tmp_path}/{path}')}"):
+            dx.open(f"{tmp_path}/{path}")
+    np.savez(tmp_path / "rank*.npz", logits=X[:4])
+    assert np.array_equal(dx.open(f"{tmp_path}/rank*.npz/logits"), X[:4])
 
 
 def test_journals_know_slices_and_joins(held, tmp_path):

@@ -440,9 +440,9 @@ def _unwrapped(given: Any, name: str) -> Any:
 def _open_path(given: str, name: str, storage: Mapping[str, Any] | None = None) -> Source:
     """Open a path; what is there under its whole name comes before an index or a pattern that the name could be."""
     path, index = (given, None) if exists(given) else parsed(given)
-    if "*" in path and "://" not in path and not exists(path):
-        source = join([_open_path(each, each) for each in matching(path, name)], 0, name)
-    else:
-        options = {"storage": storage} if storage and "://" in path else {}
-        source = next(each for each in OPENERS if each.takes(path)).open(path, name, **options)
+    whole = "*" not in path or "://" in path or exists(path)
+    names = {path: name} if whole else {each: each for each in matching(path, name)}
+    options = {"storage": storage} if storage and "://" in path else {}
+    opened = [next(each for each in OPENERS if each.takes(at)).open(at, names[at], **options) for at in names]
+    source = opened[0] if whole else join(opened, 0, name)
     return source if index is None else part(source, resolved(index, source.shape, name))

@@ -83,11 +83,34 @@ def is_zarr(path: str) -> bool:
 
 
 def matching(pattern: str, name: str) -> list[str]:
-    """Return the paths that a pattern with ``*`` stands for; numbers in them are in order: rank 2 before rank 10."""
-    paths = sorted(glob.glob(os.path.expanduser(pattern)), key=_natural)
+    """Return the paths that a pattern with ``*`` stands for; numbers in them are in order: rank 2 before rank 10.
+
+    What is behind a file, as in ``rank*.npz/logits`` or ``*.bin?dtype=float32``, is appended to each.
+    """
+    files, numbers = numbers_of(os.path.expanduser(pattern))
+    paths, inner = list[str](), ""
+    while "*" in files:
+        like = glob.escape(files).replace("[*]", "*")  # nothing else has a meaning
+        alike = [files] if os.path.exists(files) else sorted(glob.glob(like), key=_natural)
+        paths = [each for each in alike if not inner or os.path.isfile(each)]
+        if paths or "*" in os.path.basename(files):
+            break
+        files, inner = os.path.dirname(files), f"/{os.path.basename(files)}{inner}"
     if not paths:
         raise FileNotFoundError(f"{name}: there is nothing like {pattern}")
-    return paths
+    return [path + inner + numbers for path in paths]
+
+
+def numbers_of(path: str) -> tuple[str, str]:
+    """Split a path before what it says of bare numbers in the file.
+
+    Examples
+    --------
+    >>> numbers_of("logits.bin?dtype=float32&shape=-1,10"), numbers_of("what?.npy")
+    (('logits.bin', '?dtype=float32&shape=-1,10'), ('what?.npy', ''))
+    """
+    file, mark, query = path.rpartition("?")
+    return (file, mark + query) if "dtype=" in query else (path, "")
 
 
 def _natural(path: str) -> list[tuple[bool, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from daskxent.sources.archives import Mapped
 from daskxent.sources.local import bfloat16_dtype, check_regular
-from daskxent.sources.paths import found
+from daskxent.sources.paths import found, numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def takes(path: str) -> bool:
     >>> takes("logits.bin?dtype=float32&shape=-1,10"), takes("what?.npy")
     (True, False)
     """
-    return "://" not in path and "dtype=" in path.rpartition("?")[2]
+    return "://" not in path and numbers_of(path)[1] != ""
 
 
 def described(path: str, dtype: Any, shape: Sequence[int] | None, offset: int = 0) -> str:
