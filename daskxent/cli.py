@@ -185,10 +185,11 @@ def _complete(command: Callable[..., None]) -> Callable[..., None]:
 
             found = conventional(y_true, options.get("storage_options"))
             y_true, y_pred = found["labels"], found["predictions"]
-            options["sample_weight"] = weights = options.get("sample_weight") or found.get("weights")
-            if y_pred.endswith("/log_probabilities"):
-                options["predictions"] = options.get("predictions") or "log_probabilities"
-            shown = f", weights {weights}" if weights else ""
+            for option, what in (("sample_weight", "weights"), ("predictions", "kind")):
+                if options[option] is None:
+                    options[option] = found.get(what)
+            weights = options["sample_weight"]
+            shown = "" if weights is None else f", weights {weights}"
             click.echo(printable(f"Taking labels {y_true}, predictions {y_pred}{shown}"), err=True)
         command(y_true=y_true, y_pred=y_pred, **options)
 

@@ -173,6 +173,33 @@ def test_an_interrupt_while_the_command_is_imported(tmp_path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
 
 
+@pytest.mark.parametrize("hold", [".npy", ".npz", ".zarr"])
+def test_log_probabilities_are_known_by_their_usual_name(tmp_path, hold):
+    rng, at = np.random.default_rng(0), tmp_path / f"d{hold}"
+    arrays = {"labels": rng.integers(0, 3, 40), "log_probabilities": np.log(rng.dirichlet(np.ones(3), 40))}
+    if hold == ".npz":
+        np.savez(at, **arrays)
+    elif hold == ".npy":
+        at.mkdir()
+        for name, values in arrays.items():
+            np.save(at / name, values)
+    else:
+        group = zarr.create_group(at)
+        for name, values in arrays.items():
+            group.create_array(name, data=values)
+    wanted = dx.evaluate(*arrays.values(), predictions="log_probabilities").state
+    assert dx.Report.from_json(run("evaluate", at, "--json").stdout).state == wanted
+    assert run("plan", at).exit_code == 0
+    assert run("rows", at, "--column", "loss", "--out", tmp_path / "out").exit_code == 0
+
+
+def test_a_weight_of_zero_is_given(dump):
+    zarr.open_group(dump)["weights"] = np.arange(1.0, ROWS + 1)
+    done = run("evaluate", dump, "--from-logits", "--weights", 0, "--json")
+    assert "logits, weights 0\n" in done.stderr
+    assert json.loads(done.stdout)["weight"] == 0
+
+
 def test_a_dump_of_many_arrays_is_evaluated_with_its_weights(tmp_path):
     at, rng = str(tmp_path / "d.zarr"), np.random.default_rng(0)
     group = zarr.open_group(at, mode="w")

@@ -23,6 +23,8 @@ CONVENTIONAL = {
 def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Return the paths of labels, predictions and weights in a group of arrays, or a file, with conventional names.
 
+    The kind of the predictions is there as well where their name says it.
+
     Raises
     ------
     FileNotFoundError
@@ -33,6 +35,8 @@ def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[st
         known = [f"{name}{end}" for name in names for end in ("", ".npy") if f"{name}{end}" in there]
         if known:
             found[what] = os.path.join(dump, known[0])
+            if known[0].removesuffix(".npy") == "log_probabilities":
+                found["kind"] = "log_probabilities"
         elif what != "weights":
             path = os.path.expanduser(dump)
             if not there and (os.path.isfile(path) or is_zarr(path)):
