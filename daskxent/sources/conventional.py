@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from daskxent.sources.buckets import stores
+from daskxent.sources.local import check_regular
 from daskxent.sources.opening import OPENERS
 from daskxent.sources.paths import arrays_in, is_zarr, listed
 
@@ -58,4 +59,12 @@ def names_in(dump: str, storage: Mapping[str, Any] | None = None) -> Sequence[st
         return sorted(opened.array_keys()) if isinstance(opened, zarr.Group) else []
     opener = next(each for each in OPENERS if each.takes(dump))
     path = os.path.expanduser(dump)
-    return opener.names(path) if opener.names and os.path.exists(path) else arrays_in(path)
+    if opener.names is None or not os.path.exists(path):
+        return arrays_in(path)
+    check_regular(path, "the dump")
+    try:
+        return opener.names(path)
+    except (ImportError, PermissionError):
+        raise
+    except Exception as error:  # what libraries make of damaged files is of many kinds
+        raise ValueError(f"the arrays in {dump} cannot be listed: {error}") from error
