@@ -173,6 +173,23 @@ def test_an_interrupt_while_the_command_is_imported(tmp_path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_zip_file_alone_is_a_dump(dump, wanted, zarr_format):
+    group = zarr.create_group(dump.with_name("other.zarr"), zarr_format=zarr_format)
+    for name, array in zarr.open_group(dump).arrays():
+        group.create_array(name, data=array[...])
+    group.create_array("below/ids", data=np.arange(3))
+    file = shutil.make_archive(str(dump), "zip", dump.with_name("other.zarr"))
+    done = run("evaluate", file, "--from-logits", "--json")
+    assert dx.Report.from_json(done.stdout).state == wanted.state
+    assert f"Taking labels {file}/labels, predictions {file}/logits\n" in done.stderr
+    assert [each.value for each in arrays_below(None, None, f"{file}/")] == [
+        f"{file}/{name}" for name in ("below/ids", "labels", "logits")
+    ]
+    one = shutil.make_archive(str(dump), "zip", dump / "labels")
+    assert f"{one} is not a dump of several arrays: give both paths" in run("evaluate", one).stderr
+
+
 @pytest.mark.parametrize("hold", [".npy", ".npz", ".zarr"])
 def test_log_probabilities_are_known_by_their_usual_name(tmp_path, hold):
     rng, at = np.random.default_rng(0), tmp_path / f"d{hold}"

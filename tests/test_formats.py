@@ -388,7 +388,7 @@ def test_npy_files_of_a_web_server_are_read_in_ranges(served, tmp_path, monkeypa
         dx.evaluate(Y, f"{address}/x.npy", from_logits=True)
 
 
-@pytest.mark.parametrize("end", ["npz", "h5", "safetensors", "parquet", "arrow"])
+@pytest.mark.parametrize("end", ["npz", "h5", "safetensors", "parquet", "arrow", "zip"])
 @pytest.mark.parametrize("content", [b"", b"x", b"PK\3\4 no more", bytes(range(256)) * 8])
 def test_a_damaged_file_is_named_where_its_arrays_would_be_listed(tmp_path, end, content):
     path = tmp_path / f"bad.{end}"

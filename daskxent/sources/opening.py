@@ -59,7 +59,7 @@ OPENERS = [
     Opener(raw.takes, raw.open_raw),
     Opener(remote.takes, remote.open_remote),
     Opener(lambda path: path.endswith(".npy"), Npy.open),
-    Opener(takes(".zip"), zipped.open_zipped),
+    Opener(takes(".zip"), zipped.open_zipped, zipped.names_in),
     Opener(takes(".safetensors"), archives.open_safetensors, archives.names_in_safetensors),
     Opener(takes(".npz"), archives.open_npz, archives.names_in_npz),
     Opener(takes(*hdf5.ENDS), hdf5.open_hdf5, hdf5.names_in),

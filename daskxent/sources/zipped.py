@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
 from daskxent.sources.local import split
@@ -9,6 +11,8 @@ from daskxent.sources.paths import found
 from daskxent.sources.zarr_arrays import checked, members
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
     from daskxent.sources.source import Source
 
 
@@ -29,3 +33,18 @@ def open_zipped(path: str, name: str) -> Source:
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
     return checked(opened, name)
+
+
+def names_in(path: str) -> list[str]:
+    """Return the paths of the zarr arrays in a zip file, in order."""
+    from zipfile import ZipFile
+
+    with ZipFile(path) as archive:
+        return sorted(os.path.dirname(file) for file in archive.namelist() if _describes_array(archive, file))
+
+
+def _describes_array(archive: ZipFile, file: str) -> bool:
+    """Return whether a file is the metadata of a zarr array, of either format, that is not the whole archive."""
+    directory, name = os.path.split(file)
+    described = name == ".zarray" or (name == "zarr.json" and json.loads(archive.read(file))["node_type"] == "array")
+    return described and directory != ""
