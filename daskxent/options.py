@@ -20,6 +20,7 @@ from daskxent.run.checking import (
     column_names,
     flag,
     ignored,
+    local_file,
     metric_names,
     one_of,
     progress,
@@ -184,8 +185,7 @@ class Asked:
     storage_options: Mapping[str, Any] | None = field(
         default=None,
         metadata=_option(
-            """
-            What the file systems of URLs take, such as ``{"anon": True}``; it may be secret and is in no journal.""",
+            'What the file systems of URLs take, such as ``{"anon": True}``; it may be secret and is in no journal.',
             storage_options,
         ),
     )
@@ -240,9 +240,7 @@ class Asked:
     classes: int | None = field(
         default=None,
         metadata=_option(
-            """
-            How many of the classes there are; the others, as those of a padded vocabulary, are left out and not
-            read.""",
+            "How many of the classes there are; others, as those of a padded vocabulary, are left out and not read.",
             at_least(1),
         ),
     )
@@ -270,8 +268,7 @@ class Asked:
     view: str | None = field(
         default=None,
         metadata=_option(
-            """
-            "bfloat16": what uint16 predictions stand for. zarr has no bfloat16, so dumps keep the bits.""",
+            '"bfloat16": what uint16 predictions stand for. zarr has no bfloat16, so dumps keep the bits.',
             one_of(None, "bfloat16"),
         ),
     )
@@ -369,9 +366,12 @@ class Run(Asked):
     )
     journal: str | os.PathLike[str] | None = field(
         default=None,
-        metadata=_option("""
+        metadata=_option(
+            """
             A file that keeps what has been evaluated. The same call with the same journal resumes where it stopped, and
-            ends with the same bits; after rows were appended to the arrays it evaluates only those."""),
+            ends with the same bits; after rows were appended to the arrays it evaluates only those.""",
+            local_file,
+        ),
     )
 
 

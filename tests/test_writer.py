@@ -13,11 +13,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import zarr
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import draws
 
 import daskxent as dx
+from daskxent import cli
 from daskxent.run.dump_arrays import Layout
 
 ROWS, CLASSES = 1000, 12
@@ -413,6 +415,30 @@ def test_a_dump_in_a_bucket():
     assert state("memory://writer/d.zarr/labels", "memory://writer/d.zarr/logits") == state(Y, X)
     with pytest.raises(FileExistsError, match=r"memory://writer/d\.zarr exists"):
         dx.create("memory://writer/d.zarr")
+
+
+def test_a_url_of_this_machine_is_a_path(tmp_path):
+    url, journal = f"file://{tmp_path}", tmp_path / "journal"
+    dump = write(f"{url}/d.zarr")
+    assert dump.path == f"{tmp_path}/d.zarr"
+    with pytest.raises(FileExistsError, match=r"d\.zarr exists"):
+        dx.create(f"{url}/d.zarr")
+    np.savez(tmp_path / "d.npz", labels=Y, logits=X)
+    wanted = state(Y, X)
+    for path in (f"{url}/d.zarr", f"{url}/d.npz", f"{url}/*.npz"):
+        assert state(f"{path}/labels", f"{path}/logits") == wanted
+    paths = f"{url}/d.zarr/labels[:]", f"{url}/d.zarr/logits[:]"
+    rows = dx.rows(*paths, from_logits=True, out=f"{url}/rows.zarr", journal=f"file://{journal}", columns=["hit"])
+    assert np.array_equal(rows["hit"][...], X.argmax(1) == Y)
+    assert dx.evaluate(*paths, from_logits=True, journal=f"file://{journal}2").journal == f"{journal}2"
+    done = CliRunner().invoke(cli.main, ["evaluate", f"{url}/d.zarr", "--from-logits"])
+    assert done.stderr.startswith(f"Taking labels {tmp_path}/d.zarr/labels, predictions {tmp_path}/d.zarr/logits\n")
+
+
+def test_journals_are_files_of_this_machine():
+    for function in (dx.evaluate, dx.rows):
+        with pytest.raises(ValueError, match=r"^journal: expected a file of this machine, got memory://j$"):
+            function(Y, X, from_logits=True, journal="memory://j")
 
 
 def test_what_is_finished_is_not_written_again(tmp_path, monkeypatch):

@@ -56,6 +56,16 @@ def seconds(given: Any, name: str) -> float:
     return float(given)
 
 
+def local_file(given: Any, name: str) -> str:
+    """Return the path of a file of this machine."""
+    from daskxent.sources.paths import place
+
+    path = place(given)
+    if "://" in path:
+        raise ValueError(f"{name}: expected a file of this machine, got {path}")
+    return path
+
+
 def at_least(least: int) -> Callable[[Any, str], int]:
     """Return a check for an integer that is not too small."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent.sources.buckets import stores
 from daskxent.sources.local import check_regular
 from daskxent.sources.opening import OPENERS
-from daskxent.sources.paths import arrays_in, is_zarr, listed
+from daskxent.sources.paths import arrays_in, is_zarr, listed, local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,7 @@ def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[st
     FileNotFoundError
         There are no labels or no predictions of such a name.
     """
+    dump = local(dump)
     there, found = names_in(dump, storage), dict[str, str]()
     for what, names in CONVENTIONAL.items():
         known = [f"{name}{end}" for name in names for end in ("", ".npy") if f"{name}{end}" in there]
@@ -52,6 +53,7 @@ def conventional(dump: str, storage: Mapping[str, Any] | None = None) -> dict[st
 
 def names_in(dump: str, storage: Mapping[str, Any] | None = None) -> Sequence[str]:
     """Return the names of the arrays in a directory, in a group behind a URL, or in a file."""
+    dump = local(dump)
     if "://" in dump:
         import zarr
 

@@ -18,7 +18,7 @@ from daskxent.sources.local import takes
 from daskxent.sources.meaning import check_attributes, is_labelled
 from daskxent.sources.memory import Memory, from_lists, plain
 from daskxent.sources.npy import Npy
-from daskxent.sources.paths import exists, matching, place
+from daskxent.sources.paths import exists, local, matching, place
 from daskxent.sources.sliceable import Sliceable, is_sliceable
 from daskxent.sources.sliced import Sliced, parsed, resolved, written
 from daskxent.sources.zarr_arrays import checked, members, open_zarr
@@ -439,6 +439,7 @@ def _unwrapped(given: Any, name: str) -> Any:
 
 def _open_path(given: str, name: str, storage: Mapping[str, Any] | None = None) -> Source:
     """Open a path; what is there under its whole name comes before an index or a pattern that the name could be."""
+    given = local(given)
     path, index = (given, None) if exists(given) else parsed(given)
     whole = "*" not in path or "://" in path or exists(path)
     names = {path: name} if whole else {each: each for each in matching(path, name)}

@@ -19,11 +19,16 @@ def place(path: str | os.PathLike[str]) -> str:
 
     Examples
     --------
-    >>> place("s3://dumps/a.zarr"), place("/dumps/../b.npy")
-    ('s3://dumps/a.zarr', '/b.npy')
+    >>> place("s3://dumps/a.zarr"), place("/dumps/../b.npy"), place("file:///b.npy")
+    ('s3://dumps/a.zarr', '/b.npy', '/b.npy')
     """
-    path = os.fspath(path)
+    path = local(os.fspath(path))
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def local(path: str) -> str:
+    """Return the path of a file:// URL of this machine, as fsspec reads it; anything else as it is."""
+    return path.removeprefix("file://") if path.startswith("file:///") else path
 
 
 def exists(path: str) -> bool:
