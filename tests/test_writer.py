@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,11 +181,14 @@ def test_a_writer_killed_before_its_last_mark_leaves_a_part_of_a_shard(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "d.zarr", X[:450], Y[:450], batches=(), dtype=dtype)
     monkeypatch.undo()
+    wanted = X.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else X
+    shutil.copytree(tmp_path / "d.zarr", tmp_path / "e.zarr")
+    dx.reopen(tmp_path / "e.zarr").finish()
+    assert state(tmp_path / "e.zarr/labels", tmp_path / "e.zarr/logits") == state(Y[:450], wanted[:450])
     dump = dx.reopen(tmp_path / "d.zarr")
     assert dump.steps == 450
     with dump:
         dump.append(X[450:], Y[450:])
-    wanted = X.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else X
     assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, wanted)
 
 
@@ -364,6 +368,25 @@ def test_a_dump_that_came_before_the_first_batch_is_not_replaced(tmp_path, where
     with asked:
         asked.append(X[:3], Y[:3])
     assert state(f"{path}/labels", f"{path}/logits") == state(Y[:3], X[:3])
+
+
+def test_a_dump_is_not_replaced_by_a_batch_that_is_refused(tmp_path):
+    write(tmp_path / "d.zarr")
+    for logits, labels in ((X[:10], Y[:7]), (np.full((3, CLASSES), 1e9), Y[:3])):
+        dump = dx.create(tmp_path / "d.zarr", overwrite=True, dtype="float16")
+        with pytest.raises(ValueError, match=r"labels|logits"):
+            dump.append(logits, labels)
+    assert state(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits") == state(Y, X)
+
+
+def test_a_number_that_does_not_fit_is_named_by_its_step_in_the_whole_dump(tmp_path):
+    known = {"classes": 6, "dtype": "float16", "chunk_bytes": 600, "shard_bytes": 1200}
+    dump = dx.create(tmp_path / "d.zarr", steps=1000, **known)
+    part = dump.part(3 * dump.shard_steps, 5 * dump.shard_steps)
+    bad = np.zeros((dump.shard_steps, 6))
+    bad[3, 0] = 1e9
+    with pytest.raises(ValueError, match=rf"step {3 * dump.shard_steps + 3}\b"):
+        part.append(bad, np.zeros(dump.shard_steps, int))
 
 
 KNOWN = {"steps": 3, "classes": 2, "dtype": "float32"}

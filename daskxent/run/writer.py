@@ -106,13 +106,14 @@ class Dump:
             raise ValueError(f"append: {self.path} is finished")
         given = {"logits": logits, **({} if labels is None else {"labels": labels}), **columns}
         arrays = {name: from_lists(each, name) for name, each in given.items()}
-        if self._layout is None:
-            layout = self._laid_out(arrays)
+        layout = self._layout or self._laid_out(arrays)
+        self._checked(arrays, layout)
+        step = self._first + self.steps
+        batch = {name: as_dtype(each, layout.dtypes[name], name, step) for name, each in arrays.items()}
+        if self._layout is None:  # not before the batch is known to be good: what is there is replaced
             layout.create(self._asked["overwrite"])
             self._layout = layout
-        self._checked(arrays, self._layout)
-        batch = {name: as_dtype(each, self._layout.dtypes[name], name, self.steps) for name, each in arrays.items()}
-        self._add(batch, self._layout.shard)
+        self._add(batch, layout.shard)
 
     def _add(self, batch: Mapping[str, NDArray[Any]], shard: int) -> None:
         """Hold steps, and write shards as they become full."""
@@ -174,7 +175,7 @@ class Dump:
             raise ValueError(f"{self.path}: nothing was appended")
         self._wait()
         self._check_length(self._layout.length or 0)
-        if self.steps % self._layout.shard and not self._ended:
+        if self._held and self.steps % self._layout.shard and not self._ended:  # after `reopen` nothing may be held
             self._write(self.steps % self._layout.shard)
         self._ended = True
         self._wait()
