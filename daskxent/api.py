@@ -402,7 +402,7 @@ def _rows_in_group(
         "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
     }
     found = group.begin(inputs, about, page_steps(inputs, plan))
-    group = replace(group, page=found["page"])
+    group = replace(group, page=found["page"], run=found["run"])
     if not found["complete"]:
         into = {"path": group.path, "run": found["run"]}
         steps, journal = _slice(options), options.journal

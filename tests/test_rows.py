@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,22 @@ def test_workers_write_the_same_bytes(data, wanted, tmp_path):
     ):
         same(dx.rows(*held, **options, client=client, out=tmp_path / "there"), wanted)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
+
+
+@pytest.mark.slow
+def test_workers_notice_that_a_group_was_replaced(tmp_path):
+    rng = np.random.default_rng(5)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        for shape in ((2000, 4), (4000, 2), (1000, 8)):
+            x = rng.normal(size=(*shape, 5)).astype("float32")
+            held = stored(tmp_path, f"x{shape[1]}", x, (shape[0] // 4, shape[1], 5))
+            options = {"from_logits": True, "columns": ["prediction"], "client": client}
+            found = dx.rows(np.zeros(shape, int), held, **options, out=tmp_path / "rows")
+            assert (found["prediction"][...] == x.argmax(2)).all()
+            shutil.rmtree(tmp_path / "rows")
 
 
 def digests(path: Path) -> dict[str, str]:

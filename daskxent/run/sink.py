@@ -84,6 +84,8 @@ class Group:
     names : tuple of str
     page : int
         Steps along the lead axis in a chunk of the arrays.
+    run : str
+        What no other group has, not even one that took the place of this one.
     storage : mapping or None
         What the file system of a URL takes.
     """
@@ -91,6 +93,7 @@ class Group:
     path: str
     names: tuple[str, ...]
     page: int = 0
+    run: str = ""
     storage: Mapping[str, Any] | None = None
 
     def columns(self, rows: Scored) -> Mapping[str, NDArray[Any]]:
@@ -100,7 +103,7 @@ class Group:
     def write(self, box: Box, columns: Mapping[str, NDArray[Any]]) -> None:
         """Write the columns of a box of positions."""
         try:
-            arrays = _opened(self.path, self.names, pickle.dumps(self.storage))
+            arrays = _opened(self.path, self.names, pickle.dumps(self.storage), self.run)
             for name, values in columns.items():
                 arrays[name][box] = values
         except OSError as error:
@@ -160,7 +163,6 @@ class Group:
     def _create(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
         import zarr
 
-        _opened.cache_clear()
         mark: Any = {"complete": False, "run": os.urandom(8).hex(), "page": page, "about": about}
         try:
             group = zarr.create_group(self.path, attributes={MARK: mark}, storage_options=given(self.storage))
@@ -180,7 +182,8 @@ class Group:
 
 
 @lru_cache(maxsize=8)
-def _opened(path: str, names: tuple[str, ...], storage: bytes) -> dict[str, Any]:
+def _opened(path: str, names: tuple[str, ...], storage: bytes, run: str) -> dict[str, Any]:
+    """Return the arrays of a group to write to; those of another `run` may have another layout."""
     group = opened(path, "r+", pickle.loads(storage))
     return {name: group[name] for name in names}
 
