@@ -206,9 +206,11 @@ def test_what_a_killed_process_left_is_removed(data, tmp_path):
     dx.rows(y, x, **OPTIONS, out=out)
     group = zarr.open_group(out, mode="r+")
     group.attrs[sink.MARK] = {**group.attrs[sink.MARK], "complete": False}
-    (out / "loss" / "c" / "0.abc.partial").write_bytes(b"half")
+    for left in ("loss/c/0.abc.partial", "zarr.abc.partial", "mine.partial", "mine/film.partial"):
+        (out / left).parent.mkdir(exist_ok=True)
+        (out / left).write_bytes(b"half")
     dx.rows(y, x, **OPTIONS, out=out)
-    assert list(out.rglob("*.partial")) == []
+    assert sorted(each.name for each in out.rglob("*.partial")) == ["film.partial", "mine.partial"]
     assert mark(out)["complete"]
 
 
@@ -263,6 +265,25 @@ def test_what_is_in_the_way_stays_as_it_is(data, tmp_path):
             dx.rows(y, z, **{**OPTIONS, **changed}, out=tmp_path / "rows")
     with pytest.raises(FileExistsError, match=r"holds other rows: inputs\.y_true\.sample was"):
         dx.rows(y[::-1].copy(), z, **OPTIONS, out=tmp_path / "rows")
+
+
+def test_a_directory_of_something_else_is_not_written_to(data, tmp_path):
+    y, x, _ = data
+    results = tmp_path / "results"
+    (results / "loss").mkdir(parents=True)
+    (results / "loss" / "film.partial").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"out: .*results exists, and is not a zarr group: it holds loss"):
+        dx.rows(y, x, **OPTIONS, out=results)
+    assert [each.name for each in results.rglob("*")] == ["loss", "film.partial"]
+
+
+def test_a_group_is_created_where_a_killed_process_only_made_the_directory(data, wanted, tmp_path):
+    y, x, w = data
+    out = tmp_path / "rows"
+    out.mkdir()
+    (out / "zarr.abc.partial").write_bytes(b"half")
+    same(dx.rows(y, x, sample_weight=w, **OPTIONS, out=out), wanted)
+    assert list(out.rglob("*.partial")) == []
 
 
 def test_columns_in_memory_have_no_journal(data, tmp_path):

@@ -11,6 +11,7 @@ import os
 import pickle
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -149,7 +150,7 @@ class Group:
 
     def end(self) -> None:
         """Mark the group as complete, and remove what a process that was killed while it wrote has left there."""
-        for left in Path(self.path).rglob("*.partial") if "://" not in self.path else ():  # zarr's, on local disks
+        for left in self._left():
             left.unlink(missing_ok=True)
         group = opened(self.path, "r+", self.storage)
         mark: Any = group.attrs[MARK]
@@ -163,6 +164,7 @@ class Group:
     def _create(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
         import zarr
 
+        self._check_empty()
         mark: Any = {"complete": False, "run": os.urandom(8).hex(), "page": page, "about": about}
         try:
             group = zarr.create_group(self.path, attributes={MARK: mark}, storage_options=given(self.storage))
@@ -170,6 +172,21 @@ class Group:
         except OSError as error:
             raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
         return dict(mark)
+
+    def _check_empty(self) -> None:
+        """Refuse a local directory that holds more than what a process left that was killed while it created it."""
+        if "://" in self.path or not os.path.isdir(self.path):
+            return
+        found = sorted({*Path(self.path).iterdir()} - {*self._left()})
+        if found:
+            raise FileExistsError(f"out: {self.path} exists, and is not a zarr group: it holds {found[0].name}")
+
+    def _left(self) -> list[Path]:
+        """Return what zarr left on a local disk, here and in the arrays, where it was killed while it wrote."""
+        if "://" in self.path:
+            return []
+        below = chain.from_iterable(Path(self.path, name).rglob("*.partial") for name in self.names)
+        return [*Path(self.path).glob("zarr.*.partial"), *below]
 
     def _add_arrays(self, group: Any, inputs: Inputs, page: int) -> None:
         """Create the arrays, or those that a process that was killed meanwhile has not."""
