@@ -286,6 +286,20 @@ def test_a_group_is_created_where_a_killed_process_only_made_the_directory(data,
     assert list(out.rglob("*.partial")) == []
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_column_that_was_removed_is_an_error(data, tmp_path, complete):
+    y, x, _ = data
+    held = stored(tmp_path, "y", y, (90,)), WAYS["chunks"](tmp_path, x)
+    options, out = {**OPTIONS, "columns": ["loss", "hit"], "journal": tmp_path / "journal"}, tmp_path / "rows"
+    dx.rows(*held, **options, out=out)
+    group = zarr.open_group(out, mode="r+")
+    group.attrs[sink.MARK] = {**group.attrs[sink.MARK], "complete": complete}
+    shutil.rmtree(out / "loss")
+    with pytest.raises(FileExistsError, match=r"rows has lost loss; remove the group, and its journal if there is one"):
+        dx.rows(*held, **options, out=out)
+    assert not (out / "loss").exists()
+
+
 def test_columns_in_memory_have_no_journal(data, tmp_path):
     with pytest.raises(ValueError, match="journal: needs out as well"):
         dx.rows(*data[:2], **OPTIONS, journal=tmp_path / "journal")

@@ -130,7 +130,7 @@ class Group:
         Raises
         ------
         FileExistsError
-            There is something else at the path.
+            There is something else at the path, or a column was removed.
         """
         about = json.loads(json.dumps({**about, "columns": self.names}))
         try:
@@ -145,7 +145,13 @@ class Group:
         different = [f"{name} was {was!r}, is {now!r}" for name, was, now in differences(found["about"], about)]
         if different:
             raise FileExistsError(f"out: {self.path} holds other rows: {'; '.join(different)}")
-        self._add_arrays(group, inputs, found["page"])
+        if found["run"] is None:
+            return self._add_arrays(group, inputs, found)
+        if missing := [name for name in self.names if name not in group]:
+            raise FileExistsError(
+                f"out: {self.path} has lost {', '.join(missing)}; remove the group, and its journal if there is one, "
+                "and all is computed anew"
+            )
         return found
 
     def end(self) -> None:
@@ -165,13 +171,12 @@ class Group:
         import zarr
 
         self._check_empty()
-        mark: Any = {"complete": False, "run": os.urandom(8).hex(), "page": page, "about": about}
+        mark: Any = {"complete": False, "run": None, "page": page, "about": about}
         try:
             group = zarr.create_group(self.path, attributes={MARK: mark}, storage_options=given(self.storage))
-            self._add_arrays(group, inputs, page)
+            return self._add_arrays(group, inputs, mark)
         except OSError as error:
             raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
-        return dict(mark)
 
     def _check_empty(self) -> None:
         """Refuse a local directory that holds more than what a process left that was killed while it created it."""
@@ -188,14 +193,17 @@ class Group:
         below = chain.from_iterable(Path(self.path, name).rglob("*.partial") for name in self.names)
         return [*Path(self.path).glob("zarr.*.partial"), *below]
 
-    def _add_arrays(self, group: Any, inputs: Inputs, page: int) -> None:
-        """Create the arrays, or those that a process that was killed meanwhile has not."""
-        shape = inputs.positions
+    def _add_arrays(self, group: Any, inputs: Inputs, mark: dict[str, Any]) -> dict[str, Any]:
+        """Create the arrays, or those that a process that was killed meanwhile has not; only then there is a `run`."""
+        shape, page = inputs.positions, mark["page"]
         chunks = tuple(min(page, n) if axis == inputs.lead else n for axis, n in enumerate(shape))
         for name in self.names:
             if name not in group:
                 fill: Any = unset(name)
                 group.create_array(name, shape=shape, chunks=chunks, dtype=ROW_COLUMNS[name], fill_value=fill)
+        mark = {**mark, "run": os.urandom(8).hex()}
+        group.attrs[MARK] = mark
+        return mark
 
 
 @lru_cache(maxsize=8)
