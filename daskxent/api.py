@@ -23,7 +23,7 @@ from daskxent.run.engines import chosen, engine_for, run
 from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
 from daskxent.run.prepared import prepare, repeatable, with_axis
-from daskxent.run.sink import Arrays, Group, page_steps
+from daskxent.run.sink import Arrays, Group
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
 from daskxent.show.provenance import made
@@ -159,8 +159,8 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     Raises
     ------
     FileExistsError
-        There is something else at `out`. The same call resumes a group that is not complete, and returns one that
-        is.
+        There is something else at `out`. The same call resumes a group that is not complete, returns one that is, and
+        computes anew what was written since.
     IncompleteResult
         As for `evaluate`; `Unwritable` if a column could not be written. A group that is not complete says so in its
         attributes.
@@ -394,18 +394,11 @@ def _rows_in_group(
     if is_dask(inputs.predictions):
         raise ValueError("out: give the stored predictions themselves, not a dask array")
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
-    plan = engine.plan(inputs, question, _slice(options))
+    steps, journal = _slice(options), options.journal
     group = Group(out, names, storage=options.storage_options)
-    about = {
-        "question": question.to_json(),
-        "steps": [plan.start, plan.stop],
-        "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
-    }
-    found = group.begin(inputs, about, page_steps(inputs, plan))
-    group = replace(group, page=found["page"], run=found["run"])
-    if not found["complete"]:
-        into = {"path": group.path, "run": found["run"]}
-        steps, journal = _slice(options), options.journal
+    group, complete = group.begun(inputs, engine.plan(inputs, question, steps), journal)
+    if not complete:
+        into = {"path": group.path, "run": group.run}
         _last(run(inputs, question, engine, steps=steps, journal=journal, sink=group, out=into), options.progress)
         group.end()
     return group.opened()

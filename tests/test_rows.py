@@ -286,6 +286,52 @@ def test_a_group_is_created_where_a_killed_process_only_made_the_directory(data,
     assert list(out.rglob("*.partial")) == []
 
 
+@pytest.mark.parametrize(("journal", "again"), [(None, 5), ("journal", 1)])
+def test_rows_of_a_dump_that_was_corrected_are_written_again(tmp_path, monkeypatch, journal, again):
+    sized.give(monkeypatch, part_bytes=1, smallest_part_bytes=1, page_rows=40)
+    rng, written, write = np.random.default_rng(9), [], sink.Group.write
+    y, x = rng.integers(0, 5, 200), rng.normal(size=(200, 5)).astype("float32")
+    held = stored(tmp_path, "y", y, (40,)), stored(tmp_path, "x", x, (40, 5))
+    options = {"from_logits": True, "columns": ["label", "hit"], "threads": 1, "out": tmp_path / "rows"}
+    options["journal"] = journal and tmp_path / journal
+    monkeypatch.setattr(
+        sink.Group, "write", lambda group, box, columns: (written.append(box), write(group, box, columns))
+    )
+    for at in (None, 50, 40):  # one of them is in the sample of the fingerprint
+        if at is not None:
+            y[at] = (y[at] + 1) % 5
+            zarr.open_array(held[0], mode="r+")[at] = y[at]
+        written.clear()
+        found = dx.rows(*held, **options)
+        assert (found["label"][...] == y).all()
+        assert (found["hit"][...] == (x.argmax(1) == y)).all()
+        assert len(written) == (5 if at is None else again)
+        dx.rows(*held, **options)
+        assert len(written) == (5 if at is None else again)  # it is complete
+
+
+def test_a_journal_of_what_was_in_a_group_before_is_refused(data, tmp_path):
+    y, x, _ = data
+    held, options = (
+        (stored(tmp_path, "y", y, (90,)), WAYS["chunks"](tmp_path, x)),
+        {**OPTIONS, "out": tmp_path / "rows"},
+    )
+    dx.rows(*held, **options, journal=tmp_path / "journal")
+    zarr.open_array(held[0], mode="r+")[5] = 1
+    dx.rows(*held, **options)
+    zarr.open_array(held[0], mode="r+")[5] = y[5]
+    with pytest.raises(dx.JournalError, match=r"question\.out\.run was "):
+        dx.rows(*held, **options, journal=tmp_path / "journal")
+
+
+def test_other_rows_in_memory_are_noticed_beyond_the_sample(tmp_path):
+    y, x = np.zeros(20_000, int), np.eye(2)[np.zeros(20_000, int)]
+    for at in (1, 2, 3):
+        y[at] = 1
+        found = dx.rows(y, x, columns=["label"], out=tmp_path / "rows")["label"]
+        assert (found[...] == y).all()
+
+
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_column_that_was_removed_is_an_error(data, tmp_path, complete):
     y, x, _ = data

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,8 @@ from daskxent.numbers.status import ROW_COLUMNS, unset
 from daskxent.run.dump_arrays import given, opened
 from daskxent.run.failures import Unwritable
 from daskxent.sources.cuts import Even
+from daskxent.sources.fingerprint import fingerprint
+from daskxent.sources.paths import place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,48 +113,44 @@ class Group:
             where = ", ".join(f"{s.start}:{s.stop}" for s in box)
             raise Unwritable(f"out: positions {where} cannot be written to {self.path}: {error}") from error
 
-    def begin(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
+    def begun(self, inputs: Inputs, plan: Plan, journal: str | os.PathLike[str] | None = None) -> tuple[Group, bool]:
         """Create the group, or check that it is of the same rows.
 
         Parameters
         ----------
         inputs : Inputs
-        about : dict
-            What was asked of which arrays.
-        page : int
-            Steps in a chunk of the arrays, if they are to be created.
+        plan : Plan
+            What is asked, of which steps.
+        journal : path, optional
+            What holds the parts that are in the group already.
 
         Returns
         -------
-        dict
-            `complete`; `page` as it is; and `run`, which no other group has.
+        (Group, bool)
+            The group as it is, and whether it is complete. It is not if anything was written since that it was made of.
 
         Raises
         ------
         FileExistsError
             There is something else at the path, or a column was removed.
         """
-        about = json.loads(json.dumps({**about, "columns": self.names}))
+        mark = {
+            "complete": False,
+            "run": None,
+            "page": page_steps(inputs, plan),
+            "version": inputs.version(plan.start, plan.stop),
+            "journal": None if journal is None else place(journal),
+            "about": self._about(inputs, plan),
+        }
         try:
             group = opened(self.path, "r+", self.storage)
         except FileNotFoundError:
-            return self._create(inputs, about, page)
+            found = self._create(inputs, mark)
         except (FileExistsError, NotADirectoryError, ValueError) as error:  # as zarr has it
             raise FileExistsError(f"out: {self.path} exists, and is not a zarr group: {error}") from error
-        found = group.attrs.get(MARK)
-        if not isinstance(found, dict):
-            raise FileExistsError(f"out: {self.path} exists, and daskxent did not write it")
-        different = [f"{name} was {was!r}, is {now!r}" for name, was, now in differences(found["about"], about)]
-        if different:
-            raise FileExistsError(f"out: {self.path} holds other rows: {'; '.join(different)}")
-        if found["run"] is None:
-            return self._add_arrays(group, inputs, found)
-        if missing := [name for name in self.names if name not in group]:
-            raise FileExistsError(
-                f"out: {self.path} has lost {', '.join(missing)}; remove the group, and its journal if there is one, "
-                "and all is computed anew"
-            )
-        return found
+        else:
+            found = self._continued(group, inputs, mark)
+        return replace(self, page=found["page"], run=found["run"]), found["complete"]
 
     def end(self) -> None:
         """Mark the group as complete, and remove what a process that was killed while it wrote has left there."""
@@ -167,16 +165,53 @@ class Group:
         group = opened(self.path, "r", self.storage)
         return {name: group[name] for name in self.names}
 
-    def _create(self, inputs: Inputs, about: dict[str, Any], page: int) -> dict[str, Any]:
+    def _about(self, inputs: Inputs, plan: Plan) -> Any:
+        """Return what was asked of which arrays, as JSON has it."""
+        about = {
+            "question": plan.question.to_json(),
+            "steps": [plan.start, plan.stop],
+            "inputs": fingerprint(inputs, inputs.positions[inputs.lead]),
+            "columns": self.names,
+        }
+        return json.loads(json.dumps(about))
+
+    def _create(self, inputs: Inputs, mark: dict[str, Any]) -> dict[str, Any]:
         import zarr
 
         self._check_empty()
-        mark: Any = {"complete": False, "run": None, "page": page, "about": about}
         try:
             group = zarr.create_group(self.path, attributes={MARK: mark}, storage_options=given(self.storage))
             return self._add_arrays(group, inputs, mark)
         except OSError as error:
             raise Unwritable(f"out: {self.path} cannot be created: {error}") from error
+
+    def _continued(self, group: Any, inputs: Inputs, mark: dict[str, Any]) -> dict[str, Any]:
+        """Return the mark of a group that is there, if it is of the same rows."""
+        found = group.attrs.get(MARK)
+        if not isinstance(found, dict):
+            raise FileExistsError(f"out: {self.path} exists, and daskxent did not write it")
+        anew = mark["version"] not in (None, found["version"])
+        rewritten = anew and found["version"] is not None and _are_stored(mark["about"]["inputs"])
+        different = [
+            f"{name} was {was!r}, is {now!r}"
+            for name, was, now in differences(found["about"], mark["about"])
+            if not (rewritten and name.endswith(".sample"))  # the versions say it, of every step
+        ]
+        if different:
+            raise FileExistsError(f"out: {self.path} holds other rows: {'; '.join(different)}")
+        if found["run"] is None:
+            return self._add_arrays(group, inputs, {**mark, "page": found["page"]})
+        if missing := [name for name in self.names if name not in group]:
+            raise FileExistsError(
+                f"out: {self.path} has lost {', '.join(missing)}; remove the group, and its journal if there is one, "
+                "and all is computed anew"
+            )
+        if anew:
+            # Only the journal that has been kept all along knows which pages are still good.
+            kept = mark["journal"] is not None and mark["journal"] == found["journal"]
+            found = {**mark, "page": found["page"], "run": found["run"] if kept else _new_run()}
+            group.attrs[MARK] = found
+        return dict(found)
 
     def _check_empty(self) -> None:
         """Refuse a local directory that holds more than what a process left that was killed while it created it."""
@@ -201,9 +236,20 @@ class Group:
             if name not in group:
                 fill: Any = unset(name)
                 group.create_array(name, shape=shape, chunks=chunks, dtype=ROW_COLUMNS[name], fill_value=fill)
-        mark = {**mark, "run": os.urandom(8).hex()}
+        mark = {**mark, "run": _new_run()}
         group.attrs[MARK] = mark
         return mark
+
+
+def _new_run() -> str:
+    return os.urandom(8).hex()
+
+
+def _are_stored(identity: Any) -> bool:
+    """Return whether none of the arrays is in memory, where what differs is another array and no later state of it."""
+    if isinstance(identity, dict):
+        return identity.get("where") != "memory" and all(map(_are_stored, identity.values()))
+    return not isinstance(identity, list) or all(map(_are_stored, identity))
 
 
 @lru_cache(maxsize=8)
