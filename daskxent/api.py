@@ -19,7 +19,7 @@ from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
 from daskxent.report import Report
 from daskxent.run import graph, slicing
-from daskxent.run.engines import chosen, engine_for, run
+from daskxent.run.engines import chosen, engine_for, run, usable
 from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
 from daskxent.run.prepared import prepare, repeatable, with_axis
@@ -374,7 +374,7 @@ def _rows_of_dask(inputs: Inputs, question: Question, names: tuple[str, ...], op
     dtype = np.dtype([(name, ROW_COLUMNS[name]) for name in names])
     columns = graph.per_chunk(inputs, question, partial(_table, dtype=dtype), dtype=dtype)
     threads = {} if options.threads is None else {"scheduler": "threads", "num_workers": options.threads}
-    client = chosen(options.client, options.threads)
+    client = usable(chosen(options.client, options.threads))
     table = columns.compute(**threads) if client is None else client.compute(columns, sync=True)
     return {name: np.ascontiguousarray(table[name]) for name in names}
 

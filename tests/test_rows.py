@@ -1,5 +1,6 @@
 """Columns of every row, kept in NumPy arrays and in zarr groups, killed and continued."""
 
+import asyncio
 import hashlib
 import os
 import re
@@ -385,6 +386,22 @@ def test_rows_outside_the_steps_hold_nothing(data, wanted, tmp_path):
             rest = np.concatenate([values[:80], values[200:]])
             empty = {"prediction": -1, "label": -1, "above": UNRANKED}.get(name, 0)
             assert (np.isnan(rest) if rest.dtype.kind == "f" else rest == empty).all(), name
+
+
+def test_rows_of_dask_arrays_say_which_client_they_need(data):
+    y, x = data[0], da.from_array(data[1], chunks=(60, CLASSES))
+
+    async def asked():
+        here = {"processes": False, "n_workers": 1, "dashboard_address": ":0", "set_as_default": False}
+        async with Client(**here, asynchronous=True) as client:
+            with pytest.raises(TypeError, match="client: this one is asynchronous: await"):
+                dx.rows(y, x, **OPTIONS, client=client)
+        with pytest.raises(ValueError, match=r"client: .* is closed"):
+            dx.rows(y, x, **OPTIONS, client=client)
+
+    asyncio.run(asked())
+    with pytest.raises(TypeError, match=r"client: expected a distributed\.Client, got 'tcp://1\.2\.3\.4:5'"):
+        dx.rows(y, x, **OPTIONS, client="tcp://1.2.3.4:5")
 
 
 def test_dask_arrays_take_no_steps(data):

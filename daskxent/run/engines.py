@@ -48,15 +48,9 @@ class Engine(Protocol):
 
 def engine_for(inputs: Inputs, client: Any = None, threads: int | None = None, timeout: float | None = None) -> Engine:
     """Return what evaluates the inputs: on the client's cluster, the current one's, or this many threads."""
-    client = chosen(client, threads)
+    client = usable(chosen(client, threads))
     if client is None:
         return Graph(threads) if is_dask(inputs.predictions) else Threads(threads)
-    if not hasattr(client, "scheduler"):
-        raise TypeError(f"client: expected a distributed.Client, got {client!r}")
-    if client.status in ("closing", "closed"):
-        raise ValueError(f"client: {client!r} is closed")
-    if client.asynchronous:
-        raise TypeError("client: this one is asynchronous: await daskxent.aevaluate(...), or iterate over astream(...)")
     from daskxent.run.cluster import WORKER_TIMEOUT, Cluster, ClusterGraph
 
     engine = ClusterGraph if is_dask(inputs.predictions) else Cluster
@@ -80,6 +74,19 @@ def chosen(client: Any, threads: int | None) -> Any:
         return default_client()
     except ValueError:
         return None
+
+
+def usable(client: Any) -> Any:
+    """Return a client, or None, if something can run on it."""
+    if client is None:
+        return None
+    if not hasattr(client, "scheduler"):
+        raise TypeError(f"client: expected a distributed.Client, got {client!r}")
+    if client.status in ("closing", "closed"):
+        raise ValueError(f"client: {client!r} is closed")
+    if client.asynchronous:
+        raise TypeError("client: this one is asynchronous: await daskxent.aevaluate(...), or iterate over astream(...)")
+    return client
 
 
 def run(
