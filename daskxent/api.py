@@ -356,6 +356,7 @@ async def _connected(client: Any) -> Any:
     """Connect to the scheduler of an asynchronous client, from a thread; close that if nobody waits for it any more."""
     from distributed import Client
 
+    client = usable(client, asynchronous=True)
     connect = partial(Client, client.scheduler.address, security=client.security, set_as_default=False)
     connecting = asyncio.ensure_future(asyncio.to_thread(connect))
     try:

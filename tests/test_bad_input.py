@@ -1,5 +1,6 @@
 """Bad input gives one clear error, before anything is read where shapes and dtypes show it."""
 
+import asyncio
 import json
 import pickle
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from distributed import Client
+from distributed import Client, LocalCluster
 
 import daskxent as dx
 
@@ -478,6 +479,22 @@ def test_a_view_without_its_package(monkeypatch):
     monkeypatch.setattr("daskxent.sources.converted.find_spec", lambda name: None)
     message = "view: bfloat16 needs ml_dtypes: pip install 'daskxent[bfloat16]'"
     refused(ImportError, message, LABELS, PREDICTIONS.astype("uint16"), view="bfloat16")
+
+
+def test_an_asynchronous_client_that_is_not_connected():
+    async def asked(message, client):
+        with pytest.raises(ValueError, match=message):
+            await dx.aevaluate(LABELS, PREDICTIONS, client=client)
+
+    async def both():
+        async with LocalCluster(processes=False, n_workers=1, dashboard_address=":0", asynchronous=True) as cluster:
+            client = Client(cluster, asynchronous=True, set_as_default=False)
+            await asked("client: .* is not connected: await it first", client)
+            await client
+            await client.close()
+            await asked("client: .* is closed", client)
+
+    asyncio.run(both())
 
 
 @RUNS

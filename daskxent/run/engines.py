@@ -76,16 +76,18 @@ def chosen(client: Any, threads: int | None) -> Any:
         return None
 
 
-def usable(client: Any) -> Any:
-    """Return a client, or None, if something can run on it."""
+def usable(client: Any, *, asynchronous: bool = False) -> Any:
+    """Return a client, or None, if something can run on it; an asynchronous one only where asked for."""
     if client is None:
         return None
     if not hasattr(client, "scheduler"):
         raise TypeError(f"client: expected a distributed.Client, got {client!r}")
     if client.status in ("closing", "closed"):
         raise ValueError(f"client: {client!r} is closed")
-    if client.asynchronous:
+    if client.asynchronous and not asynchronous:
         raise TypeError("client: this one is asynchronous: await daskxent.aevaluate(...), or iterate over astream(...)")
+    if client.asynchronous and client.scheduler is None:
+        raise ValueError(f"client: {client!r} is not connected: await it first")
     return client
 
 
