@@ -19,6 +19,7 @@ from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
 from daskxent.report import Report
 from daskxent.run import graph, slicing
+from daskxent.run.checking import at_least
 from daskxent.run.engines import chosen, engine_for, run, usable
 from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
@@ -262,7 +263,7 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
     report : Report
         Made with a journal, of arrays given as paths.
     parts : int
-        How many parts to evaluate again; all if there are fewer.
+        How many parts to evaluate again, at least 1; all if there are fewer.
     seed : int
         Chooses them.
 
@@ -277,6 +278,9 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
         The report has no journal, or differs from what its journal holds; the journal holds no single parts any more,
         because their states are large; a part gave other bits, in which case its rows are named.
     """
+    if not isinstance(report, Report):
+        raise TypeError(f"verify: expected a Report, got {report!r}; Report.from_json reads what was saved")
+    parts = at_least(1)(parts, "parts")
     if report.journal is None:
         raise ValueError("verify: the report was made without a journal, which keeps what each part gave")
     from daskxent.run.journal import read

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from daskxent.run.checking import (
     a_name,
+    a_path,
     at_least,
     class_weights,
     column_names,
@@ -168,8 +169,7 @@ class Asked:
     binary: bool = field(
         default=False,
         metadata=_option(
-            """
-            Predictions are one column of sigmoid probabilities or logits, of class 1; labels are 0 and 1.""",
+            "Predictions are one column of sigmoid probabilities or logits, of class 1; labels are 0 and 1.",
             flag,
         ),
     )
@@ -347,9 +347,7 @@ class Run(Asked):
     )
     client: Client | None = field(
         default=None,
-        metadata=_option(
-            "Where to run; by default the current `distributed.Client` if there is one, else threads of this process."
-        ),
+        metadata=_option("Where to run; by default the current `distributed.Client`, else threads of this process."),
     )
     threads: int | None = field(
         default=None,
@@ -360,9 +358,7 @@ class Run(Asked):
     )
     worker_timeout: float | None = field(
         default=None,
-        metadata=_option(
-            "Seconds without any finished part after which a run on a cluster is given up; 300 by default.", seconds
-        ),
+        metadata=_option("Seconds without a finished part after which a cluster is given up; 300 by default.", seconds),
     )
     journal: str | os.PathLike[str] | None = field(
         default=None,
@@ -402,9 +398,12 @@ class Rows(Shown):
     )
     out: str | os.PathLike[str] | None = field(
         default=None,
-        metadata=_option("""
+        metadata=_option(
+            """
             A zarr group for the columns, a path or URL that all workers reach. By default they are NumPy arrays, made
-            on threads of this process."""),
+            on threads of this process.""",
+            a_path,
+        ),
     )
 
 

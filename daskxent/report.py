@@ -371,12 +371,16 @@ class Report(Tables):
 
         Raises
         ------
+        TypeError
+            One of them is not a report: a list of reports is merged by ``first.merge(*others)``.
         ValueError
             The reports ask different questions, are of different arrays or do not say of which, or cover the same rows.
             With `dumps`: groups are indexes along the first axis, or rows were sampled, which the joined dumps would
             number in another way.
         """
         for other in others:
+            if not isinstance(other, Report):
+                raise TypeError(f"merge: expected reports, each an argument of its own, got a {type(other).__name__}")
             check_same(self, other, dumps=dumps)
         every = (self, *others)
         states, rows, inputs, question = [each.state for each in every], self.available, self.inputs, self.question

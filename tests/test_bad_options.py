@@ -71,6 +71,18 @@ def test_options_of_evaluate_alone(hold, options, error, message):
     refused(error, message, hold(LABELS), hold(PREDICTIONS), **options)
 
 
+@pytest.mark.parametrize("steps", [(1, 4), [1, 4], np.array([1, 4]), slice(1, 4), (np.int8(1), 4)], ids=str)
+def test_edges_of_steps(steps):
+    assert dx.evaluate(LABELS, PREDICTIONS, steps=steps).rows == 3
+
+
+@pytest.mark.parametrize(("name", "run"), [("journal", dx.evaluate), ("journal", dx.rows), ("out", dx.rows)])
+def test_paths(name, run):
+    refused(TypeError, f"{name}: expected a path, got 3", LABELS, PREDICTIONS, **{name: 3}, run=run)
+    refused(TypeError, f"{name}: expected a path, got b'x'", LABELS, PREDICTIONS, **{name: b"x"}, run=run)
+    refused(ValueError, f"{name}: expected a path, got an empty one", LABELS, PREDICTIONS, **{name: ""}, run=run)
+
+
 @HOLDERS
 @pytest.mark.parametrize(
     ("options", "error", "message"),
@@ -106,6 +118,9 @@ def test_ignore_class_needs_integer_labels(run):
         (5, TypeError, "steps: expected (start, stop) or a slice, got 5"),
         ((0.5, 2), TypeError, "steps: expected (start, stop) or a slice, got (0.5, 2)"),
         ((1, 2, 3), TypeError, "steps: expected (start, stop) or a slice, got (1, 2, 3)"),
+        (range(1, 3), TypeError, "steps: expected (start, stop) or a slice, got range(1, 3)"),
+        ({1, 4}, TypeError, "steps: expected (start, stop) or a slice, got {1, 4}"),
+        ({1: 0, 4: 0}, TypeError, "steps: expected (start, stop) or a slice, got {1: 0, 4: 0}"),
         (slice(0, 6, 2), ValueError, "steps: expected a slice without a step, got slice(0, 6, 2)"),
     ],
     ids=str,

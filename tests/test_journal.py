@@ -494,6 +494,11 @@ def test_verify_refuses_what_it_cannot_check(dump, journal, values):
     held = dx.evaluate(values["labels"], values["logits"], from_logits=True, threads=1, journal=str(journal) + "3")
     with pytest.raises(ValueError, match="not given as paths"):
         dx.verify(held)
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"parts: expected at least 1, got {number}"):
+            dx.verify(report, parts=number)
+    with pytest.raises(TypeError, match=r"verify: expected a Report, got 'report\.json'; Report\.from_json reads"):
+        dx.verify("report.json")
 
 
 def test_reports_of_jobs_merge_to_the_bits_of_one_run(dump, journal, values, tmp_path):
@@ -505,6 +510,8 @@ def test_reports_of_jobs_merge_to_the_bits_of_one_run(dump, journal, values, tmp
     assert both.gaps == ((17, 40),)
     assert not both.complete
     assert both.merge(jobs[1]) == wanted
+    with pytest.raises(TypeError, match="merge: expected reports, each an argument of its own, got a list"):
+        both.merge([jobs[1]])
     with pytest.raises(ValueError, match="rows 0 to 16 are covered twice"):
         both.merge(jobs[0])
     with pytest.raises(ValueError, match=r"different questions: metrics \['crossentropy', .*\] and \['accuracy'\]$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -19,6 +20,15 @@ def a_name(given: Any, name: str) -> str | None:
     """Return a name, or None."""
     if given is not None and not isinstance(given, str):
         raise TypeError(f"{name}: expected a name, got {given!r}")
+    return given
+
+
+def a_path(given: Any, name: str) -> Any:
+    """Return a path or URL."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a path, got {given!r}")
+    if not os.fspath(given):
+        raise ValueError(f"{name}: expected a path, got an empty one")
     return given
 
 
@@ -60,7 +70,7 @@ def local_file(given: Any, name: str) -> str:
     """Return the path of a file of this machine."""
     from daskxent.sources.paths import place
 
-    path = place(given)
+    path = place(a_path(given, name))
     if "://" in path:
         raise ValueError(f"{name}: expected a file of this machine, got {path}")
     return path
@@ -158,9 +168,11 @@ def column_names(given: Any, name: str) -> tuple[str, ...]:
 
 
 def steps(given: Any, name: str) -> slice:
-    """Return a range of steps as a slice without a step."""
+    """Return a range of steps as a slice without a step; what only looks like two edges, as a set does, is none."""
+    ordered = isinstance(given, (tuple, list)) or getattr(given, "ndim", None) == 1
+    edges: Any = (given.start, given.stop) if isinstance(given, slice) else given if ordered else ()
     try:
-        start, stop = (given.start, given.stop) if isinstance(given, slice) else given
+        start, stop = edges
         found = slice(*(None if edge is None else operator.index(edge) for edge in (start, stop)))
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected (start, stop) or a slice, got {given!r}") from None
