@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskxent.options import Rows, Run, Shown
-from daskxent.show.arguments import BEYOND, Amount, By, Limit, Option, Steps, Target, What, arrays_below, metrics_like
-from daskxent.show.shell import flags_of, in_words, peak_memory
+from daskxent.show.arguments import BEYOND, Limit, Target, arrays_below
+from daskxent.show.flags import FLAGS, PYTHON_ONLY, SHELL, flag_of, of_kind
+from daskxent.show.shell import in_words, peak_memory
 from daskxent.show.tables import as_text, printable, show_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from dataclasses import Field
     from pathlib import Path
 
     from daskxent.report import Report
@@ -62,7 +62,7 @@ class Commands(click.Group):
 
     @staticmethod
     def _end(ctx: click.Context, message: str, status: int) -> None:
-        click.echo(printable(in_words(message, flags_of(main.commands.values()))), err=True)
+        click.echo(printable(in_words(message, FLAGS)), err=True)
         ctx.exit(status)
 
 
@@ -98,51 +98,6 @@ def _one_line_warnings() -> Iterator[None]:
         yield
 
 
-def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: Any) -> Any:
-    return dict(pairs) or None
-
-
-# What follows from the type of an option in a shell, and what else is special about some; `options` says the rest.
-KINDS: dict[str, dict[str, Any]] = {
-    "bool": {"is_flag": True},
-    "int": {"type": int, "metavar": "N"},
-    "float": {"type": float, "metavar": "X"},
-    "str": {"metavar": "NAME"},
-    "Iterable[str]": {"metavar": "NAME", "multiple": True},
-    "ArrayLike": {"metavar": "PATH"},
-}
-SHELL: dict[str, dict[str, Any]] = {
-    "sample_weight": {"flags": ["--weights"], "type": Amount(), "metavar": "PATH|X"},
-    "by": {"type": By(), "metavar": "NAME=WHAT", "multiple": True},
-    "zero_division": {"show_default": True},
-    "storage_options": {
-        "flags": ["--storage-option"],
-        "type": Option(),
-        "metavar": "KEY=VALUE",
-        "multiple": True,
-        "callback": _as_mapping,
-    },
-    "histograms": {"flags": ["--histogram"]},
-    "calibration_bins": {"show_default": True},
-    "temperature": {"metavar": "T"},
-    "bytes": {"type": Amount(), "metavar": "PATH|N"},
-    "words": {"type": Amount(), "metavar": "PATH|N"},
-    "clusters": {"type": What(), "metavar": "WHAT"},
-    "metrics": {"flags": ["--metric"], "show_default": True, "shell_complete": metrics_like},
-    "axis": {"metavar": None, "show_default": True},
-    "ignore_class": {"multiple": True},
-    "steps": {"type": Steps(), "metavar": "START:STOP"},
-    "worker_timeout": {"metavar": "SECONDS"},
-    "journal": {"metavar": "FILE"},
-    "columns": {"flags": ["--column"], "show_default": True},
-    "out": {"metavar": "GROUP", "required": True},
-    "progress": {
-        "flags": ["--progress/--no-progress"],
-        "default": None,
-        "help": "Draw a bar; by default on terminals only.",
-    },
-}
-PYTHON_ONLY = {"class_weight", "join", "client"}
 SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster with this scheduler.")
 WORKERS = click.option("--workers", type=click.IntRange(1), metavar="N", help="Run on a cluster of N processes here.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -154,25 +109,17 @@ def _asks(table: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for each in reversed(given):
-            special = _of_kind(each) | SHELL.get(each.name, {})
+            special = of_kind(each) | SHELL.get(each.name, {})
             default = {} if each.default is None else {"default": each.default}
-            flags = special.pop("flags", [f"--{each.name.replace('_', '-')}"])
+            flags = special.pop("flags", [flag_of(each.name)])
             means = each.metadata["means"].replace("\n", " ").partition(". ")[0].rstrip(".") + "."
-            command = click.option(*flags, each.name, **{**default, "help": means, **special})(command)
+            command = click.option(*flags, each.name, **{**default, "help": in_words(means, FLAGS), **special})(command)
         command = click.argument("y_pred", metavar="[PREDICTIONS]", required=False, shell_complete=arrays_below)(
             _complete(command)
         )
         return click.argument("y_true", metavar="LABELS", shell_complete=arrays_below)(command)
 
     return decorate
-
-
-def _of_kind(option: Field[Any]) -> dict[str, Any]:
-    """Return what follows from the type and the check of an option."""
-    choices = getattr(option.metadata["check"], "choices", None)
-    if choices is None:
-        return KINDS.get(str(option.type).partition(" ")[0], {})
-    return {"type": click.Choice([each for each in choices if each is not None]), "show_default": True}
 
 
 def _complete(command: Callable[..., None]) -> Callable[..., None]:

@@ -36,8 +36,8 @@ kernels.rows kernels.long_rows kernels.lanes kernels.columns kernels.scan kernel
 kernels.sums kernels
 sources.boxes show.plots show.listing show.slices show.classes show.rows show.merging show.answers show.provenance
 show.summary show.drawing show.page run run.failures report run.slicing run.checking options show.progress
-show.arguments show.shell run.code run.journal_file run.journal run.planning run.dump_arrays run.sink run.scoring
-run.parts run.driver run.graph run.text run.prepared run.threads run.cluster run.engines run.writer api demo
+show.arguments show.flags show.shell run.code run.journal_file run.journal run.planning run.dump_arrays run.sink
+run.scoring run.parts run.driver run.graph run.text run.prepared run.threads run.cluster run.engines run.writer api demo
 losses.evaluating losses metrics.variable metrics.metric metrics xarray cli __init__ __main__
 """,
 )

@@ -227,8 +227,8 @@ def test_a_shell_groups_too(stored, wanted, tmp_path):
         ("a=axis(x)", "invalid literal"),
         ("a=bins(confidence, 0, high)", "bins: expected edges, numbers that increase, got [' 0', ' high']"),
         ("a=bins(confidence, 1, 0)", "expected at least two edges that increase, got 1, 0"),
-        ("a=axis(7)", "by['a']: axis 7 is out of range for labels of shape (400,)"),
-        (f"a={stored}/len", "by['a']: expected integers, bool or strings, got dtype float64"),
+        ("a=axis(7)", "--by a: axis 7 is out of range for labels of shape (400,)"),
+        (f"a={stored}/len", "--by a: expected integers, bool or strings, got dtype float64"),
     ):
         refused = CliRunner().invoke(cli.main, [*line[:4], "--by", bad])
         assert (refused.exit_code, refused.stdout) == (2, "")

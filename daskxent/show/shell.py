@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ARRAYS = {"y_true": "LABELS", "y_pred": "PREDICTIONS"}
+# A name within a longer word is that of a file, and a quoted one that of an array.
+BEFORE, AFTER = r"(?<![\w./'=&-])", r"(?![\w/=&-]|\.\w|'(?!s\b))"
+VALUE = r"'[^']*'|(?:dx\.)?\w+\(\w*\)|-?[\d.]+(?:e[+-]?\d+)?|-?\w+|(?=:)"
 
 
 def in_words(message: str, flags: Mapping[str, tuple[str, bool]]) -> str:
-    """Return a message with arrays and options as on a command line.
+    """Return a message with arrays and options as on a command line; paths and what is quoted stay as they are.
 
     Parameters
     ----------
@@ -26,27 +31,41 @@ def in_words(message: str, flags: Mapping[str, tuple[str, bool]]) -> str:
     >>> flags = {"from_logits": ("--from-logits", True), "ignore_class": ("--ignore-class", False)}
     >>> in_words("y_true: label -100 at row 3; ignore_class=-100 leaves it out; logits need from_logits=True", flags)
     'LABELS: label -100 at row 3; --ignore-class -100 leaves it out; logits need --from-logits'
+    >>> in_words("y_pred: there is nothing at ignore_class=0/y_pred; ignore_class=0 holds y_true", flags)
+    'PREDICTIONS: there is nothing at ignore_class=0/y_pred; ignore_class=0 holds y_true'
     """
-    names = "|".join(map(re.escape, flags))
-    given = rf"(?:evaluate\(\.\.\., )?\b({names})=(?:'([^']*)'|([\w.+-]+))\)?"
 
-    def flag(found: re.Match[str]) -> str:
-        name, no_value = flags[found[1]]
-        return name if no_value else f"{name} {found[2] if found[2] is not None else found[3]}"
+    def worded(found: re.Match[str]) -> str:
+        if found["by"] is not None:
+            return f"--by {shlex.quote(found['by'])}"
+        if found["array"]:
+            return ARRAYS[found["array"]]
+        name = found["given"] or found["ticked"] or found["named"] or found["titled"]
+        if not name:
+            return found[0]
+        flag, no_value = flags[name]
+        value = (found["value"] or "").strip("'").removeprefix("dx.")
+        return flag if no_value or not value else f"{flag} {shlex.quote(value)}"
 
-    message = re.sub(given, flag, message)
-    message = re.sub(rf"^(Error: )?({names}): ", lambda found: f"{found[1] or ''}{flags[found[2]][0]}: ", message)
-    return re.sub(r"(?<!')\b(y_true|y_pred)\b(?!')", lambda found: ARRAYS[found[1]], message)  # quoted they are names
+    return _words(tuple(flags)).sub(worded, message)
 
 
-def flags_of(commands: Any) -> dict[str, tuple[str, bool]]:
-    """Return the flags of all options of some click commands, by their names in Python."""
-    return {
-        option.name: (option.opts[0], bool(option.is_flag))
-        for command in commands
-        for option in command.params
-        if getattr(option, "opts", [""])[0].startswith("--")
-    }
+@cache
+def _words(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return what finds paths, which are kept, and the names of arrays and options."""
+    option = "|".join(names)
+    long = "|".join(name for name in names if "_" in name)  # short ones are English too
+    return re.compile(
+        rf"""
+        \bby\['(?P<by>[^']*)'\]
+        | \S+\ holds\ (?:[^\s,;]+,\ )*[^\s,;]+ | \S*/\S* | \bat\ \S+
+        | (?P<call>evaluate\(\.\.\.,\ )?{BEFORE}(?P<given>{option})=(?P<value>{VALUE}){AFTER}(?(call)\))
+        | `(?P<ticked>{option})`
+        | {BEFORE}(?:(?P<array>y_true|y_pred)|(?P<named>{long or "(?!)"})){AFTER}
+        | (?:^|(?<=^Error:\ )|(?<=^Warning:\ ))(?P<titled>{option})(?=:\ )
+        """,
+        re.VERBOSE,
+    )
 
 
 def peak_memory() -> int:
