@@ -62,8 +62,13 @@ class Commands(click.Group):
 
     @staticmethod
     def _end(ctx: click.Context, message: str, status: int) -> None:
-        click.echo(printable(in_words(message, FLAGS)), err=True)
+        _say(message)
         ctx.exit(status)
+
+
+def _say(message: Any) -> None:
+    """Print a line on stderr, in the words of a shell."""
+    click.echo(printable(in_words(str(message), FLAGS)), err=True)
 
 
 def _kept(error: BaseException) -> str:
@@ -94,7 +99,7 @@ def _one_line_warnings() -> Iterator[None]:
     """Show warnings for users on stderr, without the line of code that gave them."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(printable(f"Warning: {message}"), err=True)
+        warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}")
         yield
 
 
@@ -207,15 +212,14 @@ def evaluate(
         if output is not None:
             report.save(output)
     finally:  # whatever cannot be written
-        text = "\n".join([as_text("Report", _described(report)), *map(repr, report.tables())])
-        click.echo(report.to_json() if as_json else text)
+        click.echo(report.to_json() if as_json else _text(report, _described(report)))
     beyond = [
         f"{name} is {report[name]:.6g}, which is {sign} {limit:g}"
         for name, sign, limit in limits
         if not BEYOND[sign](limit, report[name])
     ]  # NaN is beyond any limit
     for each in beyond:
-        click.echo(f"Error: --fail-if: {each}", err=True)
+        _say(f"Error: --fail-if: {each}")
     if beyond:
         click.get_current_context().exit(FAILED)
 
@@ -233,7 +237,7 @@ def plan(scheduler: str | None, workers: int | None, as_json: bool, **options: A
 
     with _client(scheduler, workers, options["threads"]) as client:
         found = api.plan(**options, client=client)
-    click.echo(json.dumps(found.to_dict()) if as_json else repr(found))
+    click.echo(json.dumps(found.to_dict()) if as_json else _table("Plan", found.lines()))
 
 
 @main.command()
@@ -263,9 +267,9 @@ def merge(ctx: click.Context, reports: tuple[str, ...], dumps: bool, as_json: bo
     from daskxent.report import Report
 
     report = Report.merge(*map(_read_report, reports), dumps=dumps)
-    click.echo(report.to_json() if as_json else repr(report))
+    click.echo(report.to_json() if as_json else _text(report, report.lines()))
     for start, stop in report.gaps:
-        click.echo(f"Missing: rows {start} to {stop - 1}", err=True)
+        _say(f"Missing: rows {start} to {stop - 1}")
     if report.gaps:
         ctx.exit(FAILED)
 
@@ -346,7 +350,7 @@ def demo(size: str, out: str, threads: int | None, progress: bool | None) -> Non
     more = [("The worst digits", pictures(report.worst))]
     into.write_text(page(report, "Handwritten digits", more), encoding="utf-8")
     lines = [("dump", f"{dump}, {show_bytes(_size_on_disk(dump))}"), *_described(report), ("page", f"{into}: open it")]
-    click.echo(as_text("Report", lines))
+    click.echo(_table("Report", lines))
 
 
 def _size_on_disk(directory: Path) -> int:
@@ -385,6 +389,16 @@ def _client(address: str | None, workers: int | None, threads: int | None) -> It
     get_address_host_port(str(address))  # a client that is given no address leaves threads behind
     with Client(address, set_as_default=False) as client:
         yield client
+
+
+def _table(title: str, lines: list[tuple[str, str]]) -> str:
+    """Return a table for terminals, in the words of a shell; the names of arrays are left as they are."""
+    arrays = ("labels", "predictions", "weights")
+    return as_text(title, [(label, text if label in arrays else in_words(text, FLAGS)) for label, text in lines])
+
+
+def _text(report: Report, lines: list[tuple[str, str]]) -> str:
+    return "\n".join([_table("Report", lines), *map(repr, report.tables())])
 
 
 def _described(report: Report) -> list[tuple[str, str]]:

@@ -250,7 +250,9 @@ def test_the_command_line_warns_in_one_line(tmp_path):
     np.save(tmp_path / "x.npy", PROBABILITIES)
     done = CliRunner().invoke(cli.main, ["evaluate", f"{tmp_path}/y.npy", f"{tmp_path}/x.npy", "--from-logits"])
     assert done.exit_code == 0
-    assert done.stderr.splitlines()[-1].startswith("Warning: y_pred: all rows look like probabilities that sum to 1")
+    assert done.stderr.splitlines()[-1].startswith(
+        "Warning: PREDICTIONS: all rows look like probabilities that sum to 1"
+    )
 
 
 def test_nothing_is_warned_of_without_need():

@@ -1,8 +1,11 @@
 """Messages in the words of a shell."""
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from daskxent.cli import FLAGS
+from daskxent import cli
+from daskxent.show.flags import FLAGS
 from daskxent.show.shell import in_words
 
 PATHS = [
@@ -62,3 +65,51 @@ def test_paths_stay_as_they_are(path):
 )
 def test_options_are_written_as_in_a_shell(message, wanted):
     assert in_words(message, FLAGS) == wanted
+
+
+@pytest.fixture
+def arrays(tmp_path, monkeypatch):
+    """Write labels and predictions, 5 sequences of 4 rows, and work next to them."""
+    import zarr
+
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).random((5, 4, 7))
+    np.save("y_true.npy", values.argmax(-1))
+    zarr.save_array("y_pred", values)
+    return ["y_true.npy", "y_pred"]
+
+
+def run(*words):
+    done = CliRunner().invoke(cli.main, words)
+    return done.stdout, done.stderr
+
+
+def test_whatever_is_said_is_in_the_words_of_a_shell(arrays):
+    shown, warned = run("evaluate", *arrays)
+    doubt = "Warning: PREDICTIONS: 20 rows of probabilities do not sum to 1; logits need --from-logits\n"
+    assert warned == doubt
+    assert "  y_true.npy, (5, 4) int64\n" in shown
+    assert "  y_pred, (5, 4, 7) float64 in chunks of" in shown
+    planned, _ = run("plan", *arrays, "--from-logits")
+    assert "those of a sequence or an image are not: --clusters 'axis(0)'\n" in planned
+    _, refused = run("evaluate", *arrays, "--metric", "bits_per_byte")
+    assert refused.startswith("Error: --metric: 'bits_per_byte' needs --bytes: a table, ")
+    _, missing = run("evaluate", *arrays, "--by", "site=nothing")
+    assert missing == "Error: --by site: there is nothing at nothing\n"
+
+
+def test_a_padded_vocabulary_is_told_with_its_flag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("labels.npy", np.array([0, 1019]))
+    np.save("logits.npy", np.eye(2, 1024))
+    shown, _ = run("evaluate", "labels.npy", "logits.npy", "--from-logits")
+    assert "labels end at 1,019: if the rest is padding, --classes 1020\n" in shown
+
+
+@pytest.mark.parametrize("command", ["evaluate", "plan", "rows"])
+def test_help_calls_options_by_their_flags(command):
+    shown, _ = run(command, "--help")
+    written = " ".join(shown.split())
+    assert "ids along the rows like --weights, integers or strings" in written
+    assert "Which classes PREDICTIONS holds, where it holds only some" in written
+    assert not [name for name, (flag, _) in FLAGS.items() if f"`{name}`" in written or f"{name}=" in written]
