@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,9 @@ class Commands(click.Group):
 
 
 def _say(message: Any) -> None:
-    """Print a line on stderr, in the words of a shell."""
-    click.echo(printable(in_words(str(message), FLAGS)), err=True)
+    """Print a line on stderr, in the words of a shell; a run does not end because nobody reads that."""
+    with suppress(OSError):
+        click.echo(printable(in_words(str(message), FLAGS)), err=True)
 
 
 def _kept(error: BaseException) -> str:
@@ -359,10 +360,12 @@ def _size_on_disk(directory: Path) -> int:
 
 def _progress(progress: bool | None) -> Any:
     """Return how to show progress: drawn if that is wanted or on a terminal, else a line now and then."""
-    from daskxent.show.progress import NowAndThen
+    from daskxent.show.progress import NowAndThen, on_terminal
 
+    if sys.stderr is None:
+        return None
     if progress is None:
-        return True if sys.stderr.isatty() else NowAndThen()
+        return True if on_terminal() else NowAndThen()
     return progress or None
 
 

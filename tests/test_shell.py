@@ -1,5 +1,11 @@
 """Messages in the words of a shell."""
 
+import json
+import os
+import shlex
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -113,3 +119,17 @@ def test_help_calls_options_by_their_flags(command):
     assert "ids along the rows like --weights, integers or strings" in written
     assert "Which classes PREDICTIONS holds, where it holds only some" in written
     assert not [name for name, (flag, _) in FLAGS.items() if f"`{name}`" in written or f"{name}=" in written]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--no-progress", "--progress", None])
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", ""], ids=["closed", "full", "broken"])
+def test_a_run_does_not_need_a_stderr(arrays, stderr, option):
+    words = [sys.executable, "-m", "daskxent", "evaluate", *arrays, *([option] if option else []), "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer) as nobody:
+        command = f"exec {shlex.join(words)} {stderr}"
+        done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, stderr=nobody, check=False, timeout=120)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["rows"] == 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from daskxent.show.tables import as_html, printable
@@ -22,7 +23,7 @@ NOTEBOOK = "ZMQInteractiveShell"  # IPython's class where there is a page to dra
 def shown(reports: Iterator[Report], progress: bool | Callable[[Report], None] | None) -> Generator[Report]:
     """Pass reports on, each to a display (True) or to a callable first."""
     if progress is True:
-        display: Display = _in_notebook() or (Line() if sys.stderr.isatty() else Lines())
+        display: Display = _in_notebook() or (Line() if on_terminal() else Lines())
         yield from _drawn(reports, display)
         return
     for report in reports:
@@ -85,6 +86,19 @@ def as_clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def on_terminal() -> bool:
+    """Return whether there is a stderr, and it is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _write(text: str) -> None:
+    """Write on stderr; an evaluation does not end because nobody reads that."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
 class Display:
     """What shows reports, at most every `pause` seconds."""
 
@@ -104,12 +118,11 @@ class Line(Display):
 
     def show(self, report: Report) -> None:
         """Draw the line."""
-        sys.stderr.write(f"\r{line(report, WIDTH - 1):<{WIDTH - 1}}")
-        sys.stderr.flush()
+        _write(f"\r{line(report, WIDTH - 1):<{WIDTH - 1}}")
 
     def end(self) -> None:
         """Leave the last line standing."""
-        sys.stderr.write("\n")
+        _write("\n")
 
 
 class Lines(Display):
@@ -119,8 +132,7 @@ class Lines(Display):
 
     def show(self, report: Report) -> None:
         """Write a line."""
-        sys.stderr.write(f"{line(report)}\n")
-        sys.stderr.flush()
+        _write(f"{line(report)}\n")
 
 
 class NowAndThen:
