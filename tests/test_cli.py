@@ -307,19 +307,21 @@ def test_progress_is_drawn_on_a_terminal(inputs):
 
 
 @pytest.mark.slow
-def test_interrupted(tmp_path):
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]])
+def test_interrupted(tmp_path, options):
     rows = 16_000_000  # 64 GB, of which no byte is on the disk
     np.lib.format.open_memmap(tmp_path / "logits.npy", "w+", np.float32, (rows, 1000))
     np.lib.format.open_memmap(tmp_path / "labels.npy", "w+", np.uint8, (rows,))
     process = subprocess.Popen(
-        [*ENTRY_POINTS[0], "evaluate", "labels.npy", "logits.npy", "--from-logits", "--progress"],
+        [*ENTRY_POINTS[0], "evaluate", "labels.npy", "logits.npy", "--from-logits", "--progress", *options],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stderr.read(1)  # the bar: it has begun
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, workers and all
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1].startswith("Interrupted")
