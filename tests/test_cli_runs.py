@@ -154,6 +154,15 @@ def test_a_home_directory_is_found(dump, tmp_path, wanted, monkeypatch):
     assert missing.stderr == "Error: LABELS: there is nothing at ~/none.zarr/labels\n"
 
 
+def test_a_report_is_shown_where_the_current_directory_was_removed(dump, tmp_path, monkeypatch, wanted):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = run("evaluate", dump / "labels", dump / "logits", "--from-logits")
+    assert result.exit_code == 0, result.output
+    assert f"labels        {dump}/labels, (40,) int64 in chunks of (10,)\n" in result.stdout
+
+
 @pytest.mark.slow
 def test_nobody_reads_what_is_printed(dump):
     command = [sys.executable, "-m", "daskxent", "evaluate", dump / "labels", dump / "logits", "--from-logits"]

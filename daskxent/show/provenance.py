@@ -87,5 +87,8 @@ def _shape(given: Any) -> str:
 
 
 def _is_below(path: str) -> bool:
-    """Return whether a path is below the current directory."""
-    return path.startswith(f"{os.getcwd()}{os.sep}")
+    """Return whether a path is below the current directory; nothing is below one that was removed."""
+    try:
+        return path.startswith(f"{os.getcwd()}{os.sep}")
+    except OSError:
+        return False
