@@ -321,7 +321,7 @@ def completion(shell: str) -> None:
 @main.command()
 @click.option("--size", default="1GB", show_default=True, help="Size of the dump, such as 100MB or 2GiB.")
 @click.option("--out", default="demo", show_default=True, metavar="DIR", help="Where to write the dump.")
-@click.option("--threads", type=int, metavar="N", help="Threads to evaluate on; by default one per core.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads to evaluate on; by default one per core.")
 @click.option("--progress/--no-progress", default=None, help="By default bars are drawn on terminals only.")
 def demo(size: str, out: str, threads: int | None, progress: bool | None) -> None:
     """Write a real dump, once, and evaluate it.

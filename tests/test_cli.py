@@ -205,6 +205,10 @@ def test_plan_evaluates_nothing(inputs, monkeypatch):
         (["--weights", "missing.npy"], "Error: --weights: there is nothing at missing.npy"),
         (["--label-smoothing", "2"], "Error: --label-smoothing: expected a number from 0 to 1, got 2.0"),
         (["--on-invalid", "hope"], "Error: Invalid value for '--on-invalid': 'hope' is not one of "),
+        (
+            ["--by", "k=label & k=prediction"],
+            "Error: Invalid value for '--by': 'k=label & k=prediction' has two groupings",
+        ),
         (["--scheduler", "nowhere"], "Error: missing port number in address 'nowhere'"),
         (["--scheduler", "tcp://h:1", "--threads", "2"], "Error: --scheduler and --threads exclude each other"),
         (["--no-such-option"], "Error: No such option '--no-such-option'."),
@@ -366,11 +370,13 @@ def test_demo_shows_its_bars_when_asked(tmp_path):
     ("arguments", "message"),
     [
         (["--size", "much"], "Error: not a size: 'much'; write it as 100MB, 1GB, 2GiB or a number of bytes"),
+        (["--threads", "0"], "Error: Invalid value for '--threads': 0 is not in the range x>=1."),
         (["--size", "44"], "Error: a dump of 44 bytes is too small: one row takes 45"),
     ],
 )
 def test_demo_bad_use(tmp_path, arguments, message):
     assert refusal("demo", "--out", tmp_path, *arguments) == message
+    assert not any(tmp_path.iterdir())  # said before anything is written
 
 
 def test_demo_leaves_what_is_no_dump_alone(tmp_path):

@@ -129,6 +129,8 @@ class By(What):
             if not equals or not name or not given:
                 forms = "NAME=PATH, NAME=label, NAME=axis(1) or NAME=bins(PATH, 0, 512, inf), or several joined by &"
                 self.fail(f"{value!r} is not {forms}", param, ctx)
+            if name in found:
+                self.fail(f"{value!r} has two groupings called {name!r}", param, ctx)
             found[name] = super().convert(given, param, ctx)
         return found
 
