@@ -366,6 +366,14 @@ def test_the_scheduler_is_killed(client, bare, dump, wanted, tmp_path):  # I5
     assert report.notes == (f"{caught.value.report.rows} rows were in the journal already",)
 
 
+def test_the_scheduler_was_killed_before(bare, dump):
+    with connected(bare) as lost:
+        bare.scheduler.kill()
+        for _ in range(2):  # the client has not noticed, or is about to connect again
+            with pytest.raises(dx.ClusterLost, match=r"^the connection to the scheduler was lost"):
+                dx.evaluate(**arguments(dump), client=lost, worker_timeout=3)
+
+
 def test_the_scheduler_is_killed_under_dask_arrays(bare, dump):
     bare.worker(nanny=False)
     held = arguments(dump) | {"y_pred": da.from_zarr(str(dump / "logits"))}

@@ -85,8 +85,10 @@ class Cluster:
 
         Raises
         ------
+        ClusterLost
+            The scheduler went away.
         Stalled
-            The scheduler does not answer.
+            It does not answer.
         """
         threads = _threads(self.client, self.worker_timeout)
         if threads is None:
@@ -155,16 +157,16 @@ def joined(parts: Iterable[Part], most: int) -> Iterator[Part]:
     >>> list(joined([(0, 5), (5, 10), (10, 15), (20, 25)], 10))
     [(0, 10), (10, 15), (20, 25)]
     """
-    start = stop = None
+    held = None
     for first, last in parts:
-        if start is not None and first == stop and last - start <= most:
-            stop = last
-            continue
-        if start is not None and stop is not None:
-            yield start, stop
-        start, stop = first, last
-    if start is not None and stop is not None:
-        yield start, stop
+        if held and held[1] == first and last - held[0] <= most:
+            held = held[0], last
+        else:
+            if held:
+                yield held
+            held = first, last
+    if held:
+        yield held
 
 
 def _all(window: Window, parts: Iterable[Part], cuts: Cuts, rows: Callable[[Part], Part]) -> Iterator[Done]:
@@ -382,12 +384,7 @@ class Window:
         if time.monotonic() - self._looked < LOOK_AROUND:
             return
         self._looked = time.monotonic()
-        if self.client.status != "running":
-            raise ClusterLost(f"the connection to the scheduler was lost: the client is {self.client.status}")
-        try:
-            threads = _threads(self.client, min(ANSWER_SECONDS, self.worker_timeout))
-        except OSError as error:
-            raise ClusterLost(f"the connection to the scheduler was lost: {error}") from error
+        threads = _threads(self.client, min(ANSWER_SECONDS, self.worker_timeout))
         if threads is not None:
             self._width = max(1, threads * IN_FLIGHT)
         if not self._pending:
@@ -401,15 +398,19 @@ class Window:
 
 
 def _threads(client: Client, seconds: float) -> int | None:
-    """Count the threads of all workers; None if the scheduler does not answer."""
-    if client.scheduler is None:
-        raise ClusterLost(f"the connection to the scheduler was lost: the client is {client.status}")
+    """Count the threads of all workers; None if the scheduler does not answer, though it is connected."""
+    lost, threads = "the connection to the scheduler was lost", None
     try:
-        # What Client.nthreads does, which waits for an answer without end.
-        threads: dict[str, int] = client.sync(client.scheduler.ncores, workers=None, callback_timeout=seconds)
-    except TimeoutError:
-        return None
-    return sum(threads.values())
+        if client.scheduler is not None and client.status == "running":
+            # What Client.nthreads does, which waits for an answer without end.
+            threads = client.sync(client.scheduler.ncores, workers=None, callback_timeout=seconds)
+    except TimeoutError:  # which is an OSError
+        pass
+    except OSError as error:
+        raise ClusterLost(f"{lost}: {error}") from error
+    if client.scheduler is None or client.status != "running":
+        raise ClusterLost(f"{lost}: the client is {client.status}")
+    return None if threads is None else sum(threads.values())
 
 
 def _why(threads: int | None) -> str:
