@@ -327,11 +327,11 @@ def _last(reports: Generator[Report], progress: bool | Callable[[Report], None] 
     return report
 
 
-def _stream(y_true: Any, y_pred: Any, options: Run) -> Generator[Report]:
+def _stream(y_true: Any, y_pred: Any, options: Run, warns: bool = True) -> Generator[Report]:
     inputs, question = prepare(y_true, y_pred, options)
     engine = engine_for(inputs, options.client, options.threads, options.worker_timeout)
     call = None if options.journal is None else repeatable(y_true, y_pred, options)
-    return run(inputs, question, engine, steps=_slice(options), journal=options.journal, call=call)
+    return run(inputs, question, engine, steps=_slice(options), journal=options.journal, call=call, warns=warns)
 
 
 async def _astream(y_true: Any, y_pred: Any, options: Run) -> AsyncIterator[Report]:
@@ -341,12 +341,13 @@ async def _astream(y_true: Any, y_pred: Any, options: Run) -> AsyncIterator[Repo
     step: asyncio.Future[Any] = asyncio.ensure_future(asyncio.sleep(0))
     try:
         here = options if own is None else replace(options, client=own)
-        reports = await asyncio.to_thread(_stream, y_true, y_pred, here)
+        reports = await asyncio.to_thread(_stream, y_true, y_pred, here, warns=False)
         while True:
             step = asyncio.ensure_future(asyncio.to_thread(next, reports, None))
-            report = await asyncio.shield(step)
-            if report is None:
+            if (report := await asyncio.shield(step)) is None:
                 return
+            if report.complete:
+                report.warn()
             yield report
     finally:
         # An evaluation that is no longer awaited ends when its connection is closed.

@@ -101,6 +101,7 @@ def run(
     call: dict[str, Any] | None = None,
     sink: Sink | None = None,
     out: Any = None,
+    warns: bool = True,
 ) -> Generator[Report]:
     """Evaluate aligned inputs and yield a report after each part; the last one is complete.
 
@@ -119,6 +120,8 @@ def run(
         What keeps columns of the rows.
     out : optional
         Where they are kept, for the journal.
+    warns : bool
+        Whether to warn of what is doubtful about all rows; not in a thread that has no caller.
     """
     plan = engine.plan(inputs, question, steps, sink.page if sink else None)
     kept = None if journal is None else _opened(place(journal), inputs, plan, call, out)
@@ -128,11 +131,11 @@ def run(
         begin = replace(begin, state=kept.state, notes=tuple(_notes(kept)))
     parts = planning.remaining(plan, begin.state.covered)
     work = Work(inputs, question, sink, versions=kept is not None)
-    return _identified(begin, engine.states(work, parts, plan), inputs, plan, kept)
+    return _identified(begin, engine.states(work, parts, plan), inputs, plan, kept, warns)
 
 
 def _identified(
-    begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None
+    begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None, warns: bool
 ) -> Generator[Report]:
     """Yield the reports, which say which arrays they are about, and warn of what is doubtful about all rows.
 
@@ -144,7 +147,7 @@ def _identified(
     else:
         about, retries = kept.inputs, 0
     for report in reports(replace(begin, inputs=about, retries=retries), found, inputs, plan, kept):
-        if report.complete:
+        if warns and report.complete:
             report.warn()
         yield report
 
