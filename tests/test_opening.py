@@ -25,7 +25,7 @@ from strategies import SOME
 import daskxent as dx
 from daskxent.run import planning
 from daskxent.run.cluster import joined
-from daskxent.sources import opening
+from daskxent.sources import opening, zarr_arrays
 from daskxent.sources.chunks import Chunks
 from daskxent.sources.cuts import Even, Uneven, chunked
 from daskxent.sources.memory import Memory
@@ -235,6 +235,20 @@ def test_paths_carry_an_index_and_lists_and_patterns_are_rows(held, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert json.loads(run.stdout)["state"] == wanted.state.to_json()
+
+
+def test_the_files_of_a_pattern_are_named_and_share_memory(tmp_path):
+    paths = [tmp_path / f"x-{i}.zarr" for i in range(4)]
+    for path in paths:
+        zarr.create_array(path, data=X, chunks=(2, 5, 9))
+    source = open_array(f"{tmp_path}/x-*.zarr", "y_pred")
+    memory = [zarr_arrays._memory_for(each.name) for each in source.members]
+    assert all(each is memory[0] for each in memory)
+    assert memory[0] is not zarr_arrays._memory_for("by['y_pred']")
+    zarr.create_array(tmp_path / "x-4.zarr", data=X[:, :4])
+    message = rf"y_pred\[4\] \({tmp_path}/x-4.zarr\): shape .* does not continue y_pred\[0\] \({tmp_path}/x-0.zarr\)"
+    with pytest.raises(ValueError, match=message):
+        dx.evaluate(np.zeros((115, 5), int), f"{tmp_path}/x-*.zarr")
 
 
 def test_losses_and_metrics_take_lists_of_paths(held, tmp_path):

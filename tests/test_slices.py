@@ -55,6 +55,20 @@ def alone(d, chosen, weights=True):
     return dx.evaluate(d["y"][chosen], d["x"][chosen], sample_weight=w, threads=1, **OPTIONS)
 
 
+def test_two_stored_groupings_in_small_chunks_keep_their_keys(tmp_path):
+    numbers, keys = np.arange(32).reshape(8, 4), {}
+    for name, values in (("lang", numbers % 2), ("doc", numbers % 3 + 10)):
+        zarr.create_array(tmp_path / name, data=values, chunks=(2, 4))
+        keys[name] = f"{tmp_path}/{name}"
+    held = dx.evaluate(
+        numbers % 2, np.zeros((8, 4, 2)), by=[{"lang": numbers % 2}, {"doc": numbers % 3 + 10}], from_logits=True
+    )
+    report = dx.evaluate(
+        numbers % 2, np.zeros((8, 4, 2)), by=[{"lang": keys["lang"]}, {"doc": keys["doc"]}], from_logits=True
+    )
+    assert report.state == held.state
+
+
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("rows", [60, 9000])
 def test_the_metrics_of_a_group_are_those_of_its_rows(rows, weights):

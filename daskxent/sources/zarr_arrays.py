@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import pickle
+import re
 import threading
 import time
 import warnings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 ADDRESS_BYTES = 1024  # a store whose pickle is longer holds the data itself
 THROTTLED = "503", "429", "SlowDown", "reset by peer"  # signs of a store that asks for patience
 _THREAD = threading.local()
+_JOINED = re.compile(r"(\[\d+\])+( \(.*\))?$", re.DOTALL)  # what joining adds to a name: y_pred[2] (x.zarr)
 TOGETHER = 4 << 20  # bytes of small chunks that are read as one: what is between two boxes is 0.2 ms of Python
 
 
@@ -244,7 +246,7 @@ class Zarr(Base):
 
 def _memory_for(name: str) -> Buffer:
     """Return the calling thread's memory for chunks that are read together: one for all files of a joined array."""
-    return cast("Buffer", _THREAD.__dict__.setdefault(name.partition("[")[0], Buffer()))
+    return cast("Buffer", _THREAD.__dict__.setdefault(_JOINED.sub("", name), Buffer()))
 
 
 def _at(where: str | bytes, path: str, zarr_format: Any, digest: str, name: str, *rest: Any) -> Zarr:
