@@ -230,6 +230,8 @@ def test_bare_numbers(dtype, tmp_path):
     lazy = dx.open(tmp_path / "x.bin", dtype=dtype, shape=(ROWS, -1), offset=6)
     assert lazy.shape == X.shape
     assert dx.evaluate(labels, lazy, from_logits=True).state == wanted
+    lazy = dx.open(tmp_path / "x.bin", dtype=kind, shape=(ROWS, -1), offset=6)
+    assert dx.evaluate(labels, lazy, from_logits=True).state == wanted
     assert dx.evaluate(f"{labels}[:10]", lazy[:10], from_logits=True).rows == 10
 
 

@@ -38,8 +38,11 @@ def described(path: str, dtype: Any, shape: Sequence[int] | None, offset: int = 
     >>> described("logits.bin", "float16", (-1, 1000), 64)
     'logits.bin?dtype=float16&shape=-1,1000&offset=64'
     """
+    if not isinstance(dtype, str):
+        dtype = np.dtype(dtype)
+        dtype = dtype.name if dtype.isnative else dtype.str  # the name leaves out the order of bytes
     fields = {
-        "dtype": dtype if isinstance(dtype, str) else np.dtype(dtype).name,
+        "dtype": dtype,
         "shape": ",".join(map(str, shape or (-1,))),
     }
     query = "&".join(f"{field}={value}" for field, value in (fields | ({"offset": offset} if offset else {})).items())
