@@ -36,6 +36,17 @@ def test_it_is_binary_crossentropy_and_accuracy_of_keras(logits, rows, column, w
     assert report["accuracy"] == pytest.approx(float(accuracy.result()), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["NumPy", "dask"])
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_order_of_bytes_makes_no_difference(logits, kind):
+    y, x, _ = drawn(50, logits)
+    several = [x, x.astype(">f8")]
+    if kind == "dask":
+        several = [da.from_array(each, chunks=7) for each in several]
+    states = [dx.evaluate(y, each, binary=True, from_logits=logits).state for each in several]
+    assert states[0] == states[1]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("logits", [False, True])
 def test_every_source_gives_the_same_bits(dtype, logits, tmp_path):

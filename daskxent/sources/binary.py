@@ -52,7 +52,7 @@ class Binary(Wrapped):
 
 def _wide(dtype: Any) -> Any:
     """Return the type of probabilities: what small ones lack to 1 is lost in half precision."""
-    return np.float64 if dtype == np.float64 else np.float32
+    return np.float64 if dtype.name == "float64" else np.float32  # in whatever order of bytes
 
 
 def both(values: Any, logits: bool) -> Any:
