@@ -44,6 +44,20 @@ def test_names_of_zarr_arrays(tmp_path):
     assert dx.Report.from_json(CliRunner().invoke(cli.main, line).stdout).state == wanted
 
 
+def test_names_of_parts_of_zarr_arrays(tmp_path):
+    names = ["time", "class", "lat", "lon"]
+    square = RNG.normal(0, 2, (4, 4, 4, 4)).astype("float32")  # any axis could be the class axis
+    zarr.create_array(tmp_path / "x.zarr", data=square, dimension_names=names)
+    options, labels = {"from_logits": True, "dim": "class"}, RNG.integers(0, 4, (4, 4, 4))
+    wanted = dx.evaluate(labels[..., 2], square[..., 2], from_logits=True, axis=1).state
+    assert dx.evaluate(labels[..., 2], f"{tmp_path}/x.zarr[..., 2]", **options).state == wanted
+    assert dx.evaluate(labels[1:, :, 2], dx.open(tmp_path / "x.zarr")[1:][..., 2], **options).rows == 12
+    wanted = dx.evaluate(labels[0], square[0], from_logits=True, axis=0).state
+    assert dx.evaluate(labels[0], f"{tmp_path}/x.zarr[0]", **options).state == wanted
+    with pytest.raises(ValueError, match="dimension 'class' is not one of those of y_pred, time, lat, lon"):
+        dx.evaluate(labels, f"{tmp_path}/x.zarr[:, 0]", **options)
+
+
 def test_names_that_are_not_there(maps):
     labels, logits = maps
     for message, given, options in (

@@ -18,6 +18,7 @@ from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.largest import as_slots
 from daskxent.sources.meaning import aligned_by_name
 from daskxent.sources.opening import call_of, open_array, with_storage
+from daskxent.sources.sliced import Sliced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +84,18 @@ def with_axis(asked: T, y_pred: Any) -> T:
 
 def dimension_names(y_pred: Any, storage: Mapping[str, Any] | None) -> tuple[str, ...]:
     """Return the names that a stored array gives to its axes; none of what has none."""
-    source = open_array(with_storage(y_pred, storage) if storage else y_pred, "y_pred")
-    array = getattr(getattr(source, "source", source), "array", None)
-    return tuple(name or "" for name in getattr(getattr(array, "metadata", None), "dimension_names", None) or ())
+    return _names(open_array(with_storage(y_pred, storage) if storage else y_pred, "y_pred"))
+
+
+def _names(source: Any) -> tuple[str, ...]:
+    """Return the names of the axes of a source; of a part those of the axes that are left."""
+    if isinstance(source, Sliced):
+        named = zip(_names(source.source), source.index, strict=False)  # there may be no names
+        return tuple(name for name, each in named if isinstance(each, slice))
+    if hasattr(source, "source"):
+        return _names(source.source)
+    metadata = getattr(getattr(source, "array", None), "metadata", None)
+    return tuple(name or "" for name in getattr(metadata, "dimension_names", None) or ())
 
 
 def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> Inputs:
