@@ -230,6 +230,18 @@ def test_what_cannot_be_is_refused(dump, options, message):
         dx.evaluate(tokens, logits, from_logits=True, **options)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("column", [False, True])
+def test_a_table_as_long_as_the_labels_is_refused(shift, column):
+    x, labels, size = np.zeros((12, 12)), np.arange(12) % 3, np.arange(12)
+    options = {"shift": shift, "metrics": ["bits_per_byte"], "from_logits": True}
+    with pytest.raises(ValueError, match=r"bytes: shape .* either may be meant"):
+        dx.evaluate(labels[:, None] if column else labels, x, bytes=size, **options)
+    assert dx.evaluate(labels, x[:, :8], bytes=size, **options).metrics == (
+        dx.evaluate(labels, x[:, :8], bytes=size[:, None], **options).metrics
+    )
+
+
 def test_bytes_of_rows_that_are_hidden_may_be_anything(dump):
     tokens, logits, mask, table = dump
     size = np.where(mask, table[tokens], np.nan)

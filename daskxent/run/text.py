@@ -176,12 +176,13 @@ def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: 
     """
     array = open_array(given, name)
     shape, lying = tuple(array.shape), shift.along(array)
-    table = len(shape) == 1 and (shape[0] in widths if widths else lying.shape != labels.shape)
+    lies = tuple(labels.shape) in (tuple(lying.shape), (*lying.shape, 1))
+    table = len(shape) == 1 and (shape[0] in widths if widths else not lies)
     if not shape:
         raise ValueError(f"{name}: {given} is one number; give the number itself, that of the whole text")
     if not table:
         return Further(lying, name, "weights")
-    if shape == tuple(labels.shape):
+    if lies:
         raise ValueError(
             f"{name}: shape {shape} is that of the labels, and as long as there are classes: either may be meant"
         )
