@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import dask.array as da
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import running
 import sized
@@ -296,6 +298,34 @@ def test_strings_count_with_their_text(dtype):
     store = Kept()
     store.get((b"a", 0), lambda: np.array(["x" * 1000] * 50, dtype))
     assert store.nbytes > 50_000
+
+
+def test_strings_that_are_null_are_kept(tmp_path):
+    path = tmp_path / "lang.parquet"
+    pq.write_table(pa.table({"lang": ["en", None, "de"] * 4}), path)
+    predictions = da.from_array(np.eye(12)[:, :2] + 0.5, chunks=(5, 2))
+    report = dx.evaluate(np.arange(12) % 2, predictions, from_logits=True, by={"lang": path})
+    assert sorted(report.by("lang")) == [("",), ("de",), ("en",)]
+
+
+def test_those_who_wait_go_on_whatever_cannot_be_kept():
+    store, begun = Kept(), threading.Event()
+
+    def read():
+        begun.set()
+        time.sleep(0.1)
+        return [1]  # of which nobody knows the size
+
+    def ask():
+        with pytest.raises(AttributeError):
+            store.get((b"a", 0), read)
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask)
+        begun.wait()
+        assert pool.submit(ask).result(10)
+        assert first.result(10)
 
 
 def test_a_chunk_cut_off_at_the_bounds_counts_in_full(tmp_path):

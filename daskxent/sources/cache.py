@@ -80,11 +80,13 @@ class Kept:
                 reading.wait()
             chunk = read()
         finally:  # whatever ended it, a late interrupt too: others wait
-            with self._lock:
-                if self._under_way.get(key) is done:
-                    del self._under_way[key]
-                    self._keep(key, chunk)
-            done.set()
+            try:
+                with self._lock:
+                    if self._under_way.get(key) is done:
+                        del self._under_way[key]
+                        self._keep(key, chunk)
+            finally:
+                done.set()
         return chunk
 
     def forget(self, opening: bytes) -> None:
@@ -120,8 +122,12 @@ class Kept:
 def _size(chunk: NDArray[Any]) -> int:
     """Return how many bytes a chunk holds on to."""
     held = chunk.base.nbytes if isinstance(chunk.base, np.ndarray) else chunk.nbytes  # it may be cut off at the bounds
-    apart = sum(map(len, chunk.astype(object).flat)) if chunk.dtype.kind in "OT" else 0  # strings lie elsewhere
-    return held + apart
+    return held + (_text(chunk) if chunk.dtype.kind in "OT" else 0)
+
+
+def _text(chunk: NDArray[Any]) -> int:
+    """Return how many bytes the strings of a chunk take, which lie elsewhere; some may be null."""
+    return sum(len(each) for each in chunk.astype(object).flat if isinstance(each, (str, bytes)))
 
 
 KEPT = Kept()
