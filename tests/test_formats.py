@@ -218,6 +218,37 @@ def test_columns_that_are_no_arrays(form, tmp_path):
         dx.evaluate(f"{path}/null", x, from_logits=True)
 
 
+@pytest.mark.parametrize("end", ["parquet", "arrow"])
+@pytest.mark.parametrize("lengths", [(0, 900), (400, 0, 0, 500), (900, 0)])
+def test_groups_of_no_rows(end, lengths, tmp_path):
+    path, starts = tmp_path / f"x.{end}", np.cumsum([0, *lengths])
+    parts = [table().slice(start, rows).combine_chunks() for start, rows in zip(starts, lengths, strict=False)]
+    if end == "parquet":
+        with pq.ParquetWriter(path, parts[0].schema) as file:
+            for each in parts:
+                file.write_table(each)
+    else:
+        with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, parts[0].schema) as file:
+            for each in parts:
+                file.write_batch(
+                    pa.RecordBatch.from_arrays([c.combine_chunks() for c in each.columns], each.schema.names)
+                )
+    for name in ("logits", "lists"):
+        assert dx.evaluate(f"{path}/labels", f"{path}/{name}", from_logits=True) == dx.evaluate(Y, X, from_logits=True)
+
+
+@pytest.mark.parametrize("end", ["parquet", "arrow"])
+def test_columns_of_tensors(end, tmp_path):
+    path = tmp_path / f"x.{end}"
+    tensors = pa.table({"logits": pa.FixedShapeTensorArray.from_numpy_ndarray(X)})
+    if end == "parquet":
+        pq.write_table(tensors, path, row_group_size=200)
+    else:
+        with pa.OSFile(str(path), "wb") as out, pa.ipc.new_file(out, tensors.schema) as file:
+            file.write_table(tensors)
+    assert dx.evaluate(Y, path, from_logits=True) == dx.evaluate(Y, X, from_logits=True)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "<f8", ">f4"])
 def test_bare_numbers(dtype, tmp_path):
     kind = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)

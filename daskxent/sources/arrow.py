@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import os
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -88,7 +89,8 @@ def _arrow_group(file: str, column: str, number: int) -> Any:
 
 
 def _arrow_first(file: str, column: str) -> Any:
-    return _arrow_group(file, column, 0)[0].as_py()
+    groups = (_arrow_group(file, column, number) for number, rows in enumerate(_arrow_rows(file)[1]) if rows)
+    return next((group[0].as_py() for group in groups), [])
 
 
 FORMATS = {
@@ -135,10 +137,11 @@ class Column(Pieces, LocalFile):
 
     def piece(self, box: Box) -> NDArray[Any]:
         """Read the column in a group of rows."""
-        first = [0, *itertools.accumulate(self.groups)].index(box[0].start)
+        starts = [0, *itertools.accumulate(self.groups)]
+        first = bisect_right(starts, box[0].start) - 1  # others that begin there are empty
         with failing(f"{self.name}: {self.path}"):
             column = FORMATS[self.form].group(self.file, self.inner, first)
-        found = self._plain(column, box[0].start)
+        found = self._plain(getattr(column, "storage", column), box[0].start)
         return found[:, *box[1:]]
 
     def _plain(self, column: Any, start: int) -> NDArray[Any]:
