@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
+from daskxent.sources import chunks as sources_chunks
 from daskxent.sources import prefetch
 from daskxent.sources.buckets import stores
+from daskxent.sources.objects import waited
 from daskxent.sources.prefetch import Window
 
 SERVER = Path(__file__).parents[1] / "benchmarks/objects.py"
@@ -283,6 +286,28 @@ def test_an_error_reaches_the_reader(error, message):
     with pytest.raises(OSError, match=message):
         window.take(chunks, (0,)).result(5)
     window.end("part")
+
+
+class Shut(WrapperStore):
+    """A store that does not answer the first request for a shard."""
+
+    shut = True
+
+    async def get(self, key, prototype, byte_range=None):
+        if self.shut and "c/" in key:
+            self.shut = False
+            raise PermissionError("not now")
+        return await super().get(key, prototype, byte_range)
+
+
+def test_the_index_of_a_shard_is_asked_for_again_after_a_failure():
+    memory = MemoryStore()
+    zarr.create_array(memory, data=X[:200], chunks=(50, CLASSES), shards=(100, CLASSES))
+    chunks = sources_chunks.Chunks(zarr.open_array(Shut(memory), mode="r"), "y_pred")
+    with pytest.raises(PermissionError, match="not now"):
+        waited(chunks.encoded([(0, 0)], 1))
+    found = waited(chunks.encoded([(0, 0), (1, 0)], 1))
+    assert [each.size > 1000 for each in found] == [True, True]
 
 
 def test_a_plan_says_what_is_asked_for_ahead(server):

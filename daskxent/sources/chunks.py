@@ -255,17 +255,27 @@ class Chunks:
         key = self._stored(several[0])
         if self._shards is None:
             return [await self._bytes.get_large(key, expected)]
-        if key not in self._tables:
-            self._tables[key] = asyncio.ensure_future(self._bytes.get(key, self._shards.span))
-            while len(self._tables) > MOST_TABLES:
-                del self._tables[next(iter(self._tables))]
-        index = await self._tables[key]
+        index = await self._index(self._bytes, key, self._shards.span)
         if index is None:
             return [None] * len(several)
         table = np.frombuffer(self._shards.decode(index, Buffer()), "<u8").reshape(*self._per_block, 2)
         places = [tuple(table[tuple(map(mod, each, self._per_block))].tolist()) for each in several]
         found = await self._bytes.get_spans(key, [place for place in places if place != (NOWHERE, NOWHERE)])
         return [found.get(place) for place in places]
+
+    async def _index(self, objects: Objects, key: str, span: slice) -> NDArray[np.uint8] | None:
+        """Get the index of a shard, once; a request that fails is forgotten."""
+        if key not in self._tables:
+            self._tables[key] = asyncio.ensure_future(objects.get(key, span))
+            while len(self._tables) > MOST_TABLES:
+                del self._tables[next(iter(self._tables))]
+        asked = self._tables[key]
+        try:
+            return await asked  # type: ignore[no-any-return]
+        except BaseException:
+            if self._tables.get(key) is asked:
+                del self._tables[key]
+            raise
 
     def _asked_ahead(self, index: tuple[int, ...]) -> tuple[bool, NDArray[np.uint8] | None]:
         """Return whether a chunk was asked for before, and then its bytes, or None if it is not stored."""
