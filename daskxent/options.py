@@ -304,8 +304,8 @@ class Asked:
         metadata=_option(
             """
             What becomes of zarr chunks that are not stored. zarr leaves out chunks that hold nothing but the fill
-            value, so None takes missing labels and weights as filled, and reports them; missing predictions are an
-            error. "raise" and "fill" decide for all three.""",
+            value, so None takes missing labels, weights and what else lies along the rows as filled, and reports them;
+            missing predictions are an error. "raise" and "fill" decide for all of them.""",
             one_of(None, "raise", "fill"),
         ),
     )

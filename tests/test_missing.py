@@ -106,6 +106,65 @@ def test_missing_labels_and_weights_are_reported_along_any_predictions(tmp_path,
     assert got.audit[KINDS[which]] == {"what": AUDIT[KINDS[which]], "count": 12, "rows": absent[:10]}
 
 
+FURTHER = {
+    "mask": (lambda z: {"mask": z}, np.ones(ROWS, bool)),
+    "by": (lambda z: {"by": {"g": z}}, np.arange(ROWS) // 6 + 7),
+    "strings": (lambda z: {"by": {"g": z}}, np.array(["a", "bc"] * (ROWS // 2), np.dtypes.StringDType())),
+    "bins": (lambda z: {"by": {"g": dx.bins(z, [1, 3, 10])}}, np.arange(ROWS) / 6 + 1),
+    "clusters": (lambda z: {"clusters": z}, np.arange(ROWS) // 6 + 7),
+    "bytes": (lambda z: {"bytes": z, "metrics": ["bits_per_byte"]}, np.arange(ROWS) % 4 + 1),
+    "words": (lambda z: {"words": z, "metrics": ["word_perplexity"]}, np.arange(ROWS) % 4 + 1),
+}
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "zarr", "blocks", "dask", "whole", "deferred"])
+@pytest.mark.parametrize("which", FURTHER)
+def test_whatever_else_lies_along_the_rows_is_reported_where_it_is_missing(tmp_path, data, kind, which):
+    made, values = FURTHER[which]
+    z = zarr.create_array(tmp_path, name="g", shape=ROWS, dtype=values.dtype, chunks=6)
+    z[...] = values
+    file(z, 13).unlink()
+    held = {
+        "NumPy": data[1],
+        "zarr": write(tmp_path, "p", data[1], "v3"),
+        "blocks": dx.concat([data[1][:, :2], data[1][:, 2:]], axis=-1),
+        "dask": da.from_array(data[1], chunks=(7, 4)),
+        "whole": da.from_array(data[1], chunks=(7, CLASSES)),
+        "deferred": da.from_array(data[1], chunks=(7, 4)),
+    }[kind]
+    options = {"from_logits": True, **made(z)}
+    if kind == "deferred":
+        report = dx.delayed(data[0], held, **options).compute(scheduler="threads")
+    else:
+        report = dx.evaluate(data[0], held, threads=2, **options)
+    filled = values.copy()
+    filled[12:18] = np.zeros(1, values.dtype)[0]
+    assert report.state.total == dx.evaluate(data[0], data[1], **options | made(filled)).state.total
+    found = {"what": AUDIT["further_missing"], "count": 6, "rows": list(range(12, 18))}
+    assert report.audit["further_missing"] == found
+    if kind != "deferred":
+        with pytest.raises(ValueError, match=r"(mask|by\['g'\]|clusters|bytes|words): chunk c/2 of .* is missing"):
+            dx.evaluate(data[0], held, **options, on_missing="raise")
+
+
+def test_rows_that_lack_several_arrays_are_counted_once(tmp_path, data):
+    arrays = dump(tmp_path, data, "v3")
+    several = {name: write(tmp_path, name, np.arange(ROWS) // 6 + 7, "v3") for name in "ab"}
+    for z, row in ((several["a"], 0), (several["b"], 0), (several["b"], 40), (arrays[2], 8)):
+        file(z, row).unlink()
+    audit = ask(arrays, by=[{"a": several["a"]}, {"b": several["b"]}]).audit
+    assert {kind: audit[kind]["count"] for kind in audit} == {"masked": 6, "weight_missing": 6, "further_missing": 12}
+
+
+@pytest.mark.parametrize("kind", ["NumPy", "dask"])
+def test_a_table_is_there_where_labels_are_missing(tmp_path, data, kind):
+    arrays = dump(tmp_path, data, "v3")
+    file(arrays[0], 13).unlink()
+    arrays[1] = data[1] if kind == "NumPy" else da.from_array(data[1], chunks=(7, 4))
+    report = ask(arrays, bytes=np.arange(CLASSES) + 1, metrics=["bits_per_byte"])
+    assert report.audit.keys() == {"label_missing"}
+
+
 @pytest.mark.parametrize("along", ["labels", "weights"])
 def test_missing_predictions_are_an_error_along_dask_arrays(tmp_path, data, along):
     arrays = dump(tmp_path, data, "v3")

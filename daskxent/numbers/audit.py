@@ -53,6 +53,7 @@ AUDIT = {
     "prediction_missing": "predictions not stored, read as the fill value",
     "label_missing": "label not stored, read as the fill value",
     "weight_missing": "weight not stored, read as the fill value",
+    "further_missing": "mask, grouping, clusters, bytes or words not stored, read as the fill value",
 }
 USUALLY_IGNORED = (-100, -1, 255)  # what torch, scikit-learn and segmentation maps have for labels that are none
 FIRST = 10  # how many places of each finding are kept

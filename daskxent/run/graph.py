@@ -23,7 +23,7 @@ from daskxent.numbers import records
 from daskxent.numbers.state import State, merge_all
 from daskxent.run import code
 from daskxent.run.planning import Plan
-from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, scan
+from daskxent.run.scoring import Block, as_dense, as_rows, scan
 from daskxent.sources.align import Along, Inputs, marked
 from daskxent.sources.boxes import Aligned, held_bytes, joined_bytes
 from daskxent.sources.cuts import Even, chunked
@@ -280,11 +280,10 @@ class Task:
         spans = further[len(self.along) :]
         shape, box = _lengths(spans), tuple(slice(*map(int, span[0])) for span in spans)
         columns = {name: self._column(name, given, shape) for name, given in zip(self.along, further, strict=False)}
-        missing |= {kind: columns[name].missing for kind, name in MISSING.items() if name in columns}
+        aligned = Aligned(box, columns)
+        missing |= aligned.missing()
         known = {kind: rows.reshape(-1) for kind, rows in missing.items() if rows is not None}
-        return self.finish(
-            Block(self.question, Aligned(box, columns), self.positions, missing=known, sizes=self.sizes, **scanned)
-        )
+        return self.finish(Block(self.question, aligned, self.positions, missing=known, sizes=self.sizes, **scanned))
 
 
 def met(inputs: Inputs, fill: bool = False) -> Inputs:

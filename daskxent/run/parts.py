@@ -17,7 +17,7 @@ from daskxent.numbers import records
 from daskxent.numbers.state import State, merge_all
 from daskxent.run import scoring
 from daskxent.run.failures import Unreadable
-from daskxent.run.scoring import MISSING, Block, as_dense, as_rows, compiled_for
+from daskxent.run.scoring import Block, as_dense, as_rows, compiled_for
 from daskxent.run.sink import Pages
 from daskxent.sources.align import marked
 from daskxent.sources.boxes import boxes, needed
@@ -180,7 +180,7 @@ def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> It
     """Read a part box by box; each block is good until the next one is asked for."""
     for aligned in boxes(inputs, question, start, stop):
         gaps: list[Box] | None = [] if question.on_missing == "fill" else None
-        missing = {kind: aligned.missing(name) for kind, name in MISSING.items()}
+        missing = aligned.missing()
         found, dense, values = None, None, None
         if question.whole_rows or len(_class_blocks(inputs)) == 1:
             whole = inputs.box(aligned.box, slice(0, inputs.classes))

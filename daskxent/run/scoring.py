@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from daskxent.run.sink import Pages
     from daskxent.sources.boxes import Aligned
 
-MISSING = {"label_missing": "labels", "weight_missing": "weights"}  # kinds of the audit, and what they are about
-
 
 @dataclass(frozen=True)
 class Block:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskxent.options import Asked
+    from daskxent.sources.source import Box
 
 
 def arrays_of(asked: Asked) -> dict[str, Any]:
@@ -147,6 +148,18 @@ class Lookup:
         return np.where(known, self.table[np.where(known, labels, 0).astype(np.int64)], other)
 
 
+class Looked(Viewed):
+    """What a table has for labels; of labels that are not stored they themselves tell."""
+
+    def like(self, source: Any) -> Looked:
+        """Return the same of other labels."""
+        return Looked(source, self.convert, self.dtype)
+
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box of labels and look them up."""
+        return super().read(box, None if missing is None else [])
+
+
 class Divided:
     """Logits divided by a temperature, in float64."""
 
@@ -187,13 +200,13 @@ def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: 
             f"{name}: shape {shape} is that of the labels, and as long as there are classes: either may be meant"
         )
     values = np.asarray(array.compute() if is_dask(array) else array.read((slice(0, shape[0]),)), np.float64)
-    return Further(_mapped(labels, Lookup(values, 0.0 if widths else np.nan)), name, "weights")
+    return Further(_mapped(labels, Lookup(values, 0.0 if widths else np.nan), Looked), name, "weights")
 
 
-def _mapped(array: Any, convert: Any) -> Any:
+def _mapped(array: Any, convert: Any, kind: type[Viewed] = Viewed) -> Any:
     if is_dask(array):
         return array.map_blocks(convert, dtype=np.float64, meta=np.empty((0,) * array.ndim))
-    return Viewed(array, convert, np.float64)
+    return kind(array, convert, np.float64)
 
 
 def to_call(asked: Asked, call_of: Any) -> Mapping[str, Any] | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from daskxent.sources.source import Box
 
 
+MISSING = {"labels": "label_missing", "weights": "weight_missing"}  # by name of a column, the kind of the audit
 QUICK = 0.25  # seconds; a run that took less is followed by one of twice as many steps
 
 
@@ -66,10 +67,15 @@ class Aligned:
         column = self.columns.get("weights")
         return None if column is None else column.values
 
-    def missing(self, name: str) -> NDArray[np.bool_] | None:
-        """Return which rows of a column, if there is one of that name, are not stored; None if all are."""
-        column = self.columns.get(name)
-        return None if column is None else column.missing
+    def missing(self) -> dict[str, NDArray[np.bool_] | None]:
+        """Return which rows of the columns are not stored, by kinds of the audit that there are."""
+        found: dict[str, NDArray[np.bool_] | None] = {}
+        for name, column in self.columns.items():
+            if column.missing is not None:
+                kind = MISSING.get(name, "further_missing")
+                known = found.get(kind)
+                found[kind] = column.missing if known is None else known | column.missing
+        return found
 
     def over(self, box: Box) -> Aligned:
         """Return what lies along a box inside this one."""
