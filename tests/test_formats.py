@@ -194,6 +194,44 @@ def test_attributes_of_hdf5_that_change_numbers_are_refused(tmp_path):
         dx.evaluate(Y, tmp_path / "d.nc/x", from_logits=True)
 
 
+def test_attributes_of_a_dataset_that_is_open_for_writing_are_obeyed(tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as file:
+        file["x"] = X
+        file["x"].attrs["scale_factor"] = 0.5
+        with pytest.raises(ValueError, match=r"y_pred: its attribute scale_factor=0.5 changes what its numbers mean"):
+            dx.evaluate(Y, file["x"], from_logits=True)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_group_of_hdf5_is_no_array(mode, tmp_path):
+    hdf5(tmp_path / "d.h5")
+    with h5py.File(tmp_path / "d.h5", mode) as file, pytest.raises(TypeError, match=r"y_pred: expected a path.* Group"):
+        dx.evaluate(Y, file["eval"], from_logits=True)
+
+
+def virtual(path):
+    """Write two files of rows, and a third that is made of them."""
+    layout = h5py.VirtualLayout((ROWS, CLASSES), "f4")
+    for name, rows in (("a.h5", slice(0, 400)), ("b.h5", slice(400, ROWS))):
+        with h5py.File(path / name, "w") as file:
+            file["x"] = X[rows]
+        layout[rows] = h5py.VirtualSource(name, "x", X[rows].shape, "f4")
+    with h5py.File(path / "v.h5", "w") as file:
+        file.create_virtual_dataset("x", layout)
+
+
+@pytest.mark.parametrize("how", ["path", "r", "r+"])
+def test_a_virtual_dataset_needs_all_of_its_files(how, tmp_path):
+    virtual(tmp_path)
+    if how == "path":
+        assert dx.evaluate(Y, tmp_path / "v.h5/x", from_logits=True) == dx.evaluate(Y, X, from_logits=True)
+    (tmp_path / "b.h5").unlink()
+    with h5py.File(tmp_path / "v.h5", "r" if how == "path" else how) as file:
+        held = f"{tmp_path}/v.h5/x" if how == "path" else file["x"]
+        with pytest.raises(FileNotFoundError, match=rf"y_pred: {tmp_path}/v.h5/x is made of b.h5, which is not there"):
+            dx.evaluate(Y, held, from_logits=True)
+
+
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
 def test_columns_that_are_no_arrays(form, tmp_path):
     ragged = [[1.0, 2.0], [3.0, 4.0], [5.0]]

@@ -50,6 +50,7 @@ class Hdf5(Pieces, LocalFile):
             weakref.finalize(self.opening, _OPEN.pop, file, None).atexit = False
         if self._dataset.shape is None:
             raise ValueError(f"{name}: {self.path} is a dataset without any elements")
+        _check_sources(self._dataset, name)
         self.shape, self.dtype = self._dataset.shape, _native(self._dataset.dtype)
         chunks = self._dataset.chunks or (None,) * len(self.shape)
         self.cuts = [None if size is None else Even(n, size) for n, size in zip(self.shape, chunks, strict=True)]
@@ -125,11 +126,26 @@ if hasattr(os, "register_at_fork"):
 
 def opened_already(given: Any, name: str) -> Hdf5 | None:
     """Return a dataset of a file that is open for reading; None for what workers could not open for themselves."""
-    if given.file.driver != "sec2" or given.file.mode != "r":
+    if not hasattr(given, "shape"):  # a group
         return None
     check_attributes(given.attrs, given.dtype, name)
+    if given.file.driver != "sec2" or given.file.mode != "r":
+        _check_sources(given, name)
+        return None
     file = os.path.abspath(given.file.filename)
     return Hdf5(file, given.name.lstrip("/"), name, os.stat(file).st_size)
+
+
+def _check_sources(dataset: Any, name: str) -> None:
+    """Refuse a virtual dataset if a file it is made of is not there: HDF5 would read the fill value."""
+    if not dataset.is_virtual:
+        return
+    own = os.path.abspath(dataset.file.filename)
+    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", os.path.dirname(own))
+    for file in sorted({each.file_name for each in dataset.virtual_sources()}):
+        places = {os.path.join(place, file) for place in (prefix, os.path.dirname(own), "")}
+        if file != "." and "%" not in file and not any(map(os.path.exists, places)):
+            raise FileNotFoundError(f"{name}: {own}{dataset.name} is made of {file}, which is not there")
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
