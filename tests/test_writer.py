@@ -124,6 +124,13 @@ def test_a_writer_that_ends_with_an_error_leaves_whole_shards(tmp_path):
     both = dx.concat([tmp_path / "d.zarr/logits"] * 2)
     with pytest.raises(ValueError, match="has not finished it"):
         state(np.zeros(800, int), both)
+    np.save(tmp_path / "x.npy", X[:300])
+    own = r"\[:400\] after its own path, one of a list, takes"
+    for several in ([tmp_path / "x.npy", tmp_path / "d.zarr/logits"], dx.concat([X[:300], tmp_path / "d.zarr/logits"])):
+        with pytest.raises(ValueError, match=rf"y_pred\[1\]: its writer has not finished it; {own}"):
+            state(Y[:700], several)
+    with pytest.raises(ValueError, match=rf"y_pred\[0\] \({tmp_path}/d.zarr/logits\): its writer .*; {own}"):
+        state(Y[:400], f"{tmp_path}/d*.zarr/logits")
     parts = f"{tmp_path}/d.zarr/labels[:400]", f"{tmp_path}/d.zarr/logits[:400]"
     assert state(*parts) == state(Y[:400], X[:400])
     with dx.reopen(tmp_path / "d.zarr") as dump:  # continues after the last shard

@@ -22,10 +22,16 @@ def is_bfloat16(attributes: Mapping[str, Any]) -> bool:
     return isinstance(mark, dict) and mark.get("view") == "bfloat16"
 
 
-def check_finished(sources: Iterable[Any]) -> None:
-    """Refuse arrays whose writer has not finished them; parts of them are taken."""
+def check_finished(sources: Iterable[Any], path: str = "the path") -> None:
+    """Refuse arrays whose writer has not finished them; parts of them are taken.
+
+    Of joined arrays it is the first of them that is refused: a part of all would leave out what the others have.
+    """
     for source in sources:
         steps = getattr(source, "unfinished", None)
-        if steps is not None:
-            some = f"[:{steps}] after the path takes the steps that are complete" if steps else "it may be empty"
-            raise ValueError(f"{source.name}: its writer has not finished it; {some}")
+        if steps is None:
+            continue
+        check_finished(getattr(source, "members", ()), "its own path, one of a list,")
+        check_finished([source.source] if hasattr(source, "source") else (), path)
+        some = f"[:{steps}] after {path} takes the steps that are complete" if steps else "it may be empty"
+        raise ValueError(f"{source.name}: its writer has not finished it; {some}")
