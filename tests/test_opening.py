@@ -482,6 +482,20 @@ def test_a_dataset_that_fails_is_tried_again_and_named():
 
 
 @pytest.mark.slow
+def test_an_xarray_of_dask_is_a_dask_array():
+    given = xarray.DataArray(da.from_array(X, chunks=(7, 5, 9)), dims=("row", "token", "class"))
+    with pytest.raises(TypeError, match="open: a dask array is lazy itself"):
+        dx.open(given)
+    both = dx.concat([given, da.from_array(X)])
+    assert isinstance(both, da.Array)
+    assert np.array_equal(both.compute(), np.concatenate([X, X]))
+    with pytest.raises(ValueError, match="concat: expected either all dask arrays or none"):
+        dx.concat([given, X])
+    given.attrs["scale_factor"] = 0.5
+    with pytest.raises(ValueError, match=r"array\[1\]: its attribute scale_factor=0.5 changes what its numbers mean"):
+        dx.concat([da.from_array(X), given])
+
+
 def test_an_xarray_that_was_opened_lazily_is_not_loaded_whole(tmp_path):
     x = np.random.default_rng(0).normal(size=(6_000_000, 10)).astype("float32")  # 240 MB
     xarray.Dataset({"logits": (("row", "class"), x)}).to_zarr(

@@ -264,7 +264,7 @@ def open(
     >>> open([[1, 2], [3, 4]]).shape
     (2, 2)
     """
-    if is_dask(given):
+    if is_dask(_unwrapped(given, "array")):
         raise TypeError("open: a dask array is lazy itself: slice it, and join several with dask.array.concatenate")
     if dtype is not None:
         given = raw.described(os.fspath(given), dtype, shape, offset)
@@ -302,7 +302,7 @@ def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
         raise TypeError(f"concat: expected several arrays, got the path {os.fspath(arrays)!r}; open() takes one with *")
     if not hasattr(arrays, "__iter__"):
         raise TypeError(f"concat: expected several arrays, got {arrays!r}")
-    arrays = list(arrays)
+    arrays = [_unwrapped(each, f"array[{i}]") for i, each in enumerate(arrays)]
     if not arrays:
         raise ValueError("concat: expected at least one array")
     if any(map(is_dask, arrays)):
