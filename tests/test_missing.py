@@ -165,6 +165,37 @@ def test_a_table_is_there_where_labels_are_missing(tmp_path, data, kind):
     assert report.audit.keys() == {"label_missing"}
 
 
+@pytest.mark.parametrize("kind", ["NumPy", "dask", "whole"])
+@pytest.mark.parametrize("option", ["sample_weight", "by"])
+def test_a_number_that_is_not_stored_is_filled_and_reported(tmp_path, data, kind, option):
+    z = zarr.create_array(tmp_path, name="one", shape=(), dtype="int64", fill_value=2)
+    z[...] = 2  # which zarr leaves out
+    chunks = {"NumPy": None, "dask": (7, 4), "whole": (7, CLASSES)}[kind]
+    x = data[1] if chunks is None else da.from_array(data[1], chunks=chunks)
+    given = (lambda value: {"by": {"g": value}}) if option == "by" else (lambda value: {option: value})
+    report = dx.evaluate(data[0], x, **given(z), **OPTIONS)
+    wanted = dx.evaluate(data[0], data[1], **given(np.array(2)), **OPTIONS)
+    assert (report.state.total, report.state.tables) == (wanted.state.total, wanted.state.tables)
+    found = "weight_missing" if option == "sample_weight" else "further_missing"
+    assert (report.audit.keys(), report.audit[found]["count"]) == ({found}, ROWS)
+    with pytest.raises(ValueError, match=r"chunk c of .* is missing"):
+        dx.evaluate(data[0], x, **given(z), **OPTIONS, on_missing="raise")
+
+
+@pytest.mark.parametrize("on_missing", [None, "fill", "raise"])
+def test_a_table_that_is_not_stored_whole_is_filled_with_a_warning(tmp_path, data, on_missing):
+    table = np.array([0, 0, 3, 4, 5, 6])
+    z = zarr.create_array(tmp_path, name="t", data=table, chunks=2)
+    options = {**OPTIONS, "metrics": ["bits_per_byte"], "on_missing": on_missing}
+    if on_missing == "raise":
+        with pytest.raises(ValueError, match=r"bytes: chunk c/0 of .* is missing"):
+            dx.evaluate(data[0], data[1], bytes=z, **options)
+        return
+    with pytest.warns(dx.DoubtfulResult, match="bytes: entries 0 to 1 of the table are not stored"):
+        report = dx.evaluate(data[0], data[1], bytes=z, **options)
+    assert report.metrics == dx.evaluate(data[0], data[1], bytes=table, **options).metrics
+
+
 @pytest.mark.parametrize("along", ["labels", "weights"])
 def test_missing_predictions_are_an_error_along_dask_arrays(tmp_path, data, along):
     arrays = dump(tmp_path, data, "v3")

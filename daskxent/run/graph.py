@@ -27,7 +27,7 @@ from daskxent.run.scoring import Block, as_dense, as_rows, scan
 from daskxent.sources.align import Along, Inputs, marked
 from daskxent.sources.boxes import Aligned, held_bytes, joined_bytes
 from daskxent.sources.cuts import Even, chunked
-from daskxent.sources.memory import Memory, plain
+from daskxent.sources.memory import Memory, Unstored, plain
 from daskxent.sources.opening import is_dask
 from daskxent.sources.sizes import USUAL, Sizes
 
@@ -430,7 +430,7 @@ def _cut(
     import dask.array as da
 
     if isinstance(source, Memory) and not follows:
-        return source.array, None  # a number
+        return (_Marked(source, once).read(()) if isinstance(source, Unstored) else source.array), None  # a number
     lies = tuple(axes[axis] for axis in follows if axis is not None)
     chunks = tuple((1,) if axis is None else x.chunks[axes[axis]] for axis in follows)
     if is_dask(source):

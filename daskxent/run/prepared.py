@@ -118,10 +118,11 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
     predictions = shift.predictions(text.at_temperature(predictions, asked.temperature))
     labels, opened = shift.labels(labels), None if opened is None else shift.along(opened)
     positions = positions_of(predictions.shape, asked.axis)
+    fill = asked.on_missing != "raise"
     further, widths = {}, () if ids is not None else (width, asked.classes or width)
     for name, array in given.items():
         if name in UNITS:
-            further[name] = text.unit_of(array, name, labels, widths, shift)
+            further[name] = text.unit_of(array, name, labels, widths, shift, fill)
             continue
         found = slicing.opened(array, name, "mask" if name == "mask" else kinds.get(name, "keys"), positions)
         further[name] = found._replace(source=shift.along(found.source))
@@ -129,7 +130,7 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
         text.check_ids(asked, ids.shape[-1])
         check_finished([labels, ids])
         labels, predictions = as_slots(labels, shift.predictions(ids), predictions)
-    return align(labels, predictions, opened, asked.axis, further=further)
+    return align(labels, predictions, opened, asked.axis, further=further, fill=fill)
 
 
 def _check_units(asked: Asked, inputs: Inputs) -> None:

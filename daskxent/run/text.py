@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers.statistics import UNITS, depth_of
+from daskxent.run.failures import DoubtfulResult, warn_caller
 from daskxent.sources.align import Further
 from daskxent.sources.converted import Viewed
 from daskxent.sources.dump_marks import check_finished
@@ -176,7 +177,7 @@ def at_temperature(predictions: Any, temperature: float) -> Any:
     return predictions if temperature == 1 else _mapped(predictions, Divided(temperature))
 
 
-def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: Shift) -> Further:
+def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: Shift, fill: bool) -> Further:
     """Return how many bytes or words each label stands for: an array along the labels, or a table looked up by them.
 
     A table is as long as one of `widths`. Where these are not known it is whatever has one axis and not the shape of
@@ -199,8 +200,19 @@ def unit_of(given: Any, name: str, labels: Any, widths: tuple[int, ...], shift: 
         raise ValueError(
             f"{name}: shape {shape} is that of the labels, and as long as there are classes: either may be meant"
         )
-    values = np.asarray(array.compute() if is_dask(array) else array.read((slice(0, shape[0]),)), np.float64)
+    values = np.asarray(array.compute() if is_dask(array) else _table(array, name, fill), np.float64)
     return Further(_mapped(labels, Lookup(values, 0.0 if widths else np.nan), Looked), name, "weights")
+
+
+def _table(array: Any, name: str, fill: bool) -> NDArray[Any]:
+    """Read a table; a warning says which of it is not stored, as where zarr leaves out what is the fill value."""
+    gaps: list[Box] | None = [] if fill else None
+    values: NDArray[Any] = array.read((slice(0, array.shape[0]),), gaps)
+    if gaps:
+        where = ", ".join(f"{gap[0].start} to {gap[0].stop - 1}" for gap in gaps[:3]) + ", ..." * (len(gaps) > 3)
+        what = f"{name}: entries {where} of the table are not stored and were read as the fill value"
+        warn_caller(what, DoubtfulResult)
+    return values
 
 
 def _mapped(array: Any, convert: Any, kind: type[Viewed] = Viewed) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 
 from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_float
 from daskxent.sources.dump_marks import check_finished
-from daskxent.sources.memory import Memory
+from daskxent.sources.memory import Memory, Unstored
 from daskxent.sources.sizes import USUAL, Sizes
 from daskxent.sources.source import joined_versions
 
@@ -213,6 +213,7 @@ def align(
     axis: int = -1,
     dense: bool | None = None,
     further: Mapping[str, Further] | None = None,
+    fill: bool = True,
 ) -> Inputs:
     """Check shapes and dtypes and line the arrays up.
 
@@ -226,6 +227,8 @@ def align(
         Whether labels are dense; by default their shape decides.
     further : mapping of str to Further, optional
         Arrays along the rows, by the names they get in `Inputs.along`.
+    fill : bool
+        Whether a number that is not stored is the fill value, or an error.
 
     Returns
     -------
@@ -249,9 +252,9 @@ def align(
     if single is not None:
         along["labels"] = _sparse(labels, single)
     if weights is not None:
-        along["weights"] = _leading(weights, positions, "sample_weight", "weights")
+        along["weights"] = _leading(weights, positions, "sample_weight", "weights", fill)
     for name, (source, title, kind) in (further or {}).items():
-        along[name] = _leading(source, positions, title, kind)
+        along[name] = _leading(source, positions, title, kind, fill)
     check_finished([predictions, labels, *(each.source for each in along.values())])
     return Inputs(predictions, axis, along, labels if single is None else None)
 
@@ -327,12 +330,14 @@ def _sparse(labels: Any, single: tuple[int, ...]) -> Along:
     return Along(labels, tuple(follows), "y_true", "labels")
 
 
-def _leading(source: Any, positions: tuple[int, ...], title: str, kind: str) -> Along:
+def _leading(source: Any, positions: tuple[int, ...], title: str, kind: str, fill: bool) -> Along:
     """Line an array up with the leading axes of the positions."""
     check(source.dtype, kind, title)
     shape = tuple(source.shape)
     if not shape:  # a number, which is read once
-        return Along(Memory(np.asarray(source.read(()) if hasattr(source, "read") else source), title), (), title, kind)
+        gaps: list[Box] | None = [] if fill else None
+        number = np.asarray(source.read((), gaps) if hasattr(source, "read") else source)
+        return Along((Unstored if gaps else Memory)(number, title), (), title, kind)
     kept = shape[:-1] if len(shape) == len(positions) + 1 and shape[-1] == 1 else shape
     fits = len(kept) <= len(positions) and all(
         have in (1, want) for have, want in zip(kept, positions[: len(kept)], strict=True)

@@ -65,6 +65,16 @@ class Memory(Base):
         return digest(bytes_of(self.read(box)))
 
 
+class Unstored(Memory):
+    """A number that is not stored, and was read as the fill value."""
+
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
+        """Return the number, which is missing."""
+        if missing is not None:
+            missing.append(box)
+        return super().read(box)
+
+
 def plain(given: Any, name: str) -> NDArray[Any]:
     """Return a NumPy array without the ways of a subclass: masks would be lost, and rows of np.matrix are matrices."""
     _refuse_masked(given, name)

@@ -210,7 +210,7 @@ class Zarr(Base):
         if missing is None:
             raise self.chunks.missing(index)
         missing.append(box)
-        return np.broadcast_to(np.full(1, self.chunks.fill(), self.dtype), tuple(s.stop - s.start for s in box))
+        return np.broadcast_to(np.full((), self.chunks.fill(), self.dtype), tuple(s.stop - s.start for s in box))
 
     def _chunk(self, index: tuple[int, ...], box: Box) -> NDArray[Any] | None:
         mine = self._mine()
