@@ -6,6 +6,7 @@ import http.server
 import multiprocessing
 import os
 import pickle
+import shutil
 import struct
 import threading
 import warnings
@@ -393,10 +394,22 @@ def test_bfloat16_of_tensorstore(driver, tmp_path):
     source = open_array(tmp_path / "x", "y_pred")
     again = pickle.loads(pickle.dumps(source)).read((slice(0, 300), slice(0, CLASSES)))
     assert np.array_equal(again, x[:300])
+    zipped = shutil.make_archive(str(tmp_path / "dump"), "zip", tmp_path, "x")
+    assert dx.evaluate(Y, f"{zipped}/x", from_logits=True).state == wanted
+    again = pickle.loads(pickle.dumps(open_array(f"{zipped}/x", "y_pred"))).read((slice(0, 300), slice(0, CLASSES)))
+    assert np.array_equal(again, x[:300])
     chunk = next(tmp_path.glob("x/c/3/0" if driver == "zarr3" else "x/3.0"))
     chunk.unlink()
     with pytest.raises(ValueError, match=r"y_pred: chunk .* is missing"):
         dx.evaluate(Y, tmp_path / "x", from_logits=True)
+
+
+def test_a_group_with_bfloat16_is_named(tmp_path):
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / "g/x")}}
+    ts.open(spec, create=True, dtype=ts.bfloat16, shape=X.shape).result()
+    zarr.open_group(tmp_path / "g", mode="a")
+    with pytest.raises(ValueError, match=r"y_pred: .*/g is a zarr group, not an array; it holds some that zarr alone"):
+        dx.evaluate(Y, tmp_path / "g", from_logits=True)
 
 
 @pytest.fixture

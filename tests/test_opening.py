@@ -531,6 +531,10 @@ def test_arrays_inside_a_zip_file_are_read(tmp_path):
         dx.open(f"{file}/eval")
     with pytest.raises(FileNotFoundError, match=r"there is no zarr array at none inside .*/dump.zarr.zip"):
         dx.open(f"{file}/none")
+    (tmp_path / "dump.zarr/eval/logits/zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    damaged = shutil.make_archive(str(tmp_path / "damaged"), "zip", tmp_path / "dump.zarr")
+    with pytest.raises(ValueError, match=r"the zarr metadata at .*/damaged.zip/eval/logits cannot be understood"):
+        dx.open(f"{damaged}/eval/logits")
     (tmp_path / "text.zip").write_text("no zip file")
     with pytest.raises(ValueError, match=r"text.zip is not a zip file"):
         dx.open(f"{tmp_path}/text.zip/logits")

@@ -273,8 +273,11 @@ def _opened_again(where: str | bytes, path: str, zarr_format: Any, digest: str, 
 def members(group: Any, where: str) -> str:
     """Say what a group holds, as it is not an array."""
     with warnings.catch_warnings(action="ignore"):  # of what else is in the directory
-        names = ", ".join(sorted(key for key, _ in group.arrays()))
-    return f"{where} is a zarr group, not an array; it holds {names or 'no arrays'}"
+        try:
+            names = ", ".join(sorted(key for key, _ in group.arrays())) or "no arrays"
+        except ValueError:  # of bfloat16, or damaged
+            names = "some that zarr alone does not open"
+    return f"{where} is a zarr group, not an array; it holds {names}"
 
 
 def checked(array: Any, name: str) -> Source:
@@ -354,16 +357,23 @@ def _opened(store: Any, path: str, name: str) -> Source:
     except OSError:
         raise
     except Exception as error:
-        if is_unknown(error):
-            bits = open_bits(zarr.storage.LocalStore(path, read_only=True) if local else store)
-            return Viewed(checked(bits, name), as_bfloat16, bfloat16_dtype())
-        if is_switched_off(error):
-            return checked(open_rectilinear(store, name), name)
-        if "No Zarr data type" in str(error):
-            raise ValueError(f"{name}: zarr does not know the dtype of {path}") from error
-        if local or isinstance(error, (ValueError, TypeError, KeyError, AttributeError)):  # of damaged metadata
-            raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
-        raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL
+        return opened_despite(error, zarr.storage.LocalStore(path, read_only=True) if local else store, path, name)
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
     return checked(opened, name)
+
+
+def opened_despite(error: Exception, store: Any, path: str, name: str, inner: str = "") -> Source:
+    """Open the array at the top of a store, or at `inner`, that zarr alone does not open; or say why not."""
+    from zarr.storage import StorePath
+
+    if is_unknown(error):
+        return Viewed(checked(open_bits(store, inner), name), as_bfloat16, bfloat16_dtype())
+    if is_switched_off(error):
+        return checked(open_rectilinear(StorePath(store, inner), name), name)
+    if "No Zarr data type" in str(error):
+        raise ValueError(f"{name}: zarr does not know the dtype of {path}") from error
+    damaged = isinstance(error, (ValueError, TypeError, KeyError, AttributeError))
+    if "://" not in path or damaged:
+        raise ValueError(f"{name}: the zarr metadata at {path} cannot be understood: {error!r}") from error
+    raise OSError(f"{name}: {path} cannot be opened: {error}") from error  # of the library that serves the URL

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from daskxent.sources.local import split
 from daskxent.sources.paths import found
-from daskxent.sources.zarr_arrays import checked, members
+from daskxent.sources.zarr_arrays import checked, members, opened_despite
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
@@ -24,12 +24,17 @@ def open_zipped(path: str, name: str) -> Source:
 
     file, inner = split(path, ".zip")
     file = found(file, name)
+    store = zarr.storage.ZipStore(file, mode="r")
     try:
-        opened = zarr.open(zarr.storage.ZipStore(file, mode="r"), path=inner, mode="r")
+        opened = zarr.open(store, path=inner, mode="r")
     except BadZipFile as error:
         raise ValueError(f"{name}: {file} is not a zip file") from error
-    except (FileNotFoundError, KeyError) as error:
+    except FileNotFoundError as error:
         raise FileNotFoundError(f"{name}: there is no zarr array at {inner or 'the top'} inside {file}") from error
+    except OSError:
+        raise
+    except Exception as error:
+        return opened_despite(error, store, path, name, inner)
     if isinstance(opened, zarr.Group):
         raise ValueError(f"{name}: {members(opened, path)}")
     return checked(opened, name)
