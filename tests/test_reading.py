@@ -33,6 +33,8 @@ def changed(*path, value=None, remove=False):
     return data
 
 
+_KEPT = json.loads(dx.evaluate(Y, X, from_logits=True, worst=1, by={"label": "label"}).to_json())["state"]
+PICKED, TABLE = _KEPT["picked"]["worst"], _KEPT["tables"]["label"]
 TOTALS = ("state", "total", "totals")
 BAD = {
     "no total": (changed(*TOTALS, "crossentropy", remove=True), "totals of all rows: 'crossentropy' is missing"),
@@ -63,6 +65,8 @@ BAD = {
     "finding": (changed("state", "audit", "nan", "count", value=0), "nan: expected an integer from 1"),
     "place": (changed("state", "audit", "nan", "first", value=[[99, 0.0]]), "nan: row 99 is not covered"),
     "picked": (changed("state", "picked", value={"worst": {}}), "picked: 'count' is missing"),
+    "picked too many": (changed("state", "picked", value={"worst": PICKED}), "picked: 'worst' is unknown"),
+    "no table": (changed("state", "tables", value={"x": TABLE}), "tables: 'x' is unknown"),
     "runs": (changed("state", "equal", value=[[3, 5]]), "equal: expected runs of 0 rows"),
     "expected": (changed("expected", value="2"), "expected: expected an integer from 20 to 20, got '2'"),
     "elapsed": (changed("elapsed", value="x"), "elapsed: expected float or int, got 'x'"),

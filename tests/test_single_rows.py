@@ -188,3 +188,30 @@ def test_the_worst_of_each_group(rows, by, tmp_path):
 def test_groups_need_a_number_of_rows():
     with pytest.raises(ValueError, match="worst_per_group: needs worst=N, and by"):
         dx.evaluate([0], [[0.5, 0.5]], worst_per_group=True)
+
+
+def without_worst_rows():
+    """Return what has rows that count, but none to be kept, by what makes that so."""
+    y = np.array([0, 1, 2] * 4)
+    right = np.where(np.arange(3) == y[:, None], 3.0, -3.0)
+    return {
+        "all right": (y, right, {"worst_by": "confidence"}),
+        "half right": (y, np.concatenate([right[:6], -right[6:]]), {"worst_by": "confidence"}),
+        "NaN": (y, np.concatenate([np.full((6, 3), np.nan), right[6:]]), {"on_invalid": "count"}),
+    }
+
+
+@pytest.mark.parametrize("case", without_worst_rows())
+def test_no_row_may_be_worth_keeping(case, tmp_path):
+    y, x, further = without_worst_rows()[case]
+    for name, array, chunk in (("y", y, 3), ("x", x, (3, 3))):
+        zarr.create_array(str(tmp_path / "d.zarr"), name=name, data=array, chunks=chunk)
+    given, options = [tmp_path / "d.zarr" / "y", tmp_path / "d.zarr" / "x"], {"from_logits": True, **further}
+    options |= {"worst": 3, "by": {"half": np.arange(12) // 6}, "worst_per_group": True}
+    wanted = dx.evaluate(*given, **options)
+    assert dx.Report.from_json(wanted.to_json()) == wanted
+    for _ in range(2):
+        assert dx.evaluate(*given, **options, journal=tmp_path / "j") == wanted
+    halves = [dx.evaluate(*given, **options, steps=steps).to_json() for steps in ((0, 6), (6, 12))]
+    assert dx.Report.from_json(halves[0]).merge(dx.Report.from_json(halves[1])) == wanted
+    assert len(wanted.worst) == (0 if case == "all right" else 3)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
 MOST = 2**63 - 1
 
@@ -26,10 +26,16 @@ def mapping(value: Any, what: str, *names: str) -> dict[str, Any]:
     for name in names:
         if name not in value:
             raise ValueError(f"{what}: {name!r} is missing")
-    for name in value if names else ():
+    if names:
+        known(value, what, names)
+    return value
+
+
+def known(value: Mapping[str, Any], what: str, names: Collection[str]) -> None:
+    """Raise if a mapping has other names than these."""
+    for name in value:
         if name not in names:
             raise ValueError(f"{what}: {brief(name)} is unknown")
-    return value
 
 
 def several(value: Any, what: str, length: int | None = None) -> list[Any]:

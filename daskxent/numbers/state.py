@@ -169,6 +169,7 @@ class State:
             self.total.check([each.name for each in question.statistics], self.rows, "all rows")
         slicings = {name_of(slicing): slicing for slicing in question.slicings}
         reading.mapping(dict(self.tables), "tables", *(slicings if self.total.counted else ()))
+        reading.known(self.tables, "tables", slicings)
         for name, table in self.tables.items():
             table.check(question, slicings[name], self.total.counted)
         for kind, found in self.audit.items():
@@ -176,8 +177,8 @@ class State:
             for row, _ in found.first:
                 if not any(start <= row < stop for start, stop in self.covered):
                     raise ValueError(f"{kind}: row {row} is not covered")
-        picks = question.picks
-        reading.mapping(dict(self.picked), "picked", *(picks if self.total.counted else ()))
+        picks = question.picks  # of some no row is kept, as of the worst of rows that are all right
+        reading.known(self.picked, "picked", picks if self.total.counted else ())
         for name, rows in self.picked.items():
             if rows.count != picks[name].most or not self._covers(rows.columns["row"]):
                 raise ValueError(f"{name}: expected {picks[name].most} rows at most, all of them covered")
