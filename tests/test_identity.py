@@ -14,6 +14,7 @@ import daskxent as dx
 from daskxent import cli
 
 ROWS, CLASSES = 40, 5
+LARGE = np.uint64(2**63)
 OPTIONS = {"from_logits": True, "threads": 1}
 
 
@@ -216,6 +217,33 @@ def test_bytes_of_texts_that_are_joined_are_added_up(sizes):
         reports[0].merge(dx.evaluate(*dumps[1], bytes=np.ones((7, 3), int), **options), dumps=True)
 
 
+@pytest.mark.parametrize("scale", [1, 1e100])  # squares of such losses do not fit the grids
+@pytest.mark.parametrize("first", [0, 1])
+def test_dumps_with_and_without_weights_are_joined_as_with_weights_of_1(first, scale):
+    rng = np.random.default_rng(7)
+    dumps = [(rng.integers(0, 4, n), scale * rng.normal(0, 3, (n, 4))) for n in (40, 25, 30)]
+    kinds = [rng.choice(["a", "b"], len(y)) for y, _ in dumps]
+    weights = [None if i % 2 == first else rng.random(len(y)) * 10 for i, (y, _) in enumerate(dumps)]
+    options = {
+        "from_logits": True, "per_class": True, "confusions": True, "histograms": ["crossentropy"], "ranks": True,
+        "metrics": ["crossentropy", "accuracy", "ece", "classwise_ece", "temperature"], "worst": 3,
+    }  # fmt: skip
+    several = [
+        dx.evaluate(y, x, sample_weight=w, by={"kind": kind}, clusters=np.arange(len(y)) // 3, **options)
+        for (y, x), w, kind in zip(dumps, weights, kinds, strict=True)
+    ]
+    y, x = (np.concatenate(each) for each in zip(*dumps, strict=True))
+    weights = [np.ones(len(y)) if w is None else w for w, (y, _) in zip(weights, dumps, strict=True)]
+    clusters = np.concatenate([np.arange(len(y)) // 3 for y, _ in dumps])
+    by = {"kind": np.concatenate(kinds)}
+    whole = dx.evaluate(y, x, sample_weight=np.concatenate(weights), by=by, clusters=clusters, **options)
+    joined = several[0].merge(*several[1:], dumps=True)
+    assert joined.state == whole.state
+    assert (joined.se, joined.by("kind").rows) == (whole.se, whole.by("kind").rows)
+    assert joined.quantile("crossentropy", [0.2, 0.5]) == whole.quantile("crossentropy", [0.2, 0.5])
+    assert dx.Report.from_json(joined.to_json()).state == whole.state
+
+
 def test_dumps_that_cannot_be_joined_are_refused():
     x, y = np.random.default_rng(5).normal(0, 3, (9, 2, 4)), np.zeros((9, 2), int)
     options = {"from_logits": True}
@@ -231,3 +259,17 @@ def test_dumps_that_cannot_be_joined_are_refused():
     plain, narrow = dx.evaluate(y, x, **options), dx.evaluate(y[:, :1], x[:, :1], **options)
     with pytest.raises(ValueError, match="the reports are of different shapes of a step"):
         plain.merge(narrow, dumps=True)
+    images = dx.evaluate(y, x, by={"image": np.arange(9)}, **options)
+    with pytest.raises(ValueError, match=r"by\['image'\]: indexes along axis 0 begin anew in each dump"):
+        images.merge(images, by[1], dumps=True)
+    names = dx.evaluate(y, x, by={"image": np.array(list("abcdefghi"))}, **options)
+    with pytest.warns(UserWarning, match="no row was counted"):
+        none = dx.evaluate(y, x, by={"image": np.arange(9)}, sample_weight=np.zeros(9), **options)
+    for several in ([images, names], [names, none, images]):
+        with pytest.raises(ValueError, match=r"different groups: image (integers|strings) and (integers|strings)"):
+            several[0].merge(*several[1:], dumps=True)
+    below, above = (
+        dx.evaluate(y, x, by={"image": np.arange(9).astype(np.asarray(k).dtype) + k}, **options) for k in (-3, LARGE)
+    )
+    with pytest.raises(ValueError, match="by: there are groups below 0 and groups that do not fit int64"):
+        below.merge(above, dumps=True)

@@ -31,7 +31,7 @@ from daskxent.numbers.sums import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -200,7 +200,9 @@ class Table:
         """Return the sums of all keys of several tables of one slicing."""
         if len(tables) == 1:
             return tables[0]
-        keys = [_one_after_the_other(several) for several in zip(*(table.keys for table in tables), strict=True)]
+        if weighted := next((table.columns for table in tables if WEIGHT in table.columns), None):
+            tables = [table if WEIGHT in table.columns else table._with_weights(weighted) for table in tables]
+        keys = [one_after_the_other(several) for several in zip(*(table.keys for table in tables), strict=True)]
         order, first = sorted_by(keys)
         columns = {
             name: compact(
@@ -214,6 +216,17 @@ class Table:
                 rare[where] = rare[where] + total if where in rare else total
         check_count(len(first))
         return cls(tuple(compact_keys(each[order[first]]) for each in keys), columns, rare)
+
+    def _with_weights(self, names: Iterable[str]) -> Table:
+        """Return the table of rows without weights as that of rows of weight 1, which has columns of these names."""
+        columns: dict[str, NDArray[np.int64]] = {}
+        rare = dict(self.rare)
+        for name in names:
+            of = next(each for each in _equal_to(name) if each in self.columns)
+            column = self.columns[of]
+            columns[name] = column if name == COUNTED_ROWS or column.ndim == 2 else _as_digits(column)
+            rare |= {(name, key): total for (other, key), total in self.rare.items() if other == of}
+        return Table(self.keys, columns, rare)
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as plain lists and strings, losslessly; columns are compressed."""
@@ -273,6 +286,23 @@ class Table:
             raise ValueError(f"counted: expected {counted} rows in all")
 
 
+def _equal_to(name: str) -> Iterator[str]:
+    """Yield the columns that a column is equal to where all weights are 1, itself first: see `Sums.of`."""
+    yield name
+    for end in (SQUARES_OF, PRODUCTS_OF):
+        if name.endswith(end):
+            yield name.removesuffix(end) + TOTAL_OF
+    if name in (WEIGHT, WEIGHT_SQUARES):
+        yield COUNTED_ROWS
+
+
+def _as_digits(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return whole numbers as digits of sums."""
+    found = np.zeros((len(counts), len(GRID_BITS)), np.int64)
+    found[:, 0] = counts.astype(np.int64) << GRID_BITS[0]
+    return found
+
+
 def compact(column: NDArray[np.int64]) -> NDArray[Any]:
     """Return a column in half the memory, if it fits: digits of 32 bits, carried to the coarser grids.
 
@@ -303,9 +333,11 @@ def check_count(count: int) -> None:
         raise ValueError(f"by: expected at most {MOST_KEYS:,} groups; put what many rows differ in into bins")
 
 
-def _one_after_the_other(several: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def one_after_the_other(several: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Concatenate values of a grouping; with int64, uint64 would become float64."""
     if any(each.dtype == np.uint64 for each in several):
+        if any(each.size and each.min() < 0 for each in several):
+            raise ValueError("by: there are groups below 0 and groups that do not fit int64")
         several = [each.astype(np.uint64) for each in several]
     return np.concatenate(several)
 

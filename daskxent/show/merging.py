@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from daskxent.numbers.keys import name_of
 from daskxent.numbers.reading import differences
 from daskxent.numbers.statistics import UNITS
 
@@ -25,6 +26,7 @@ def check_same(one: Any, other: Any, *, dumps: bool) -> None:
     compared: list[tuple[str, Any, Any]] = [("questions", *asked)]
     if dumps:
         _check_joined(one)
+        _check_joined(other)
         compared.append(("shapes of a step", _positions(one)[1:], _positions(other)[1:]))
     else:
         compared.append(("numbers of rows", one.available, other.available))
@@ -37,6 +39,7 @@ def check_same(one: Any, other: Any, *, dumps: bool) -> None:
 
 def joined(reports: Sequence[Any]) -> tuple[list[State], int, dict[str, Any]]:
     """Return the states of different dumps as those of one, its number of rows, and what it is known by."""
+    _check_groups(reports)
     rows = [report.available or report.expected for report in reports]
     before = itertools.accumulate(rows, initial=0)
     states = [report.state.moved(by) for report, by in zip(reports, before, strict=False)]
@@ -58,6 +61,18 @@ def _check_joined(report: Any) -> None:
             raise ValueError(f"{name}: indexes along axis 0 begin anew in each dump; group by an array of ids instead")
     if "sample" in report.question.picks:
         raise ValueError("sample: which rows are sampled depends on their numbers, which are others in joined dumps")
+
+
+def _check_groups(reports: Iterable[Any]) -> None:
+    """Refuse groups that are strings in one dump and integers in another."""
+    known = dict[str, str]()
+    for report in reports:
+        for slicing in report.question.slicings:
+            table = report.state.tables.get(name_of(slicing))
+            for by, keys in zip(slicing, () if table is None else table.keys, strict=table is not None):
+                kind = "strings" if keys.dtype.kind == "T" else "integers"
+                if known.setdefault(by.name, kind) != kind:
+                    raise ValueError(f"the reports are of different groups: {by.name} {known[by.name]} and {kind}")
 
 
 def _positions(report: Any) -> list[int]:
