@@ -215,3 +215,16 @@ def test_no_row_may_be_worth_keeping(case, tmp_path):
     halves = [dx.evaluate(*given, **options, steps=steps).to_json() for steps in ((0, 6), (6, 12))]
     assert dx.Report.from_json(halves[0]).merge(dx.Report.from_json(halves[1])) == wanted
     assert len(wanted.worst) == (0 if case == "all right" else 3)
+
+
+def test_worst_rows_of_groups_beyond_int64():
+    rng = np.random.default_rng(0)
+    y, x, groups = rng.integers(0, 3, 8), rng.normal(size=(8, 3)), np.array([7, 7, 2**63, 2**63 + 5] * 2, np.uint64)
+    options = {"from_logits": True, "worst": 2, "worst_per_group": True, "by": {"g": groups}}
+    wanted = dx.evaluate(y, x, **options)
+    assert dx.Report.from_json(wanted.to_json()) == wanted
+    halves = [dx.evaluate(y, x, **options, steps=steps) for steps in ((0, 2), (2, 8))]
+    for one, other in (halves, halves[::-1]):
+        merged = dx.Report.from_json(one.to_json()).merge(other)
+        assert dx.Report.from_json(merged.to_json()) == merged == wanted
+        assert [each["g"] for each in merged.worst_of("g")] == [7, 7, 2**63, 2**63, 2**63 + 5, 2**63 + 5]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import elementary, reading
-from daskxent.numbers.keys import key_column
+from daskxent.numbers.keys import key_column, one_after_the_other
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.row_choices import MOST_IN_ALL, MOST_ROWS
 from daskxent.numbers.statistics import LEAST_LOG
@@ -81,7 +81,7 @@ class Picked:
         [4, 3, 2]
         """
         found = {name: np.concatenate([each.columns[name] for each in several]) for name in _DTYPES}
-        keys = tuple(map(np.concatenate, zip(*(each.keys for each in several), strict=True)))
+        keys = tuple(map(one_after_the_other, zip(*(each.keys for each in several), strict=True)))
         first = _first(found["row"], found["order"], keys, several[0].count)
         return cls({name: c[first] for name, c in found.items()}, several[0].count, tuple(k[first] for k in keys))
 

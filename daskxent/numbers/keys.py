@@ -19,7 +19,7 @@ from daskxent.numbers.scores import COLUMNS, UNRANKED
 from daskxent.numbers.statistics import STATISTICS, statistic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -379,7 +379,17 @@ def key_column(values: Any) -> NDArray[Any]:
     kinds = {type(value) for value in several}
     if len(kinds) != 1 or not kinds <= {int, bool, str}:
         raise ValueError("keys: expected integers, booleans or strings, of one kind")
+    large = kinds == {int} and max(several) > reading.MOST  # next to others these would become float64
     try:
-        return np.array(several, STRING if kinds == {str} else None)
+        return np.array(several, STRING if kinds == {str} else np.uint64 if large else None)
     except OverflowError:
         raise ValueError("keys: expected integers of 64 bits") from None
+
+
+def one_after_the_other(several: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate values of a grouping; with int64, uint64 would become float64."""
+    if any(each.dtype == np.uint64 for each in several):
+        if any(each.size and each.min() < 0 for each in several):
+            raise ValueError("by: there are groups below 0 and groups that do not fit int64")
+        several = [each.astype(np.uint64) for each in several]
+    return np.concatenate(several)

@@ -17,7 +17,7 @@ import numpy as np
 
 from daskxent.numbers import reading
 from daskxent.numbers.exact import UNIT_BITS, ExactSum
-from daskxent.numbers.keys import Classwise, key_column
+from daskxent.numbers.keys import Classwise, key_column, one_after_the_other
 from daskxent.numbers.sums import (
     PRODUCTS_OF,
     SQUARES_OF,
@@ -331,15 +331,6 @@ def check_count(count: int) -> None:
     """Raise if there are too many keys."""
     if count > MOST_KEYS:
         raise ValueError(f"by: expected at most {MOST_KEYS:,} groups; put what many rows differ in into bins")
-
-
-def one_after_the_other(several: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Concatenate values of a grouping; with int64, uint64 would become float64."""
-    if any(each.dtype == np.uint64 for each in several):
-        if any(each.size and each.min() < 0 for each in several):
-            raise ValueError("by: there are groups below 0 and groups that do not fit int64")
-        several = [each.astype(np.uint64) for each in several]
-    return np.concatenate(several)
 
 
 def sorted_by(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
