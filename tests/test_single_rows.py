@@ -217,6 +217,19 @@ def test_no_row_may_be_worth_keeping(case, tmp_path):
     assert len(wanted.worst) == (0 if case == "all right" else 3)
 
 
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult")
+def test_labels_that_are_no_classes_are_missing():
+    y, x = np.array([0, np.nan, 1.5, 1.0]), np.array([[3.0, 0], [0, 3], [0, 3], [0, 3]])
+    options = {"from_logits": True, "on_invalid": "count", "by": {"class": "label"}, "confusions": True}
+    report = dx.evaluate(y, x, sample=4, worst=4, worst_by="confidence", worst_per_group=True, **options)
+    assert {each["row"]: each["label"] for each in report.sample} == {0: 0, 1: "missing", 2: "missing", 3: 1}
+    assert [(each["class"], each["row"]) for each in report.worst_of("class")] == [("missing", 1), ("missing", 2)]
+    assert [row["class"] for row in report.by("class").rows] == ["missing", 0, 1]
+    assert report.top_confusions()[0][:3] == ("missing", 1, 2)
+    assert str(-(2**63)) not in repr(report)
+    assert dx.Report.from_json(report.to_json()) == report
+
+
 def test_worst_rows_of_groups_beyond_int64():
     rng = np.random.default_rng(0)
     y, x, groups = rng.integers(0, 3, 8), rng.normal(size=(8, 3)), np.array([7, 7, 2**63, 2**63 + 5] * 2, np.uint64)

@@ -115,7 +115,7 @@ class Picked:
                 raise ValueError(f"{name}: expected as many values as rows, at most {most}")
             for value in values:
                 if dtype is np.int64:
-                    reading.whole(value, name, -MOST, MOST)
+                    reading.whole(value, name, -MOST - 1, MOST)
                 elif value not in ("inf", "nan"):
                     reading.one_of(value, name, float, int)
             found[name] = np.array([float(value) if isinstance(value, str) else value for value in values], dtype)

@@ -12,7 +12,7 @@ from daskxent.numbers.exact import ExactSum
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import PREDICTED_CLASS, TRUE_CLASS
 from daskxent.numbers.sums import Sums
-from daskxent.show.slices import Slices
+from daskxent.show.slices import Slices, shown_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class Classes(Slices):
 class Confusion(NamedTuple):
     """How often rows of one class were taken for another."""
 
-    true: int
+    true: int | str  # "missing" where the label is NaN, or no whole number
     predicted: int
     rows: int
     weight: float
@@ -90,7 +90,7 @@ def confusions(tables: Mapping[str, Table], count: int) -> list[Confusion]:
     missed = np.flatnonzero((true != predicted) & (predicted >= 0))
     order = missed[np.lexsort((predicted[missed], true[missed], -weight[missed]))][:count]
     columns = (column[order].tolist() for column in (true, predicted, table.counted, weight))
-    return [Confusion(t, p, rows, w, w / whole[t]) for t, p, rows, w in zip(*columns, strict=True)]
+    return [Confusion(shown_label(t), p, rows, w, w / whole[t]) for t, p, rows, w in zip(*columns, strict=True)]
 
 
 def matrix(question: Question, tables: Mapping[str, Table]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from daskxent.numbers.statistics import LEAST_LOG
 from daskxent.show.listing import SHOWN, Listing
-from daskxent.show.slices import shown_key
+from daskxent.show.slices import shown_key, shown_label
 
 if TYPE_CHECKING:
     from daskxent.numbers.chosen_rows import Picked
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class RowTable(Listing):
     """Rows that were picked, the first one first.
 
-    A sequence of dictionaries: "row" (its number among all), "position" (its index along each axis), "label",
-    "prediction", "loss" (nats), "p_label" (exp(-loss)) and "p_prediction".
+    A sequence of dictionaries: "row" (its number among all), "position" (its index along each axis), "label" ("missing"
+    where it is NaN, or no whole number), "prediction", "loss" (nats), "p_label" (exp(-loss)) and "p_prediction".
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class RowTable(Listing):
         return groups | {
             "row": found["row"],
             "position": (found["row"] // math.prod(shape), *map(int, inner)),
-            "label": found["label"],
+            "label": shown_label(found["label"]),
             "prediction": found["prediction"],
             "loss": found["loss"],
             "p_label": math.exp(min(-found["loss"], LEAST_LOG)),  # what is no log-probability may be far above 0

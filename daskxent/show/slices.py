@@ -13,6 +13,7 @@ from daskxent.numbers.statistics import DERIVED
 from daskxent.show import plots
 from daskxent.show.listing import SHOWN
 from daskxent.show.tables import as_csv, html_table, text_table
+from daskxent.sources.columns import NO_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,14 +30,21 @@ LEVEL = 0.95
 
 
 def shown_key(by: By, key: Any) -> Any:
-    """Return how the key of a grouping is shown: bins by their edges, and an empty string as missing.
+    """Return how the key of a grouping is shown: bins by their edges; an empty string, and no label, as missing.
 
     Examples
     --------
     >>> shown_key(Bins("x", "loss", (0, 1)), 0), shown_key(Bins("x", "loss", (0, 1)), 2)
     ('[0, 1]', 'missing')
     """
-    return by.label(key) if isinstance(by, Bins) else "missing" if isinstance(key, str) and not key else key
+    if isinstance(by, Bins):
+        return by.label(key)
+    return "missing" if key == "" else shown_label(key) if by.array == "labels" else key
+
+
+def shown_label(label: int) -> int | str:
+    """Return a label as it is, or that it is missing, as NaN is, and what is no whole number."""
+    return "missing" if label == NO_LABEL else label
 
 
 class Slices(Mapping["Key", "dict[str, Any]"]):
