@@ -241,3 +241,12 @@ def test_worst_rows_of_groups_beyond_int64():
         merged = dx.Report.from_json(one.to_json()).merge(other)
         assert dx.Report.from_json(merged.to_json()) == merged == wanted
         assert [each["g"] for each in merged.worst_of("g")] == [7, 7, 2**63, 2**63, 2**63 + 5, 2**63 + 5]
+
+
+@pytest.mark.parametrize("name", ["row", "position", "label", "prediction", "loss", "p_label", "p_prediction"])
+def test_groups_are_not_called_like_a_column_of_their_worst_rows(name):
+    options = {"worst": 1, "by": {name: "label"}}
+    assert name in repr(dx.evaluate([0, 1], [[0.9, 0.1], [0.4, 0.6]], **options))
+    message = f"by: '{name}' is a column of the table of worst rows; give the grouping another name"
+    with pytest.raises(ValueError, match=message):
+        dx.evaluate([0, 1], [[0.9, 0.1], [0.4, 0.6]], worst_per_group=True, **options)

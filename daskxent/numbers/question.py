@@ -11,7 +11,7 @@ from daskxent.numbers import keys, reading, statistics
 from daskxent.numbers.keys import Bins, Cells, Classwise, Group, Predicted, Ranks, Reliability
 from daskxent.numbers.reading import MOST
 from daskxent.numbers.records import MOST_CLASSES
-from daskxent.numbers.row_choices import MOST_ROWS, WORST_BY, Pick
+from daskxent.numbers.row_choices import MOST_ROWS, SHOWN_COLUMNS, WORST_BY, Pick
 from daskxent.numbers.scores import COLUMNS, SHAPED, SUMMED
 from daskxent.numbers.softmax_sums import BETAS
 from daskxent.numbers.statistics import (
@@ -174,11 +174,17 @@ class Question:
         if self.average == "cluster" and self.given_units:
             unit = min(self.given_units)
             raise ValueError(f"{unit}: a number is of the whole text; means of clusters need an array along the labels")
-        taken = {"rows", "weight"}.union(
-            *({name, f"{name}_se", f"{name}_low", f"{name}_high"} for name in self.metrics)
-        )
-        if clash := sorted(taken.intersection(by.name for slicing in self.by for by in slicing)):
-            raise ValueError(f"by: {clash[0]!r} is a column of the table of slices; give the grouping another name")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Refuse groupings that are called like a column of the tables that they are in."""
+        own = {"rows", "weight"}.union(*({name, f"{name}_se", f"{name}_low", f"{name}_high"} for name in self.metrics))
+        tables = {"slices": own, "worst rows": SHOWN_COLUMNS if self.worst_per_group else ()}
+        for table, columns in tables.items():
+            if clash := sorted({by.name for slicing in self.by for by in slicing}.intersection(columns)):
+                raise ValueError(
+                    f"by: {clash[0]!r} is a column of the table of {table}; give the grouping another name"
+                )
 
     def check_values(self, names: AbstractSet[str]) -> None:
         """Refuse values of rows that these labels or predictions do not have.

@@ -13,6 +13,8 @@ WORST_BY = {
     "confidence": frozenset({"hit", "confidence"}),
     "entropy": frozenset({"entropy"}),
 }
+# What the table of them has of each row, besides its groups.
+SHOWN_COLUMNS = "row", "position", "label", "prediction", "loss", "p_label", "p_prediction"
 NEEDS = frozenset({"loss", "prediction"})
 MOST_ROWS = 10_000
 MOST_IN_ALL = 1_000_000  # of all groups

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.numbers.row_choices import SHOWN_COLUMNS
 from daskxent.numbers.statistics import LEAST_LOG
 from daskxent.show.listing import SHOWN, Listing
 from daskxent.show.slices import shown_key, shown_label
@@ -67,8 +68,7 @@ class RowTable(Listing):
     @property
     def names(self) -> list[str]:
         """The names of the columns."""
-        own = "row", "position", "label", "prediction", "loss", "p_label", "p_prediction"
-        return [*(by.name for by in self._per), *own]
+        return [*(by.name for by in self._per), *SHOWN_COLUMNS]
 
     def _cells(self) -> list[list[str]]:
         return [[*self.names[:-2], "p(label)", "p(prediction)"]] + [
