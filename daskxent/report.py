@@ -427,6 +427,6 @@ def _strict(value: Any) -> Any:
     """Replace the numbers that JSON does not know by null."""
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -209,6 +209,7 @@ def test_a_temperature_beyond_the_grid_is_said_to_be():
     assert report.temperature().beyond == "above 2"
     assert "above 2" in repr(report)
     assert dx.evaluate(y, x / 16, from_logits=True, metrics=["temperature"]).temperature().beyond == "below 0.5"
+    assert json.loads(report.to_json(), parse_constant=pytest.fail)["at_temperature"]["crossentropy"][1] is None
 
 
 WAYS = {
