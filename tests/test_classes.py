@@ -224,6 +224,22 @@ def test_where_a_metric_is_not_defined():
         wide.confusion_matrix()
 
 
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult", "ignore:.*weight")
+def test_weights_of_a_class_that_cancel():
+    x = np.array([[3.0, 0], [0, 3], [0, 3], [3, 0]])
+    options = {"from_logits": True, "confusions": True, "per_class": True, "allow_negative_weights": True}
+    report = dx.evaluate([0, 0, 1, 1], x, sample_weight=[1.0, -1, 1, 0.5], metrics=["ece"], **options)
+    first, second = report.top_confusions()
+    assert first == (1, 0, 1, 0.5, 0.5 / 1.5)
+    assert second[:4] == (0, 1, 1, -1.0)
+    assert math.isnan(second.share)
+    assert "Most frequent confusions" in report.to_html()
+    none = dx.evaluate([0, 0], x[1:3], sample_weight=[1.0, -1], metrics=["ece"], **options)
+    assert math.isnan(none.top_confusions()[0].share)
+    assert len(none.reliability()) == 0
+    assert "Most frequent confusions" in none.to_html()
+
+
 @pytest.mark.slow
 def test_the_state_of_256_000_classes_is_small():
     """Of every class the counts, the sum of the losses and that of their squares: at most 20 MB, kept or sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ class Confusion(NamedTuple):
     predicted: int
     rows: int
     weight: float
-    share: float  # of the weight of the true class
+    share: float  # of the weight of the true class; NaN if that is 0
 
 
 def confusions(tables: Mapping[str, Table], count: int) -> list[Confusion]:
@@ -90,7 +91,10 @@ def confusions(tables: Mapping[str, Table], count: int) -> list[Confusion]:
     missed = np.flatnonzero((true != predicted) & (predicted >= 0))
     order = missed[np.lexsort((predicted[missed], true[missed], -weight[missed]))][:count]
     columns = (column[order].tolist() for column in (true, predicted, table.counted, weight))
-    return [Confusion(shown_label(t), p, rows, w, w / whole[t]) for t, p, rows, w in zip(*columns, strict=True)]
+    return [
+        Confusion(shown_label(t), p, rows, w, w / whole[t] if whole[t] else math.nan)
+        for t, p, rows, w in zip(*columns, strict=True)
+    ]
 
 
 def matrix(question: Question, tables: Mapping[str, Table]) -> NDArray[np.float64]:
