@@ -318,11 +318,11 @@ def test_other_dtypes_are_refused_in_one_line_with_the_name_that_was_typed(value
 
 def test_floats_are_taken_where_they_are_asked_for():
     values = np.array([0.5, np.nan, 2], ">f4")
-    (found,) = boxes.boxes(aligned(values, kind="numbers or keys"), ask(aligned(values, kind="numbers or keys")), 0, 3)
+    (found,) = boxes.boxes(aligned(values, kind="numbers"), ask(aligned(values, kind="numbers")), 0, 3)
     np.testing.assert_array_equal(found.columns["group:0"].values, values)
     assert found.columns["group:0"].values.dtype == np.float32
-    with pytest.raises(TypeError, match=r"^by\['language'\]: expected numbers or strings, got dtype complex128$"):
-        aligned(np.zeros(3, complex), kind="numbers or keys")
+    with pytest.raises(TypeError, match=r"^by\['language'\]: expected numbers, got dtype complex128$"):
+        aligned(np.zeros(3, complex), kind="numbers")
 
 
 @pytest.mark.parametrize("shape", [(2,), (4,), (3, 2), (1, 3), (3, 1, 1)])

@@ -335,3 +335,25 @@ def test_what_was_not_asked_for_is_said():
         empty = dx.evaluate([0], [[0.5, 0.5]], sample_weight=[0.0], by={"a": "label"})
     assert len(empty.by("a")) == 0
     assert "By a" in repr(empty)
+
+
+@pytest.mark.parametrize(
+    ("edges", "shown"),
+    [
+        ([999_999, 1e6, 1_000_001, 1e300], ["[999999, 1000000)", "[1000000, 1000001)", "[1000001, 1e+300]"]),
+        (np.linspace(0, 0.3, 4), ["[0, 0.1)", "[0.1, 0.2)", "[0.2, 0.3]"]),
+        ([1, 1 + 2**-52, 2], ["[1, 1.0000000000000002)", "[1.0000000000000002, 2]"]),
+    ],
+)
+def test_edges_are_shown_so_that_bins_differ(edges, shown):
+    rows = len(edges) - 1
+    options = {"by": {"n": dx.bins(np.array(edges[:-1], float), edges)}, "from_logits": True}
+    found = dx.evaluate(np.zeros(rows, int), np.zeros((rows, 2)), **options).by("n")
+    assert [row["n"] for row in found.rows] == list(found.to_pandas().index) == shown
+    assert [line["n"] for line in csv.DictReader(io.StringIO(found.to_csv()))] == shown
+
+
+@pytest.mark.parametrize("words", [np.array(["a", "b"]), np.array(["1", "2"], object), np.array([b"1", b"2"])])
+def test_bins_of_words_are_refused_by_name(words):
+    with pytest.raises(TypeError, match=r"^by\['length'\]: expected numbers, got dtype "):
+        dx.evaluate([0, 1], np.eye(2), by={"length": dx.bins(words, [0, 1])})

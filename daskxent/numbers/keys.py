@@ -122,7 +122,7 @@ class Bins:
     def check(self, title: str = "") -> None:
         """Raise if the edges do not increase; the message calls them by a title, or as bins of `by`."""
         if len(self.edges) < 2 or not all(low < high for low, high in pairwise(self.edges)):  # NaN is less than nothing
-            shown = ", ".join(f"{edge:g}" for edge in self.edges)
+            shown = ", ".join(self._shown)
             title = title or f"by[{self.name!r}]"
             raise ValueError(f"{title}: expected at least two edges that increase, got {shown or 'none'}")
 
@@ -161,11 +161,19 @@ class Bins:
         --------
         >>> [Bins("x", "loss", (0, 1, 5)).label(key) for key in (-1, 0, 1, 2, 3)]
         ['< 0', '[0, 1)', '[1, 5]', '> 5', 'missing']
+        >>> Bins("x", "loss", (0.1, 1_000_000, 1_000_001)).label(1)
+        '[1000000, 1000001]'
         """
-        edges, last = self.edges, len(self.edges) - 1
+        edges, last = self._shown, len(self.edges) - 1
         if key in (-1, last, last + 1):
-            return {-1: f"< {edges[0]:g}", last: f"> {edges[-1]:g}"}.get(key, "missing")
-        return f"[{edges[key]:g}, {edges[key + 1]:g}{']' if key == last - 1 else ')'}"
+            return {-1: f"< {edges[0]}", last: f"> {edges[-1]}"}.get(key, "missing")
+        return f"[{edges[key]}, {edges[key + 1]}{']' if key == last - 1 else ')'}"
+
+    @property
+    def _shown(self) -> list[str]:
+        """The edges as they are written: in 15 digits, or in 17 if these do not tell them from one another."""
+        short = [f"{edge:.15g}" for edge in self.edges]
+        return short if len(set(short)) == len(short) else [f"{edge:.17g}" for edge in self.edges]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LABEL, PREDICTION = "label", "prediction"  # words that stand for no path
 CLUSTERS = "clusters"
-NUMBERS = "numbers or keys"  # which bins are of
+NUMBERS = "numbers"  # which bins are of
 BINNED = (COLUMNS - {"flags", "hit", "prediction"}) | set(VALUES)
 
 

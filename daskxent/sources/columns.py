@@ -129,7 +129,7 @@ KINDS = {
     "weights": Kind("real numbers", lambda dtype: dtype.kind in "biuf" or is_float(dtype), as_floats),
     "mask": Kind("bool, or integers of which 0 hides a row", lambda dtype: dtype.kind in "biu", lambda each: each != 0),
     "keys": Kind("integers, bool or strings", _is_key, as_keys),
-    "numbers or keys": Kind("numbers or strings", lambda dtype: _is_key(dtype) or is_float(dtype), as_keys),
+    "numbers": Kind("numbers", lambda dtype: dtype.kind in "biu" or is_float(dtype), native),
 }
 
 
