@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -184,13 +185,13 @@ class Report(Tables):
         >>> [round(edge, 4) for edge in report.interval("accuracy")]
         [0.3006, 0.9544]
         """
-        if not 0 < level < 1:
+        if not isinstance(level, Real) or not 0 < float(level) < 1:
             raise ValueError(f"level: expected a number between 0 and 1, got {level!r}")
         self[name]
         if name == "temperature":
             found = self.temperature()
-            return symmetric(found.value, found.error, self._estimates.moments.count - 1, level)
-        return self._estimates.interval(name, level)
+            return symmetric(found.value, found.error, self._estimates.moments.count - 1, float(level))
+        return self._estimates.interval(name, float(level))
 
     @property
     def effective_rows(self) -> float:

@@ -1,6 +1,7 @@
 """Standard errors and intervals are those of statsmodels, for any chunks, weights and scale of weights."""
 
 import math
+from fractions import Fraction
 
 import dask.array as da
 import numpy as np
@@ -170,13 +171,30 @@ def test_any_way_of_evaluation_gives_the_same_sums(data):
 @pytest.mark.parametrize("degrees", [1, 2, 3, 9, 99, 999, 1000, 1001, 12_345, 10**6, 10**12])
 @pytest.mark.parametrize("share", [0.6, 0.9, 0.975, 0.9999])
 def test_the_quantiles_of_student(degrees, share):
-    assert t_quantile(share, degrees) == pytest.approx(stats.t.ppf(share, degrees), rel=1e-9)
+    assert t_quantile(1 - share, degrees) == pytest.approx(stats.t.ppf(share, degrees), rel=1e-9)
+
+
+@pytest.mark.parametrize("level", [5e-324, 1 - 1e-12, 1 - 2**-53])
+def test_any_level_between_0_and_1_has_an_interval(level):
+    y, x, _ = drawn(30)
+    report = dx.evaluate(y, x, **OPTIONS)
+    loss, hits = (values_of(y, x)[name] for name in ("crossentropy", "accuracy"))
+    half = stats.t.isf((1 - level) / 2, 29) * stats.sem(loss)
+    wanted = pytest.approx((loss.mean() - half, loss.mean() + half), rel=1e-9)
+    assert report.interval("crossentropy", level) == wanted
+    z, n, k = stats.norm.isf((1 - level) / 2), 30, hits.sum()
+    half = z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
+    middle = (k + z * z / 2) / (n + z * z)
+    assert report.interval("accuracy", level) == pytest.approx((middle - half, middle + half), rel=1e-9, abs=1e-15)
 
 
 def test_an_interval_needs_a_level_and_a_metric():
     report = dx.evaluate([0, 1], [[0.9, 0.1], [0.2, 0.8]])
     with pytest.raises(ValueError, match=r"^level: expected a number between 0 and 1, got 95$"):
         report.interval("accuracy", 95)
+    for level in (0, 1.0, math.nan, True, "0.9", None, Fraction(10**20 - 1, 10**20)):
+        with pytest.raises(ValueError, match=r"^level: expected a number between 0 and 1, got "):
+            report.interval("accuracy", level)
     with pytest.raises(KeyError, match="'bits' was not asked for"):
         report.interval("bits")
 

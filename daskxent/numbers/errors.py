@@ -91,7 +91,7 @@ def symmetric(mean: float, error: float, degrees: float, level: float) -> tuple[
     >>> [round(edge, 4) for edge in symmetric(1.0, 0.5, 4, 0.95)]
     [-0.3882, 2.3882]
     """
-    half = t_quantile((1 + level) / 2, degrees) * error
+    half = t_quantile((1 - level) / 2, degrees) * error
     return mean - half, mean + half
 
 
@@ -105,7 +105,7 @@ def wilson(share: float, count: float, level: float) -> tuple[float, float]:
     """
     if not count > 0:
         return math.nan, math.nan
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = -NormalDist().inv_cdf((1 - level) / 2)
     scale = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(max(0.0, share * (1 - share)) / count + z * z / (4 * count * count))
@@ -114,22 +114,22 @@ def wilson(share: float, count: float, level: float) -> tuple[float, float]:
 
 @lru_cache(maxsize=1024)
 def t_quantile(share: float, degrees: float) -> float:
-    """Return below which value this much of Student's t distribution lies, above one half; NaN without a degree.
+    """Return above which value this much of Student's t distribution lies, up to one half; NaN without a degree.
 
     Examples
     --------
-    >>> round(t_quantile(0.975, 4), 10), round(t_quantile(0.975, 1e6), 6)
+    >>> round(t_quantile(0.025, 4), 10), round(t_quantile(0.025, 1e6), 6)
     (2.7764451052, 1.959966)
     """
     if not degrees >= 1:
         return math.nan
     if degrees > EXPANDED:
-        return _expanded(NormalDist().inv_cdf(share), degrees)
+        return _expanded(-NormalDist().inv_cdf(share), degrees)
     low, high = 0.0, 1.0
-    while _t_above(high, degrees) > 1 - share:
+    while _t_above(high, degrees) > share:
         low, high = high, 2 * high
     while low < (middle := (low + high) / 2) < high:
-        low, high = (low, middle) if _t_above(middle, degrees) <= 1 - share else (middle, high)
+        low, high = (low, middle) if _t_above(middle, degrees) <= share else (middle, high)
     return high
 
 
