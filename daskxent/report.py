@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from daskxent.show.slices import Slices
 
 
-FORMAT = 5
+FORMAT = 6
 _FURTHER: dict[str, tuple[type, ...]] = {
     "elapsed": (float, int), "nbytes": (int,), "retries": (int,), "journal": (str, NoneType),
     "available": (int, NoneType), "inputs": (dict, NoneType), "made": (dict, NoneType),

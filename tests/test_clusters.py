@@ -174,3 +174,16 @@ def test_the_interval_covers_the_truth_with_clusters_and_not_without():
         naive += low <= 0.5 <= high
     assert abs(covered - 285) <= 15
     assert naive < 220
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_of_rows_in_clusters_only_totals_are_kept(weighted):
+    y, x, w, ids = drawn()
+    options = OPTIONS | {"sample_weight": w if weighted else None, "per_class": True, "by": {"kind": ids % 3}}
+    tables = dx.evaluate(y, x, clusters=ids, **options).state.tables
+    assert set(tables) >= {"clusters", "kind", "kind, clusters", "true class", "true class, clusters"}
+    for table in tables.values():
+        assert not [name for name in table.columns if name.endswith((" squares", " products"))]
+    kept = dx.evaluate(y, x, **options).state.tables
+    assert "crossentropy squares" in kept["kind"].columns
+    assert "crossentropy squares" in kept["true class"].columns

@@ -443,7 +443,7 @@ def test_it_is_plain_text(dump, journal):
     evaluate(dump, journal)
     lines = journal.read_text("ascii").splitlines()
     records = [json.loads(line.partition(" ")[2]) for line in lines]
-    assert records[0]["daskxent journal"] == 4
+    assert records[0]["daskxent journal"] == 5
     assert records[0]["steps"] == ROWS
     assert [record["state"]["covered"] for record in records[1:]] == [[[i, i + CHUNK]] for i in range(0, ROWS, CHUNK)]
 

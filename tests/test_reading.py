@@ -78,7 +78,7 @@ BAD = {
     "by": (changed("question", "by", value=[[["Nothing"]]]), r"by: \['Nothing'\] is not a grouping"),
     "no by": (changed("question", "by", value=[[]]), "by: a slicing has at least one grouping"),
     "state": (changed("state", value=None), "state: expected a mapping, got None"),
-    "format": (changed("format", value=1), "not a daskxent report of format 5"),
+    "format": (changed("format", value=1), "not a daskxent report of format 6"),
     "missing": (changed("available", remove=True), "report: 'available' is missing"),
 }
 

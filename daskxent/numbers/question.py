@@ -264,7 +264,10 @@ class Question:
         return found
 
     def kept_by(self, slicing: Slicing) -> tuple[tuple[Statistic, ...], bool]:
-        """Return the statistics that a slicing has sums of, and whether their squares are kept too, for errors."""
+        """Return the statistics that a slicing has sums of, and whether their squares are kept too, for errors.
+
+        Errors over clusters follow from the totals of each.
+        """
         by = slicing[0]
         if isinstance(by, (Cells, Ranks)) or PREDICTED_CLASS in slicing:
             return (), False  # rows are only counted, and their weights added up
@@ -274,8 +277,8 @@ class Question:
             names = CALIBRATION if by.place < 0 else (HIT, statistics.at("confidence", BETAS[by.place]))
             return tuple(each for each in self.statistics if each.name in names), False
         if slicing == (self.clusters,):
-            return self.statistics, True
-        return self._of_means, True
+            return self.statistics, False
+        return self._of_means, self.clusters is None
 
     @cached_property
     def statistics(self) -> tuple[Statistic, ...]:

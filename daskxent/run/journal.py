@@ -26,7 +26,7 @@ __all__ = ["Journal", "JournalError", "Kept", "read"]
 
 T = TypeVar("T")
 
-FORMAT = 4
+FORMAT = 5
 Versions = tuple[tuple[int, int, str], ...]  # of ranges of steps
 # The states of this many bytes are kept part by part, which `verify` needs: 20,000 parts of ordinary rows, 10 TB, are
 # 14 MB. To read them takes a second or two.

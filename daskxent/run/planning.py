@@ -257,7 +257,7 @@ def _notes(inputs: Inputs, question: Question, cuts: Cuts | None, block: int) ->
     if block < 1 << 16:
         notes.append(f"chunks of {show_bytes(block)} are small; chunks above 1 MB read faster")
     if question.clusters is not None:
-        each = SUM_BYTES * len(question.statistics) * (2 if "weights" not in inputs.along else 3)
+        each = SUM_BYTES * (len(question.statistics) + (2 if "weights" in inputs.along else 0))
         notes.append(f"clusters may come in any order: each is kept to the end, in about {each + KEY_BYTES} bytes")
     elif len(inputs.positions) > 1:
         notes.append("rows are taken as independent; those of a sequence or an image are not: clusters=dx.axis(0)")
