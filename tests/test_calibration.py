@@ -347,6 +347,27 @@ def test_quantiles_are_those_of_numpy_within_their_error():
     assert report.quantile("margin", 0.5) == pytest.approx(np.median(np.diff(np.sort(x, axis=1)[:, -2:])), rel=1e-3)
 
 
+@pytest.mark.parametrize("weight", [0.7, 0.1, 1e-9, 1e12 / 3])
+@pytest.mark.parametrize("rows", [7, 10, 49])
+def test_weighted_quantiles_at_the_edge_of_a_row_are_that_row(rows, weight):
+    """Of rows of equal weight k of n have a share of k / n: the sum of these weights is not rounded on the way."""
+    x = np.zeros((rows, 2))
+    x[:, 1] = np.arange(rows)
+    options = {"sample_weight": np.full(rows, weight), "from_logits": True, "histograms": ["crossentropy"]}
+    report = dx.evaluate(np.zeros(rows, int), x, **options)
+    wanted = np.log1p(np.exp(x[:, 1]))
+    found = report.quantile("crossentropy", [k / rows for k in range(1, rows + 1)])
+    assert found == pytest.approx(wanted.tolist(), rel=2**-11 + 1e-6)
+    above = report.quantile("crossentropy", [math.nextafter(k / rows, 1) for k in range(1, rows)])
+    assert above == pytest.approx(wanted[1:].tolist(), rel=2**-11 + 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult", "ignore:.*weight")
+def test_there_is_no_quantile_of_weights_that_cancel():
+    options = {"sample_weight": [1.0, -1.0], "allow_negative_weights": True, "histograms": ["crossentropy"]}
+    assert math.isnan(dx.evaluate([0, 0], [[0.5, 0.5]] * 2, **options).quantile("crossentropy", 0.5))
+
+
 def test_quantiles_of_what_is_exact_are_exact():
     x = np.full((5, 3000), -1e4)
     x[:, 0] = 0  # surely class 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from itertools import accumulate
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,14 +29,14 @@ class Cell(NamedTuple):
     value : float
         The middle of the cell, or the only value that can be in it.
     rows : int
-    weight : float
+    weight : ExactSum
     weighted : bool
         Whether rows have weights.
     """
 
     value: float
     rows: int
-    weight: float
+    weight: ExactSum
     weighted: bool
 
 
@@ -44,7 +45,7 @@ def cells_of(table: Table | None, of: Statistic) -> list[Cell]:
     if table is None:
         return []
     edges = [Cells.edges(key) for (key,) in table]
-    columns = table.counted.tolist(), table.weights().tolist()
+    columns = table.counted.tolist(), table.exact_weights()
     # Weights of 1 alone, as a mask makes them, are none: their sum and that of their squares are the number of rows.
     weighted = WEIGHT in table.columns and any(
         (table.values(name) != table.counted).any() for name in (WEIGHT, WEIGHT_SQUARES)
@@ -67,21 +68,26 @@ def quantile(cells: Sequence[Cell], share: float) -> float:
 
     Examples
     --------
-    >>> quantile([Cell(1.0, 2, 2.0, False), Cell(4.0, 1, 1.0, False)], 0.75)
+    >>> quantile([Cell(1.0, 2, ExactSum.whole(2), False), Cell(4.0, 1, ExactSum.whole(1), False)], 0.75)
     2.5
     """
     if not isinstance(share, Real) or not 0 <= share <= 1:
         raise ValueError(f"quantile: expected shares from 0 to 1, got {share!r}")
-    if not cells or math.isnan(cells[-1].value) or any(cell.weight < 0 for cell in cells):
+    if not cells or math.isnan(cells[-1].value) or any(cell.weight.units < 0 for cell in cells):
         return math.nan
     if cells[0].weighted:
-        below = list(accumulate(cell.weight for cell in cells))
-        at = np.searchsorted(below, share * below[-1], side="left")
-        return cells[min(int(at), len(cells) - 1)].value
+        return _weighted_quantile(cells, float(share))
     ends = list(accumulate(cell.rows for cell in cells))
     place = share * (ends[-1] - 1)
     low, high = (cells[int(np.searchsorted(ends, row, side="right"))].value for row in (int(place), math.ceil(place)))
     return low if low == high else low + (place - int(place)) * (high - low)
+
+
+def _weighted_quantile(cells: Sequence[Cell], share: float) -> float:
+    """Return the smallest value at or below which there is a share of the weight, which is rounded only once."""
+    below = list(accumulate(cell.weight.units for cell in cells))
+    whole = below[-1]
+    return cells[bisect_left(below, share, key=lambda units: units / whole)].value if whole else math.nan
 
 
 def histogram(cells: Sequence[Cell], bins: int) -> list[dict[str, Any]]:
@@ -94,11 +100,11 @@ def histogram(cells: Sequence[Cell], bins: int) -> list[dict[str, Any]]:
         edges = np.linspace(finite[0].value, finite[-1].value, bins + 1)
         values = [cell.value for cell in finite]
         rows, _ = np.histogram(values, edges, weights=[cell.rows for cell in finite])
-        weight, _ = np.histogram(values, edges, weights=[cell.weight for cell in finite])
+        weight, _ = np.histogram(values, edges, weights=[float(cell.weight) for cell in finite])
         columns = edges[:-1].tolist(), edges[1:].tolist(), rows.tolist(), weight.tolist()
         lines = [{"low": a, "high": b, "rows": int(n), "weight": float(w)} for a, b, n, w in zip(*columns, strict=True)]
     others = [cell for cell in cells if not math.isfinite(cell.value)]
-    return lines + [{"low": c.value, "high": c.value, "rows": c.rows, "weight": c.weight} for c in others]
+    return lines + [{"low": c.value, "high": c.value, "rows": c.rows, "weight": float(c.weight)} for c in others]
 
 
 def top_k(table: Table | None, weight: ExactSum) -> list[dict[str, Any]]:

@@ -132,15 +132,16 @@ class Table:
             No row that counts has it.
         """
         at = self._places[key]
+        found = {name: self._exact(name, at, key) for name in self.columns if name != COUNTED_ROWS}
+        return Sums.of(found, int(self.counted[at]))
 
-        def found(name: str) -> ExactSum:
-            column = self.columns[name]
-            if column.ndim == 1:
-                return ExactSum.whole(int(column[at]))
-            units = sum(int(k) << (UNIT_BITS - bits) for k, bits in zip(column[at], GRID_BITS, strict=True))
-            return ExactSum(units) + self.rare.get((name, key), ExactSum())
-
-        return Sums.of({name: found(name) for name in self.columns if name != COUNTED_ROWS}, int(self.counted[at]))
+    def _exact(self, name: str, at: int, key: Key) -> ExactSum:
+        """Return the exact sum in a column at the place of a key."""
+        column = self.columns[name]
+        if column.ndim == 1:
+            return ExactSum.whole(int(column[at]))
+        units = sum(int(k) << (UNIT_BITS - bits) for k, bits in zip(column[at], GRID_BITS, strict=True))
+        return ExactSum(units) + self.rare.get((name, key), ExactSum())
 
     @property
     def counted(self) -> NDArray[np.int64]:
@@ -163,6 +164,11 @@ class Table:
     def weights(self) -> NDArray[np.float64]:
         """Return the sum of the weights of each key, (n,) float64."""
         return self.values(WEIGHT if WEIGHT in self.columns else COUNTED_ROWS)
+
+    def exact_weights(self) -> list[ExactSum]:
+        """Return the sum of the weights of each key, not rounded."""
+        name = WEIGHT if WEIGHT in self.columns else COUNTED_ROWS
+        return [self._exact(name, at, key) for at, key in enumerate(self)]
 
     def __contains__(self, key: object) -> bool:
         return key in self._places
