@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import sized
+import strategies
 import zarr
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
@@ -25,6 +26,7 @@ from daskxent.cli import main
 from daskxent.numbers.records import scan
 from daskxent.numbers.scores import UNRANKED, finish
 from daskxent.numbers.softmax_sums import shape_of
+from daskxent.numbers.statistics import OF_LOGITS, OF_ONE_LABEL
 from daskxent.numbers.status import ROW_COLUMNS, Scored
 from daskxent.run import sink
 
@@ -112,6 +114,43 @@ def test_dense_labels_have_a_class(data, tmp_path):
     assert (found["label"][...] == y % CLASSES).all()
     usual = np.isfinite(x).all(axis=1)
     assert np.allclose(found["loss"][...][usual], dx.losses.categorical_crossentropy(dense, x, True)[usual], atol=1e-6)
+
+
+HIDING = {
+    "ignored": lambda y: (np.where(SOME, -100, y), {"ignore_class": -100}),
+    "weights": lambda y: (y, {"sample_weight": np.where(SOME, 0.0, 2.0)}),
+    "mask": lambda y: (y, {"mask": ~SOME}),
+    "dense": lambda y: (np.eye(3)[y], {"mask": ~SOME}),
+}
+SOME = np.arange(6100) % 10 == 0
+
+
+@pytest.mark.parametrize("logits", [True, False])
+@pytest.mark.parametrize("way", HIDING)
+def test_hidden_rows_hold_nothing_in_chunks_of_any_size(way, logits):
+    """Of few numbers NumPy makes the columns, of many compiled code: 6,100 rows of 3 classes are many, 100 few."""
+    rng = np.random.default_rng(5)
+    x = rng.random((SOME.size, 3)) + 0.1
+    x, y = x if logits else x / x.sum(axis=1, keepdims=True), rng.integers(0, 3, SOME.size)
+    x[10], x[20, 1] = np.nan, np.inf
+    given, options = HIDING[way](y)
+    names = [
+        name
+        for name in ROW_COLUMNS
+        if (way != "dense" or name not in OF_ONE_LABEL) and (logits or name not in OF_LOGITS)
+    ]
+    options |= {"from_logits": logits, "columns": names}
+    held = [strategies.stored(x, (rows, 3)) for rows in (6100, 6000, 700)]
+    for predictions in (x, *held, *(da.from_array(x, chunks=chunks) for chunks in ((6000, 3), (6100, 3), (900, 2)))):
+        for name, values in dx.rows(given, predictions, **options).items():
+            hidden, shown = np.asarray(values)[SOME], np.asarray(values)[~SOME]
+            if name in ("label", "weight"):
+                assert len(np.unique(hidden)) == (1 if name == "weight" or way == "ignored" else 3)
+                continue
+            empty = {"prediction": -1, "above": UNRANKED}.get(name, 0)
+            assert (np.isnan(hidden) if hidden.dtype.kind == "f" else hidden == empty).all(), name
+            assert values.dtype == ROW_COLUMNS[name]
+            assert not np.isnan(shown).any()
 
 
 @pytest.mark.slow

@@ -174,7 +174,7 @@ class Scored(NamedTuple):
         return cls(scores, labels, weights, along, status.astype(np.uint16), np.flatnonzero(status != COUNTED))
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one of `ROW_COLUMNS`."""
+        """Return one of `ROW_COLUMNS`; of hidden rows, which not every scan looks at, only what lies along them."""
         if name == "label":
             return self.labels
         if name == "weight":
@@ -182,8 +182,16 @@ class Scored(NamedTuple):
         if name == "counted":
             return np.asarray(self.status & COUNTED, bool)
         if name in statistics.KEPT:
-            return statistics.statistic(name).value(self.scores, self.labels)
-        return np.asarray(getattr(self.scores, name))
+            return self._shown(name, statistics.statistic(name).value(self.scores, self.labels))
+        return self._shown(name, np.asarray(getattr(self.scores, name)))
+
+    def _shown(self, name: str, column: NDArray[Any]) -> NDArray[Any]:
+        """Return a column with nothing in rows that are hidden."""
+        hidden = self.exceptional[(self.status[self.exceptional] & HIDDEN) != 0]
+        if hidden.size:
+            column = column.copy()
+            column[hidden] = unset(name)
+        return column
 
     def columns(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return some of `ROW_COLUMNS` by name."""
