@@ -61,6 +61,13 @@ def test_logits_that_are_taken_for_log_probabilities_are_found(rows, tmp_path):
     assert every_way(y, x, tmp_path, **TAKEN).doubts == (expected,)
 
 
+@pytest.mark.parametrize("rows", [2, 10_000])
+def test_infinity_is_found_as_such_alone(rows):
+    x = np.tile([[-0.1, -3, -4], [np.inf, -1, -2]], (rows // 2, 1))
+    report = dx.evaluate(np.zeros(rows, int), x, predictions="log_probabilities", on_invalid="count")
+    assert {kind: found["count"] for kind, found in report.audit.items()} == {"infinite": rows // 2}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -39,7 +39,9 @@ def defined(question: Question, values: Any, labels: Any, weights: Any) -> Score
     unit = not question.from_logits
     depth = min(question.depth, flat.shape[1])  # all of them, where any rank is asked for
     found = records.scan(flat, labels, probabilities=unit, mass=question.summed, top=depth)
-    return Scored.of(question, finish(found, labels, question.classes, question.needs), labels, weights)
+    logs = question.log_probabilities
+    scores = finish(found, labels, question.classes, question.needs, log_probabilities=logs)
+    return Scored.of(question, scores, labels, weights)
 
 
 def added_up(question: Question, rows: Scored) -> Totals:
@@ -88,6 +90,20 @@ def test_compiled_columns_and_sums_have_the_bits_of_their_definition(dtype: Any,
         assert assert_scored(question, values, labels, given)
     for name, rule in itertools.product(METRICS, ("raise", "skip")):
         assert_scored(Question(METRICS[name], shape[1], from_logits=True, on_invalid=rule), values, labels, None)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiled_flags_of_log_probabilities_are_those_of_their_definition(dtype: str, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(8)
+    values = -rng.random(shape)
+    values[rng.random(shape) < 0.3 / shape[1]] = np.inf
+    values[rng.random(shape) < 0.3 / shape[1]] = 0.5
+    values[rng.random(shape) < 0.2 / shape[1]] = np.nan
+    labels = rng.integers(-1, shape[1] + 1, shape[0] * shape[2])
+    for rule in ("count", "skip"):
+        question = Question(METRICS["top"], shape[1], from_logits=True, log_probabilities=True, on_invalid=rule)
+        assert assert_scored(question, values.astype(dtype), labels, None)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -140,7 +140,7 @@ def finish(
     losses : (n,) float64, optional
         In nats, of dense or smoothed labels, which need more than the records; see `dense_losses`.
     log_probabilities : bool
-        The loss is minus the value at the label, as it is; values above 0 are `UNNORMALISED`.
+        The loss is minus the value at the label, as it is; finite values above 0 are `UNNORMALISED`.
     above : (n,) integers, optional
         How many classes are larger than the label's, where that is not taken from the largest values in the records.
 
@@ -170,7 +170,8 @@ def finish(
             lost = known & ~np.isfinite(losses) & ((flags & (NAN | INFINITE)) == 0)
             flags |= np.where(lost, LOST, 0).astype(np.uint8)
         if log_probabilities:
-            flags |= np.where(~nan & (records.peak > SUM_TOLERANCE), UNNORMALISED, 0).astype(np.uint8)
+            above_zero = (records.peak > SUM_TOLERANCE) & np.isfinite(records.peak)
+            flags |= np.where(~nan & above_zero, UNNORMALISED, 0).astype(np.uint8)
     if "above" in needs:
         above = (records.top > records.target[:, None]).sum(axis=1) if above is None else above
         found["above"] = np.where(known, above, UNRANKED).astype(np.int32)
