@@ -185,6 +185,52 @@ def test_hidden_rows_are_left_out_of_labels_and_predictions():
     assert (report.confusion_matrix() == alone.confusion_matrix()).all()
 
 
+def missing(draw, logits, weighted):
+    """Return labels, predictions and weights with rows of no label, of no prediction, and of neither."""
+    rng = np.random.default_rng(draw)
+    y, x, w = drawn(int(rng.integers(1, 40)), weighted, rng.choice(CLASSES, 3, replace=False), draw)
+    y[rng.random(y.size) < rng.choice([0, 0.3, 1], p=[0.3, 0.5, 0.2])] = rng.choice([-7, CLASSES, 250])
+    x = x if logits else np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    x[rng.random(y.size) < rng.choice([0, 0.3, 1], p=[0.3, 0.5, 0.2]), 2] = np.nan
+    return y, x, w
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore::daskxent.DoubtfulResult")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning", "ignore:A single label was found")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("logits", [False, True])
+def test_rows_without_a_label_or_a_prediction_are_wrong_and_in_no_class(logits, weighted):
+    """For scikit-learn they have classes of their own, which are never predicted, or never true."""
+    for draw in range(60):
+        y, x, w = missing(draw, logits, weighted)
+        options = {"sample_weight": w, "from_logits": logits, "on_invalid": "count", "threads": 1}
+        report = dx.evaluate(y, x, metrics=METRICS, **options)
+        known = (y >= 0) & (y < CLASSES)
+        true, p = np.where(known, y, -2), np.where(np.isnan(x).any(axis=1), -1, np.nan_to_num(x).argmax(axis=1))
+        wanted = by_sklearn(true, p, w)
+        present = sorted({*true[known], *p} - {-1})
+        few = {"labels": present, "average": "macro", "sample_weight": w, "zero_division": 0}
+        if present:
+            macro = sk.precision_recall_fscore_support(true, p, **few)[:3]
+            wanted |= dict(zip(("macro_precision", "macro_recall", "macro_f1"), macro, strict=True))
+            wanted |= {"mean_dice": macro[2], "mean_iou": sk.jaccard_score(true, p, **few)}
+        else:
+            wanted |= dict.fromkeys((name for name in wanted if name.startswith(("macro_", "mean_"))), math.nan)
+        recalls = sk.recall_score(true, p, **few | {"labels": sorted(set(true[known]))}) if known.any() else math.nan
+        wanted |= {"balanced_accuracy": recalls, "mean_class_accuracy": recalls}
+        assert {name: report[name] for name in wanted} == pytest.approx(wanted, rel=1e-12, abs=1e-14, nan_ok=True)
+        assert dx.Report.from_json(report.to_json()) == report
+
+
+def test_labels_beyond_the_classes_are_wrong():
+    x = np.array([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0]])[[0, 1, 2, 2, 2]]
+    for label in (7, -1):
+        y = [0, 1, label, label, label]
+        report = dx.evaluate(y, x, from_logits=True, metrics=METRICS, on_invalid="count")
+        assert report["micro_f1"] == report["weighted_recall"] == report["accuracy"] == 0.4
+        assert report["matthews"] == pytest.approx(sk.matthews_corrcoef(y, x.argmax(axis=1)))
+
+
 def test_segmentation_maps():
     rng = np.random.default_rng(0)
     y, x = rng.integers(0, 4, (3, 16, 16)), rng.normal(size=(3, 4, 16, 16)).astype("float32")
@@ -197,7 +243,7 @@ def test_segmentation_maps():
 def test_products_of_counts_beyond_float64_are_exact():
     """Nearly all rows are right: in float64 the numerator of Matthews's coefficient would be lost."""
     n = 10**10
-    counts = Counts([0, 1], [n, 2], [n + 1, 1], [n, 1])
+    counts = Counts([0, 1], [n, 2], [n + 1, 1], [n, 1], n + 2)
     exact = (n + 1) * (n + 2) - (n * (n + 1) + 2)
     below = ((n + 2) ** 2 - (n + 1) ** 2 - 1) * ((n + 2) ** 2 - n**2 - 4)
     assert CLASS_METRICS["matthews"](counts) == pytest.approx(exact / math.sqrt(below), rel=1e-15)

@@ -1,8 +1,9 @@
 """Metrics of classes: functions of how much of each is true, how much is predicted, and how much is both.
 
-These three vectors are all that precision, recall, F1, IoU, Dice, Matthews's coefficient and the kappas need. They hold
-whole numbers, so that nothing is lost where products of counts pass 2**53. The conventions are scikit-learn's: classes
-that are neither true nor predicted are left out, and a quotient by 0 counts as 0, as 1, or is left out of means.
+These three vectors, and how much there is in all, are what precision, recall, F1, IoU, Dice, Matthews's coefficient and
+the kappas need. They hold whole numbers, so that nothing is lost where products of counts pass 2**53. The conventions
+are scikit-learn's: classes that are neither true nor predicted are left out, and a quotient by 0 counts as 0, as 1, or
+is left out of means. A row without a label or a prediction counts in all: as wrong, and in no class.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Counts(NamedTuple):
         Which these are, in order.
     true, predicted, both : list of int
         Of each class: where it is the label, where it is predicted, and where it is both.
+    whole : int
+        In all: more than `true` or `predicted` add up to where rows have no label, or no prediction, that is a class.
     undefined : float
         What precision and recall are of a class that is never predicted, or never true: 0, 1 or NaN.
     """
@@ -32,6 +35,7 @@ class Counts(NamedTuple):
     true: list[int]
     predicted: list[int]
     both: list[int]
+    whole: int
     undefined: float = 0.0
 
 
@@ -71,15 +75,15 @@ def _macro(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
 
 def _weighted(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
     def metric(counts: Counts) -> float:
-        pairs = [(t, v) for t, v in zip(counts.true, of(counts), strict=True) if not math.isnan(v)]
-        total = sum(t for t, _ in pairs)
-        return math.fsum(t / total * value for t, value in pairs) if total else math.nan
+        pairs = list(zip(counts.true, of(counts), strict=True))
+        total = counts.whole - sum(t for t, value in pairs if math.isnan(value))
+        return math.fsum(t / total * value for t, value in pairs if not math.isnan(value)) if total else math.nan
 
     return metric
 
 
 def _micro(counts: Counts) -> float:
-    return sum(counts.both) / sum(counts.true) if sum(counts.true) else math.nan
+    return sum(counts.both) / counts.whole if counts.whole else math.nan
 
 
 def _balanced(counts: Counts) -> float:
@@ -91,21 +95,27 @@ def _chance(counts: Counts) -> int:
 
 
 def _matthews(counts: Counts) -> float:
-    """Return Matthews's coefficient for several classes (Gorodkin 2004); 0 if labels or predictions are all alike."""
-    total = sum(counts.true)
-    above = sum(counts.both) * total - _chance(counts)
-    below = total**2 - sum(p * p for p in counts.predicted), total**2 - sum(t * t for t in counts.true)
+    """Return Matthews's coefficient for several classes (Gorodkin 2004); 0 if labels or predictions are all alike.
+
+    Labels that are no class are taken for one that is never predicted, and rows without a prediction likewise.
+    """
+    above = sum(counts.both) * counts.whole - _chance(counts)
+    below = _unlike(counts.predicted, counts.whole), _unlike(counts.true, counts.whole)
     if not all(below):
-        return 0.0 if total else math.nan
+        return 0.0 if counts.whole else math.nan
     root = math.sqrt(Fraction(above * above, below[0] * below[1]))
     return -root if above < 0 else root
 
 
+def _unlike(several: list[int], whole: int) -> int:
+    """Return how much of all pairs is of two classes; what is of none is of one more."""
+    return whole**2 - (whole - sum(several)) ** 2 - sum(n * n for n in several)
+
+
 def _kappa(counts: Counts) -> float:
     """Return Cohen's kappa; NaN where labels and predictions are all of one class."""
-    total = sum(counts.true)
-    below = total**2 - _chance(counts)
-    return (sum(counts.both) * total - _chance(counts)) / below if below else math.nan
+    below = counts.whole**2 - _chance(counts)
+    return (sum(counts.both) * counts.whole - _chance(counts)) / below if below else math.nan
 
 
 # Cohen's kappas that weigh a confusion by how far apart the two classes are, with the statistic of that.
@@ -130,9 +140,8 @@ def weighted_kappa(counts: Counts, distance: int, *, squared: bool) -> float:
     float
         NaN where labels and predictions are all of one class.
     """
-    total = sum(counts.true)
     expected = _squared_distances(counts) if squared else _distances(counts)
-    return 1 - Fraction(distance * total, expected) * 1.0 if expected else math.nan
+    return 1 - Fraction(distance * counts.whole, expected) * 1.0 if expected else math.nan
 
 
 def _squared_distances(counts: Counts) -> int:

@@ -39,7 +39,7 @@ def value(name: str, question: Question, state: State) -> float:
 
 def _of_classes(name: str, question: Question, state: State) -> float:
     counts = counts_of(question, state.tables)
-    if not counts.classes:
+    if not counts.whole:
         return math.nan
     if name in classes.KAPPAS:
         distance = state.total.totals[classes.KAPPAS[name]]
@@ -75,17 +75,18 @@ def temperature(question: Question, state: State, found: Estimates) -> Temperatu
 
 
 def counts_of(question: Question, tables: Mapping[str, Table]) -> Counts:
-    """Return how much of each class is true, predicted, and both."""
-    found: dict[int, list[int]] = {}
+    """Return how much of each class is true, predicted, and both, and how much there is in all."""
+    found, whole = dict[int, list[int]](), 0
     for at, table in enumerate(tables.get(name_of((by,))) for by in (TRUE_CLASS, PREDICTED_CLASS)):
         for key in table or ():
+            assert table is not None
+            sums = table.sums(key)
+            whole += sums.weight.units if at == 0 else 0  # labels that are no class have keys as well
             if 0 <= key[0] < question.classes:
-                assert table is not None
-                sums = table.sums(key)
                 entry = found.setdefault(key[0], [0, 0, 0])
                 entry[at] = sums.weight.units
                 entry[2] = sums.totals[HIT].units if at == 0 else entry[2]
     order = sorted(found)
     undefined = math.nan if question.zero_division is None else question.zero_division
     true, predicted, both = ([found[each][k] for each in order] for k in range(3))
-    return Counts(order, true, predicted, both, undefined)
+    return Counts(order, true, predicted, both, whole, undefined)
