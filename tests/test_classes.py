@@ -231,6 +231,29 @@ def test_labels_beyond_the_classes_are_wrong():
         assert report["matthews"] == pytest.approx(sk.matthews_corrcoef(y, x.argmax(axis=1)))
 
 
+def test_negative_weights_leave_no_coefficient_or_that_of_the_formula():
+    """Matthews's coefficient as a covariance over the root of two variances, which may be of different signs."""
+    rng, found = np.random.default_rng(2), set()
+    cases = [([2, 0, 0, 0, 1, 2], [1, 0, 1, 1, 2, 2], [2, -1, 2, -1, 1, -1])]
+    cases += [(*rng.integers(0, 3, (2, 6)), rng.integers(-2, 4, 6)) for _ in range(60)]
+    for y, p, w in cases:
+        if np.sum(w) == 0:
+            continue
+        options = {"allow_negative_weights": True, "metrics": [*METRICS, "cohen_kappa_linear"], "from_logits": True}
+        report = dx.evaluate(y, np.eye(3)[p], sample_weight=np.array(w, float), **options)
+        matrix = np.zeros((3, 3))
+        np.add.at(matrix, (np.array(y), np.array(p)), w)
+        chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)).trace()
+        product = np.prod([np.sum(w) ** 2 - (matrix.sum(axis=axis) ** 2).sum() for axis in (0, 1)])
+        wanted = (np.trace(matrix) * np.sum(w) - chance) / math.sqrt(product) if product > 0 else math.nan
+        wanted = 0.0 if product == 0 else wanted
+        assert report["matthews"] == pytest.approx(wanted, nan_ok=True)
+        assert dx.Report.from_json(report.to_json()) == report
+        assert "matthews" in repr(report)
+        found.add(np.sign(product))
+    assert found == {-1, 0, 1}
+
+
 def test_segmentation_maps():
     rng = np.random.default_rng(0)
     y, x = rng.integers(0, 4, (3, 16, 16)), rng.normal(size=(3, 4, 16, 16)).astype("float32")

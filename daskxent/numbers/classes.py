@@ -98,11 +98,14 @@ def _matthews(counts: Counts) -> float:
     """Return Matthews's coefficient for several classes (Gorodkin 2004); 0 if labels or predictions are all alike.
 
     Labels that are no class are taken for one that is never predicted, and rows without a prediction likewise.
+    NaN where negative weights leave no root.
     """
     above = sum(counts.both) * counts.whole - _chance(counts)
     below = _unlike(counts.predicted, counts.whole), _unlike(counts.true, counts.whole)
     if not all(below):
         return 0.0 if counts.whole else math.nan
+    if below[0] * below[1] < 0:  # of negative weights
+        return math.nan
     root = math.sqrt(Fraction(above * above, below[0] * below[1]))
     return -root if above < 0 else root
 
