@@ -1,6 +1,7 @@
 """A statistic is a row of a table, and a grouping an object: both right, to the same bits, on every way there is."""
 
 import json
+import math
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -172,6 +173,27 @@ def test_sums_by_key_are_the_same_on_a_cluster_in_json_and_in_a_journal(data, cl
     with pytest.raises(dx.JournalError, match=r"question\.by"):
         answered(inputs, replace(question, by=by[:1]), journal=tmp_path / "journal")
     assert Question.from_json(json.loads(json.dumps(question.to_json()))) == question
+
+
+@pytest.mark.parametrize("beyond", [-5, 3, 250, 2**62])
+@pytest.mark.parametrize("rows", [30, 9000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_label_that_is_no_class_has_no_distance(beyond, rows, dtype, tmp_path):
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(rows, 5)).astype(dtype)[:, :3], rng.integers(0, 3, rows)
+    y[7] = beyond
+    names = ["class_distance", "squared_class_distance", "cohen_kappa_linear"]
+    by = {"sure": dx.bins("class_distance", [0, 1, 2])}
+    options = {"from_logits": True, "on_invalid": "count", "metrics": names, "by": by, "threads": 1}
+    stored = zarr.create_array({}, shape=x.shape, dtype=dtype, chunks=(rows // 3, 2))
+    stored[...] = x
+    for given in (x, np.asfortranarray(x), stored, da.from_array(x, chunks=(rows // 2, 2))):
+        report = dx.evaluate(y, given, **options)
+        assert all(math.isnan(report[name]) for name in names)
+        assert report.by("sure")[(3,)]["rows"] == 1
+    known = np.delete(np.arange(rows), 7)
+    report = dx.evaluate(y, x, **{**options, "on_invalid": "skip"})
+    assert report["class_distance"] == np.mean(abs(y - x.argmax(axis=1))[known])
 
 
 def test_rows_that_do_not_count_have_no_key():

@@ -43,7 +43,7 @@ def _of_classes(name: str, question: Question, state: State) -> float:
         return math.nan
     if name in classes.KAPPAS:
         distance = state.total.totals[classes.KAPPAS[name]]
-        if distance.special is not None or ("label_out_of_range" in state.audit and question.on_invalid == "count"):
+        if distance.special is not None:
             return math.nan  # rows without a prediction, or a class
         return classes.weighted_kappa(counts, distance.units, squared=name == "cohen_kappa_quadratic")
     return classes.CLASS_METRICS[name](counts)

@@ -249,8 +249,8 @@ def _z_loss(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _distance(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
-    """Return how far the number of the predicted class is from that of the label."""
-    known = (scores.prediction >= 0) & (labels >= 0)
+    """Return how far the number of the predicted class is from that of the label; only a class has a target."""
+    known = (scores.prediction >= 0) & ~np.isnan(scores.target)
     return np.where(known, np.abs(labels - scores.prediction), np.nan)
 
 
@@ -300,8 +300,8 @@ STATISTICS = {
         Statistic("mrr", frozenset({"above"}), lambda scores, labels: 1.0 / _rank(scores, labels), depth=ALL, most=1.0),
         Statistic("logsumexp", frozenset({"peak", "total"}), _logsumexp, "nats"),
         Statistic("z_loss", frozenset({"peak", "total"}), _z_loss),
-        Statistic("class_distance", frozenset({"prediction"}), _distance, whole=True),
-        Statistic("squared_class_distance", frozenset({"prediction"}), _squared_distance, whole=True),
+        Statistic("class_distance", frozenset({"prediction", "target"}), _distance, whole=True),
+        Statistic("squared_class_distance", frozenset({"prediction", "target"}), _squared_distance, whole=True),
         Statistic("bytes", frozenset({"bytes"}), lambda scores, labels: scores.bytes, "bytes"),
         Statistic("words", frozenset({"words"}), lambda scores, labels: scores.words, "words"),
     )
