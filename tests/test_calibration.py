@@ -496,6 +496,20 @@ def test_numbers_that_are_not_defined_are_nan():
     assert all(map(math.isnan, none.values()))
 
 
+def test_a_bin_whose_weights_cancel_leaves_calibration_undefined():
+    """The gap of such a bin is 0.9 hits too few, in a weight of 0: no error of its mean is defined."""
+    y, p = [1, 0, 0], np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]])
+    names = ["ece", "mce", "rmsce", "ece_debiased", "ece_equal_mass", "classwise_ece", "overconfidence"]
+    options = {"allow_negative_weights": True, "metrics": names}
+    report = dx.evaluate(y, p, sample_weight=[1.0, -1.0, 1.0], **options)
+    assert all(map(math.isnan, report.values()))
+    assert len(report.reliability()) == 0
+    assert dx.Report.from_json(report.to_json()) == report
+    more = dx.evaluate(y, p, sample_weight=[2.0, -1.0, 1.0], **options)
+    assert more["overconfidence"] == pytest.approx((0.9 + 0.6) / 2 - 0)  # hits: -1 and 1
+    assert more["ece"] == pytest.approx((abs(0 - 1 - 0.9) + abs(1 - 0.6)) / 2)
+
+
 def test_values_that_soft_labels_or_probabilities_do_not_have():
     y, x, _ = drawn(20, 5)
     soft = np.eye(5)[y]

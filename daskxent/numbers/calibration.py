@@ -56,7 +56,7 @@ class Bin(NamedTuple):
 
 
 def bins_of(table: Table | None, by: Reliability, of: str = "confidence") -> list[Bin] | None:
-    """Return the bins that have any weight, in order; None if some confidence is not a number, or a weight negative.
+    """Return the bins with rows, in order; None if a confidence is not a number, or the weight of a bin not above 0.
 
     Parameters
     ----------
@@ -70,10 +70,9 @@ def bins_of(table: Table | None, by: Reliability, of: str = "confidence") -> lis
     for (key,) in table or ():
         assert table is not None
         sums = table.sums((key,))
-        if key == by.bins or sums.weight.units < 0:
+        if key == by.bins or sums.weight.units <= 0:  # negative weights may leave nothing of others
             return None
-        if sums.weight.units:
-            found.append(_bin(edges[key], edges[key + 1], sums, of))
+        found.append(_bin(edges[key], edges[key + 1], sums, of))
     return found
 
 

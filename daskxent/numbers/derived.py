@@ -56,14 +56,14 @@ def _classwise(question: Question, state: State) -> float:
         assert table is not None
         sums = table.sums(key)
         probability, hits = (sums.totals[each.name] for each in (statistics.CLASS_PROBABILITY, statistics.IS_LABEL))
-        if probability.special is not None or sums.weight.units < 0:
+        if probability.special is not None or sums.weight.units <= 0:
             return math.nan
         gap += abs(probability.units - hits.units)
     return ratio(ExactSum(gap), ExactSum(state.total.weight.units * question.classes))
 
 
 def reliability(question: Question, state: State, which: str = "reliability") -> list[Bin] | None:
-    """Return the bins of a grouping of `Question.reliabilities`; None if some confidence is not a number."""
+    """Return the bins of a grouping of `Question.reliabilities`; None where they are not defined."""
     by = question.reliabilities[which]
     of = "confidence" if by.place < 0 else statistics.at("confidence", BETAS[by.place])
     return bins_of(state.tables.get(by.name), by, of)
