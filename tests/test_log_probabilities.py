@@ -12,6 +12,7 @@ from test_doubts import every_way
 
 import daskxent as dx
 from daskxent import cli
+from daskxent.run.slicing import BINNED
 from daskxent.sources.chunks import MissingChunk
 
 CLASSES = 5
@@ -236,8 +237,8 @@ def test_a_label_that_was_not_kept_has_an_infinite_loss():
         ({"metrics": ["top_3_accuracy"]}, "'top_3_accuracy' takes all classes; these are 2 of each row"),
         ({"metrics": ["macro_f1"]}, "'macro_f1' takes all classes"),
         ({"per_class": True}, "per_class: takes all classes"),
-        ({"by": {"class": "label"}}, "by: takes all classes"),
-        ({"by": {"class": "prediction"}}, "by: takes all classes"),
+        ({"by": {"class": "label"}}, "by: 'label' takes all classes; these are 2 of each row"),
+        ({"by": {"class": "prediction"}}, "by: 'prediction' takes all classes"),
         ({"ids": [[1, 2, 3]]}, r"ids: expected shape \(1, 2\), that of y_pred; got \(1, 3\)"),
     ],
 )
@@ -245,6 +246,18 @@ def test_what_only_some_classes_cannot_answer(options, message):
     given = {"predictions": "log_probabilities", "ids": [[1, 2]], "metrics": ["crossentropy"]} | options
     with pytest.raises(ValueError, match=message):
         dx.evaluate([1], [[-0.5, -1.0]], **given)
+
+
+@pytest.mark.parametrize("of", sorted(BINNED))
+def test_bins_of_only_some_classes_are_those_of_all_or_refused(of):
+    y, logs, values, ids = largest()
+    options = {"predictions": "log_probabilities", "by": {"bin": dx.bins(of, [-9, -2, -1, 0, 0.2, 0.5, 1, 2, 9])}}
+    if of in ("loss", "crossentropy", "label_probability", "target", "peak", "second", "margin"):
+        found, whole = (dx.evaluate(y, x, **options, **given) for x, given in ((values, {"ids": ids}), (logs, {})))
+        np.testing.assert_equal(found.by("bin").rows, whole.by("bin").rows)
+        return
+    with pytest.raises(ValueError, match=f"by: '{of}' takes all classes; these are 6 of each row"):
+        dx.evaluate(y, values, ids=ids, **options)
 
 
 def test_columns_of_rows_of_only_some_classes():

@@ -10,6 +10,7 @@ import numpy as np
 
 from daskxent.numbers.statistics import UNITS, depth_of
 from daskxent.run.failures import DoubtfulResult, warn_caller
+from daskxent.run.slicing import BINNED, LABEL, PREDICTION, Binned
 from daskxent.sources.align import Further
 from daskxent.sources.converted import Viewed
 from daskxent.sources.dump_marks import check_finished
@@ -78,12 +79,14 @@ def check_ids(asked: Asked, slots: int) -> None:
             raise ValueError(f"metrics: {name!r} takes all classes; these are {slots} of each row")
     further = {name: getattr(asked, name) for name in ("per_class", "confusions", "class_weight", "classes", "worst")}
     further |= {"sample": asked.sample, "ranks": asked.ranks, "histograms": set(asked.histograms) - OF_SOME}
-    grouped = {given for by in asked.slicings for given in by.values() if isinstance(given, str)}
-    further["by"] = grouped & {"label", "prediction"}
+    grouped = [given for by in asked.slicings for given in by.values()]
+    further["by"] = {given for given in grouped if isinstance(given, str)} & {LABEL, PREDICTION}
+    binned = {given.of for given in grouped if isinstance(given, Binned) and isinstance(given.of, str)}
+    further["by"] |= (binned & BINNED) - OF_SOME - ROWS_OF_SOME
     further["columns"] = set(getattr(asked, "columns", ())) - ROWS_OF_SOME
     for name, wanted in further.items():
         if wanted:
-            which = f"{min(wanted)!r} " if name == "columns" else ""
+            which = f"{min(wanted)!r} " if name in ("by", "columns") else ""
             raise ValueError(f"{name}: {which}takes all classes; these are {slots} of each row")
 
 
