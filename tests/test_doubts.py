@@ -163,6 +163,30 @@ def test_infinite_losses_are_found_and_skipped(rows, on_invalid, tmp_path):
         assert report.state.total.counted == rows
 
 
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("metric", ["accuracy", "top_2_accuracy", "margin", "rank", "macro_f1"])
+def test_rows_of_infinite_loss_are_skipped_whatever_is_asked(rows, metric, tmp_path):
+    x, y = RNG.normal(size=(rows, CLASSES)), RNG.integers(0, CLASSES, rows)
+    x[::7, 1], y[7] = -np.inf, 1
+    left_out = (np.arange(rows) % 7 == 0) & (y == 1)
+    found = every_way(y, x, tmp_path, from_logits=True, on_invalid="skip", metrics=[metric])
+    assert found.audit["loss_infinite"]["count"] == left_out.sum() > 0
+    assert found.counted == rows - left_out.sum()
+    if metric == "accuracy":
+        assert found[metric] == np.mean(x.argmax(axis=1)[~left_out] == y[~left_out])
+    both = dx.evaluate(y, x, from_logits=True, on_invalid="skip", metrics=["crossentropy", metric])
+    assert found[metric] == both[metric]
+    kept = dx.evaluate(y, x, from_logits=True, metrics=[metric])
+    assert (kept.counted, list(kept.audit)) == (rows, [])
+
+
+def test_dense_labels_without_a_loss_are_skipped_whatever_is_asked():
+    p, dense = np.array([[0.0, 0.0], [0.2, 0.8], [0.7, 0.3]]), np.eye(2)[[0, 1, 1]]
+    for metrics in (["accuracy"], ["crossentropy", "accuracy"]):
+        report = dx.evaluate(dense, p, metrics=metrics, on_invalid="skip")
+        assert (report["accuracy"], report.counted) == (0.5, 2)
+
+
 def test_dense_labels_of_rows_without_a_loss_are_found_and_skipped():
     y, p = np.eye(2)[[1, 0, 1]], np.array([[0.0, 0.0], [0.5, 0.5], [0.2, 0.8]])
     report = dx.evaluate(y, p, on_invalid="skip")

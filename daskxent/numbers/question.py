@@ -307,12 +307,17 @@ class Question:
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """The columns that statistics and groupings need, and `target`, which the audit shows of probabilities."""
+        """The columns that statistics and groupings need, and `target`, which the audit shows of probabilities.
+
+        Where rows of an infinite loss, or of none, are left out, it takes the loss to know them.
+        """
         needs = frozenset(self.columns)
         groupings = [by for slicing in self.slicings for by in slicing]
         needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
         needs = needs.union(*(pick.needs for pick in self.picks.values()))
         needs -= self.given_units.keys()
+        lossless = self.from_logits or self.dense or bool(self.label_smoothing)
+        needs |= {"loss"} if self.on_invalid == "skip" and lossless else frozenset()
         needs |= {"peak"} if needs & SHAPED else frozenset()
         needs |= {"target"} if "curve" in needs else frozenset()
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
