@@ -190,7 +190,7 @@ class Report(Tables):
         self[name]
         if name == "temperature":
             found = self.temperature()
-            return symmetric(found.value, found.error, self._estimates.moments.count - 1, float(level))
+            return symmetric(found.value, found.error, self._of_rows.moments.count - 1, float(level))
         return self._estimates.interval(name, float(level))
 
     @property

@@ -202,6 +202,31 @@ def test_the_error_of_the_temperature_is_that_of_the_sandwich():
     assert clustered.se["temperature"] == pytest.approx(expected, rel=5e-3)
 
 
+def test_the_temperature_is_of_the_rows_where_means_are_of_clusters():
+    """Clusters of 1 to 60 rows, those of many rows much less sure than the others."""
+    y, x, w = drawn(3000, 10, 1.0, dtype="float64")
+    clusters = np.repeat(np.arange(100), np.linspace(1, 59, 100).astype(int))[:3000]
+    clusters = np.r_[clusters, np.full(3000 - clusters.size, 99)]
+    x[clusters < 60] /= 3
+    options = {
+        "sample_weight": w,
+        "from_logits": True,
+        "metrics": ["temperature", "crossentropy"],
+        "clusters": clusters,
+    }
+    report, of_rows = (dx.evaluate(y, x, average=average, **options) for average in ("cluster", "row"))
+
+    def loss(temperature):
+        return -np.average(log_softmax(x / temperature, axis=1)[np.arange(len(y)), y], weights=w)
+
+    best = minimize_scalar(loss, bounds=(0.4, 2.5), method="bounded", options={"xatol": 1e-10}).x
+    assert report["temperature"] == pytest.approx(best, abs=1e-4)
+    assert report.temperature() == of_rows.temperature()
+    assert report.se["temperature"] == of_rows.se["temperature"]
+    assert report.interval("temperature") == of_rows.interval("temperature")
+    assert report["crossentropy"] != of_rows["crossentropy"]
+
+
 def test_a_temperature_beyond_the_grid_is_said_to_be():
     y, x, _ = drawn(1000, 20, 4.0)
     report = dx.evaluate(y, x, from_logits=True, metrics=["temperature"])

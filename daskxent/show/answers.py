@@ -43,8 +43,8 @@ class Tables(Mapping[str, float]):
 
     @property
     @abstractmethod
-    def _estimates(self) -> Estimates:
-        """What the metrics are estimated from."""
+    def _of_rows(self) -> Estimates:
+        """What metrics that are means over rows are estimated from."""
 
     def by(self, *names: str) -> Slices:
         """Return the metrics of the groups of a slicing.
@@ -198,7 +198,7 @@ class Tables(Mapping[str, float]):
             The metric "temperature" was not asked for.
         """
         _asked("the metric 'temperature'", "temperature" in self.question.metrics)
-        return derived.temperature(self.question, self.state, self._estimates)
+        return derived.temperature(self.question, self.state, self._of_rows)
 
     def quantile(self, name: str, shares: float | Iterable[float]) -> Any:
         """Return quantiles of a value of the rows, within 2**-11 (0.05 %) of the value.
