@@ -222,6 +222,22 @@ def test_tables_for_people_and_for_programs():
     assert json.loads(report.to_json())["by"]["language"][0]["rows"] == slices.rows[0]["rows"]
 
 
+LARGER = ["crossentropy", "bits", "perplexity", "entropy", "brier", "rank", "class_distance"]
+SMALLER = ["accuracy", "top_2_accuracy", "confidence", "label_probability", "margin", "mrr"]
+
+
+def test_the_worst_groups_come_first_whatever_is_better():
+    """The logits of the groups are ever larger, and those of labels most of all: each group is better than the last."""
+    rng, groups = np.random.default_rng(0), np.arange(600) // 100
+    y = rng.integers(0, CLASSES, 600)
+    x = rng.normal(size=(600, CLASSES)) + groups[:, None] * 0.9 * np.eye(CLASSES)[y]
+    report = dx.evaluate(y, x, from_logits=True, metrics=LARGER + SMALLER, by={"group": groups})
+    for name in LARGER + SMALLER:
+        found = [row[name] for row in report.by("group").worst(name).rows]
+        assert found == sorted(found, reverse=name in LARGER)
+        assert report.by("group").worst(name, count=1).rows[0]["group"] < 2, name
+
+
 def test_a_shell_groups_too(stored, wanted, tmp_path):
     line = ["evaluate", f"{stored}/y", f"{stored}/x", "--from-logits", "--weights", f"{stored}/w"]
     for name in METRICS:

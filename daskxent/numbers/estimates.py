@@ -119,8 +119,14 @@ class Estimates(NamedTuple):
 
 
 def is_share(name: str) -> bool:
-    """Return whether a metric is a share of the rows: the larger, the better."""
+    """Return whether a metric is a share of the rows."""
     return statistics.statistic(statistics.metric(name).statistic).share
+
+
+def is_better(name: str) -> bool:
+    """Return whether a metric is better, or of surer predictions, where it is larger."""
+    found = statistics.statistic(statistics.metric(name).statistic)
+    return found.share or found.better
 
 
 def _ratio_moments(metric: Metric, moments: Moments) -> Moments:

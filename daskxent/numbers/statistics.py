@@ -52,11 +52,13 @@ class Statistic(NamedTuple):
     depth : int
         How many of the largest values `above` has to distinguish; 0 if `above` is not needed.
     share : bool
-        Whether each value is 0 or 1, and the mean a share of the rows.
+        Whether each value is 0 or 1, and the mean a share of the rows; more of them are better.
     most : float
         No value is above.
     whole : bool
         Whether values are whole numbers.
+    better : bool
+        Whether larger values are better, or of predictions that are surer.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Statistic(NamedTuple):
     share: bool = False
     most: float = math.inf
     whole: bool = False
+    better: bool = False
 
 
 class Metric(NamedTuple):
@@ -238,6 +241,10 @@ def _rank(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(scores.above == UNRANKED, np.nan, scores.above + 1.0)
 
 
+def _reciprocal_rank(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
+    return 1.0 / _rank(scores, labels)
+
+
 def _logsumexp(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):  # of infinities
         return elementary.log(scores.total) + scores.peak
@@ -293,11 +300,13 @@ STATISTICS = {
         Statistic(HIT, frozenset({"hit"}), lambda scores, labels: scores.hit, share=True),
         Statistic("entropy", frozenset({"entropy"}), lambda scores, labels: scores.entropy, "nats"),
         Statistic("brier", frozenset({"sum_p2", "loss"}), _brier, most=2.0),
-        Statistic("confidence", frozenset({"confidence"}), lambda scores, labels: scores.confidence, most=1.0),
-        Statistic("label_probability", frozenset({"loss"}), _label_probability, most=1.0),
-        Statistic("margin", frozenset({"peak", "second"}), _margin),
+        Statistic(
+            "confidence", frozenset({"confidence"}), lambda scores, labels: scores.confidence, most=1.0, better=True
+        ),
+        Statistic("label_probability", frozenset({"loss"}), _label_probability, most=1.0, better=True),
+        Statistic("margin", frozenset({"peak", "second"}), _margin, better=True),
         Statistic("rank", frozenset({"above"}), _rank, depth=ALL, whole=True),
-        Statistic("mrr", frozenset({"above"}), lambda scores, labels: 1.0 / _rank(scores, labels), depth=ALL, most=1.0),
+        Statistic("mrr", frozenset({"above"}), _reciprocal_rank, depth=ALL, most=1.0, better=True),
         Statistic("logsumexp", frozenset({"peak", "total"}), _logsumexp, "nats"),
         Statistic("z_loss", frozenset({"peak", "total"}), _z_loss),
         Statistic("class_distance", frozenset({"prediction", "target"}), _distance, whole=True),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from daskxent.numbers.estimates import Estimates, is_share
+from daskxent.numbers.estimates import Estimates, is_better
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.numbers.statistics import DERIVED
 from daskxent.show import plots
@@ -140,7 +140,10 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         return row
 
     def worst(self, metric: str, min_rows: int = 1, count: int = 10) -> Slices:
-        """Return the groups in which a metric is worst: the largest, or of a share the smallest values come first.
+        """Return the groups in which a metric is worst.
+
+        The largest values come first; the smallest do of shares, "label_probability" and "mrr", which are better the
+        larger they are, and of "confidence" and "margin", as the largest do of "entropy": the least sure.
 
         Parameters
         ----------
@@ -157,7 +160,7 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
             The metric was not asked for.
         """
         self._check(metric)
-        sign = 1 if is_share(metric) else -1
+        sign = 1 if is_better(metric) else -1
         values = {key: sign * self.estimates(key).value(metric) for key in self if self.sums(key).counted >= min_rows}
         order = sorted((key for key in values if not math.isnan(values[key])), key=values.__getitem__)
         return self._some(order[:count])
