@@ -222,6 +222,26 @@ def test_rows_without_a_label_or_a_prediction_are_wrong_and_in_no_class(logits, 
         assert dx.Report.from_json(report.to_json()) == report
 
 
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult")
+@pytest.mark.parametrize("zero", [0, 1, math.nan])
+def test_weighted_means_of_quotients_by_zero_are_those_of_sklearn(zero):
+    """Where no class is right or predicted, too; a label that is no class is one for scikit-learn."""
+    names = [f"weighted_{name}" for name in ("precision", "recall", "f1")]
+    cases = [([3, 2], np.eye(5)[[0, 4]], None), *(missing(draw, True, draw % 2) for draw in range(40))]
+    for y, x, w in cases:
+        classes = x.shape[1]
+        report = dx.evaluate(
+            y, x, sample_weight=w, from_logits=True, metrics=names, zero_division=zero, on_invalid="count", threads=1
+        )
+        p = np.where(np.isnan(x).any(axis=1), -1, np.nan_to_num(x).argmax(axis=1))
+        true = np.where(np.isin(y, range(classes)), y, -2)
+        options = {"average": "weighted", "sample_weight": w, "zero_division": zero}
+        wanted = sk.precision_recall_fscore_support(true, p, **options)[:3]
+        assert [report[name] for name in names] == pytest.approx(wanted, nan_ok=True)
+    report = dx.evaluate([3, 2], cases[0][1], from_logits=True, metrics=names, zero_division=math.nan)
+    assert report["weighted_precision"] == 0
+
+
 def test_labels_beyond_the_classes_are_wrong():
     x = np.array([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0]])[[0, 1, 2, 2, 2]]
     for label in (7, -1):

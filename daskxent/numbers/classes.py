@@ -74,12 +74,27 @@ def _macro(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
 
 
 def _weighted(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
+    """Return the mean weighted by how much of each class is true; the plain one where that is nothing."""
+
     def metric(counts: Counts) -> float:
-        pairs = list(zip(counts.true, of(counts), strict=True))
-        total = counts.whole - sum(t for t, value in pairs if math.isnan(value))
-        return math.fsum(t / total * value for t, value in pairs if not math.isnan(value)) if total else math.nan
+        counts = _with_rest(counts)
+        pairs = [(t, v) for t, v in zip(counts.true, of(counts), strict=True) if not math.isnan(v)]
+        total = sum(t for t, _ in pairs)
+        return math.fsum(t / total * value for t, value in pairs) if total else _mean(value for _, value in pairs)
 
     return metric
+
+
+def _with_rest(counts: Counts) -> Counts:
+    """Return counts with one more class for rows without a label, and one for those without a prediction."""
+    lost = counts.whole - sum(counts.true), counts.whole - sum(counts.predicted)
+    rest = [(true, predicted) for true, predicted in ((lost[0], 0), (0, lost[1])) if true or predicted]
+    return counts._replace(
+        classes=[*counts.classes, *[-1] * len(rest)],
+        true=[*counts.true, *(true for true, _ in rest)],
+        predicted=[*counts.predicted, *(predicted for _, predicted in rest)],
+        both=[*counts.both, *[0] * len(rest)],
+    )
 
 
 def _micro(counts: Counts) -> float:
@@ -97,22 +112,17 @@ def _chance(counts: Counts) -> int:
 def _matthews(counts: Counts) -> float:
     """Return Matthews's coefficient for several classes (Gorodkin 2004); 0 if labels or predictions are all alike.
 
-    Labels that are no class are taken for one that is never predicted, and rows without a prediction likewise.
     NaN where negative weights leave no root.
     """
+    counts = _with_rest(counts)
     above = sum(counts.both) * counts.whole - _chance(counts)
-    below = _unlike(counts.predicted, counts.whole), _unlike(counts.true, counts.whole)
+    below = [counts.whole**2 - sum(n * n for n in several) for several in (counts.predicted, counts.true)]
     if not all(below):
         return 0.0 if counts.whole else math.nan
     if below[0] * below[1] < 0:  # of negative weights
         return math.nan
     root = math.sqrt(Fraction(above * above, below[0] * below[1]))
     return -root if above < 0 else root
-
-
-def _unlike(several: list[int], whole: int) -> int:
-    """Return how much of all pairs is of two classes; what is of none is of one more."""
-    return whole**2 - (whole - sum(several)) ** 2 - sum(n * n for n in several)
 
 
 def _kappa(counts: Counts) -> float:
