@@ -228,6 +228,28 @@ def test_logits_too_large_for_all_digits_are_found(rows, tmp_path):
     assert "coarse" not in single.audit  # float32 itself has no digits there that could be lost
 
 
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("labels", ["integers", "dense", "smoothed"])
+def test_the_largest_logits_give_infinite_losses_without_other_warnings(rows, labels, tmp_path):
+    """Warnings of NumPy would be errors; the values of rows of a few large numbers are plain to see."""
+    x, y = np.tile([[1e308, -1e308, 1.0], [0.0, -1e308, 1e308], [1.0, 0.0, 1.0]], (rows // 3, 1)), np.arange(rows) % 3
+    options = {"from_logits": True, "histograms": ["crossentropy", "entropy", "margin"]}
+    metrics = ["crossentropy", "entropy", "margin", "confidence", "accuracy", "rank"]
+    if labels == "integers":
+        metrics += ["brier", "logsumexp", "z_loss", "label_probability", "temperature"]
+    given = np.eye(3)[y] if labels == "dense" else y
+    options |= {"label_smoothing": 0.1} if labels == "smoothed" else {}
+    for held in (x, da.from_array(x, chunks=(rows // 2, 2))):
+        report = dx.evaluate(given, held, metrics=metrics, **options)
+        assert (report["crossentropy"], report["margin"]) == (np.inf, pytest.approx(2 * (1e308 / 3)))
+        assert report["accuracy"] == pytest.approx(1 / 3)
+        assert report["confidence"] == pytest.approx((1 + 1 + np.e / (2 * np.e + 1)) / 3)
+        assert "infinite" in repr(report)
+    if labels == "integers":
+        assert report["z_loss"] == np.inf
+        assert report["label_probability"] == pytest.approx((1 + 0 + np.e / (2 * np.e + 1)) / 3)
+
+
 @pytest.mark.parametrize("digits", [(2**20 + 1, 2**20, 2**20 - 3), (2**23 + 1, 2**23, 2**23 - 3)])
 def test_large_float32_logits_keep_their_digits(digits):
     x = np.array([digits], "float32")

@@ -45,7 +45,8 @@ def row_losses(records: Records) -> NDArray[np.float64]:
         rest = counted(records.mass - own, records.grid) * 2.0**-records.grid.unit
         return np.where(broken, np.nan, elementary.log1p(rest / target))
     broken |= np.isinf(records.peak)
-    gap = np.where(broken, 0.0, records.peak) - records.target
+    with np.errstate(over="ignore"):  # of float64 logits near the largest numbers: the loss is infinite
+        gap = np.where(broken, 0.0, records.peak) - records.target
     return np.where(broken | np.isnan(records.target), np.nan, elementary.log1p(excesses(records)) + gap)
 
 

@@ -69,7 +69,7 @@ class Curve(NamedTuple):
 
     def slope(self, place: int) -> NDArray[np.float64]:
         """Return how the loss of each row grows with the inverse temperature, between two of `BETAS`."""
-        with np.errstate(invalid="ignore"):  # of infinite losses
+        with np.errstate(invalid="ignore", over="ignore"):  # of losses that are infinite, or nearly
             found: NDArray[np.float64] = (self.loss[place + 1] - self.loss[place]) / STEP
         return found
 
@@ -136,7 +136,7 @@ def curve_of(values: NDArray[Any], peak: NDArray[np.float64], target: NDArray[np
         for at, beta in enumerate(BETAS):
             power = power * u if at else power
             mass = _added(power)
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore", over="ignore"):
                 loss[at, some] = elementary.log(mass) + beta * (peak[some] - target[some])
             confidence[at, some] = 1.0 / mass
     return Curve(loss, confidence)
@@ -170,7 +170,8 @@ def _exponentials(
     values: NDArray[Any], peak: NDArray[np.float64], scale: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return d = x - peak and exp(scale * d) of each class."""
-    d = widen(values).astype(np.float64) - peak[:, None]
+    with np.errstate(over="ignore"):  # what is -inf then has no weight either
+        d = widen(values).astype(np.float64) - peak[:, None]
     low = d <= LOWEST
     d = np.where(low, LOWEST, d)
     return d, np.where(low, 0.0, elementary.exp(d * scale))

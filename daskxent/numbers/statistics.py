@@ -232,7 +232,7 @@ def _brier(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _margin(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):  # of infinities
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinities, and of the largest numbers
         return scores.peak - scores.second
 
 
@@ -252,7 +252,8 @@ def _logsumexp(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
 
 def _z_loss(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
     found = _logsumexp(scores, labels)
-    return found * found
+    with np.errstate(over="ignore"):  # beyond 1e154
+        return found * found
 
 
 def _distance(scores: Scores, labels: NDArray[Any]) -> NDArray[np.float64]:
