@@ -473,6 +473,10 @@ def test_what_was_not_asked_for_is_said():
             ask()
     with pytest.raises(KeyError, match="histograms="):
         report.quantile("crossentropy", 0.5)
+    other = dx.evaluate([0, 1], [[0.6, 0.4], [0.5, 0.5]], metrics=["ece_equal_mass", "classwise_ece"])
+    for ask in (other.reliability, other.brier_decomposition):  # of calibration, but without those bins
+        with pytest.raises(KeyError, match="not asked for a metric over bins of equal width, such as 'ece'"):
+            ask()
 
 
 @pytest.mark.slow

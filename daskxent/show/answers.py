@@ -162,7 +162,7 @@ class Tables(Mapping[str, float]):
         Raises
         ------
         KeyError
-            No metric of calibration was asked for, such as "ece".
+            No metric over bins of equal width was asked for, such as "ece".
 
         Examples
         --------
@@ -181,12 +181,12 @@ class Tables(Mapping[str, float]):
         Raises
         ------
         KeyError
-            No metric of calibration was asked for, such as "ece".
+            No metric over bins of equal width was asked for, such as "ece".
         """
         return calibration.decomposition(self._bins())
 
     def _bins(self) -> list[calibration.Bin]:
-        _asked("a metric of calibration, such as 'ece'", "reliability" in self.question.reliabilities)
+        _asked("a metric over bins of equal width, such as 'ece'", "reliability" in self.question.reliabilities)
         return derived.reliability(self.question, self.state) or []
 
     def temperature(self) -> Temperature:
