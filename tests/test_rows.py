@@ -392,9 +392,10 @@ def test_columns_in_memory_have_no_journal(data, tmp_path):
 
 
 def test_the_command_line_says_what_it_wrote(data, wanted, tmp_path):
-    y, x, _ = data
-    stored(tmp_path, "y", y, (90,)), WAYS["classes"](tmp_path, x)
+    y, x, w = data
+    stored(tmp_path, "w", w, (90,)), stored(tmp_path, "y", y, (90,)), WAYS["classes"](tmp_path, x)
     arguments = ["rows", str(tmp_path / "y"), str(tmp_path / "x"), "--from-logits", "--on-invalid", "skip"]
+    arguments += ["--weights", str(tmp_path / "w")]
     out = str(tmp_path / "rows")
     run = CliRunner().invoke(
         main, [*arguments, "--column", "hit", "--column", "above", "--metric", "accuracy", "--out", out]
