@@ -147,6 +147,21 @@ def test_whatever_else_lies_along_the_rows_is_reported_where_it_is_missing(tmp_p
             dx.evaluate(data[0], held, **options, on_missing="raise")
 
 
+@pytest.mark.parametrize("dtype", ["S2", "U2", "i8", "f8"])
+def test_arrays_of_format_2_without_a_fill_value_are_filled_as_zarr_does(tmp_path, data, dtype):
+    values = (np.arange(ROWS) % 3 + 10).astype(dtype)
+    z = zarr.create_array(tmp_path / "g", shape=ROWS, dtype=dtype, chunks=6, zarr_format=2, fill_value=None)
+    z[...] = values
+    (tmp_path / "g/2").unlink()
+    name = "sample_weight" if dtype == "f8" else "by"
+    given = z if dtype == "f8" else {"g": z}
+    filled = zarr.open_array(tmp_path / "g")[:]
+    wanted = dx.evaluate(data[0], data[1], **{name: filled if dtype == "f8" else {"g": filled}}, **OPTIONS)
+    report = dx.evaluate(data[0], data[1], **{name: given}, **OPTIONS)
+    assert (report.state.total, report.state.tables) == (wanted.state.total, wanted.state.tables)
+    assert report.audit["weight_missing" if dtype == "f8" else "further_missing"]["count"] == 6
+
+
 def test_rows_that_lack_several_arrays_are_counted_once(tmp_path, data):
     arrays = dump(tmp_path, data, "v3")
     several = {name: write(tmp_path, name, np.arange(ROWS) // 6 + 7, "v3") for name in "ab"}

@@ -482,6 +482,20 @@ def test_a_dataset_that_fails_is_tried_again_and_named():
 
 
 @pytest.mark.slow
+def test_strings_of_no_fixed_length_are_read_as_they_are_sliced():
+    class Slices:
+        """Strings of another library."""
+
+        held = np.array(["code", "prose"] * 4, np.dtypes.StringDType())
+        shape, dtype = held.shape, held.dtype
+
+        def __getitem__(self, box):
+            return self.held[box]
+
+    report = dx.evaluate(np.arange(8) % 2, np.eye(8)[:, :3], from_logits=True, by={"kind": Slices()})
+    assert sorted(report.by("kind")) == [("code",), ("prose",)]
+
+
 def test_an_xarray_of_dask_is_a_dask_array():
     given = xarray.DataArray(da.from_array(X, chunks=(7, 5, 9)), dims=("row", "token", "class"))
     with pytest.raises(TypeError, match="open: a dask array is lazy itself"):

@@ -22,6 +22,7 @@ from daskxent.sources.codecs import Shards, chain, chunk_decoder, inner_codecs, 
 from daskxent.sources.files import Buffer, Files
 from daskxent.sources.objects import Objects, open_bytes
 from daskxent.sources.prefetch import WINDOW
+from daskxent.sources.source import native_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,8 +113,7 @@ class Chunks:
     def __init__(self, array: zarr.Array[Any], name: str, large: int = LARGE, piece: int = PIECE) -> None:
         self.name = name
         self.shape: tuple[int, ...] = array.shape
-        # Strings of variable length have no byte order, and no way to ask for one.
-        self.dtype: np.dtype[Any] = array.dtype if array.dtype.kind == "T" else array.dtype.newbyteorder("=")
+        self.dtype: np.dtype[Any] = native_dtype(array.dtype)
         self.chunks: tuple[int, ...] = array.chunks
         self.blocks: tuple[int, ...] = array.shards or array.chunks
         self._array = array
@@ -398,6 +398,5 @@ def filling(value: Any) -> str:
 
 def filled(array: zarr.Array[Any]) -> np.generic:
     """Return what zarr reads where no chunk is stored, as a scalar in native byte order."""
-    value = array.fill_value
-    dtype = array.dtype if array.dtype.kind == "T" else array.dtype.newbyteorder("=")  # which strings do not have
-    return np.full(1, 0 if value is None else value, dtype)[0]  # type: ignore[no-any-return]
+    value, dtype = array.fill_value, native_dtype(array.dtype)
+    return (np.zeros(1, dtype) if value is None else np.full(1, value, dtype))[0]  # type: ignore[no-any-return]

@@ -18,6 +18,7 @@ from daskxent.sources.local import LocalFile, chosen, entered, written
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
 from daskxent.sources.pieces import Pieces
+from daskxent.sources.source import native_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Hdf5(Pieces, LocalFile):
         if self._dataset.shape is None:
             raise ValueError(f"{name}: {self.path} is a dataset without any elements")
         _check_sources(self._dataset, name)
-        self.shape, self.dtype = self._dataset.shape, _native(self._dataset.dtype)
+        self.shape, self.dtype = self._dataset.shape, native_dtype(self._dataset.dtype)
         chunks = self._dataset.chunks or (None,) * len(self.shape)
         self.cuts = [None if size is None else Even(n, size) for n, size in zip(self.shape, chunks, strict=True)]
 
@@ -146,11 +147,6 @@ def _check_sources(dataset: Any, name: str) -> None:
         places = {os.path.join(place, file) for place in (prefix, os.path.dirname(own), "")}
         if file != "." and "%" not in file and not any(map(os.path.exists, places)):
             raise FileNotFoundError(f"{name}: {own}{dataset.name} is made of {file}, which is not there")
-
-
-def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype in the byte order of this machine; strings of HDF5 are objects, which have none."""
-    return dtype if dtype.kind == "O" else dtype.newbyteorder("=")
 
 
 def open_hdf5(path: str, name: str) -> Hdf5:

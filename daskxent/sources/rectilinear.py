@@ -15,6 +15,7 @@ from daskxent.sources.cuts import chunked
 from daskxent.sources.layout import address
 from daskxent.sources.objects import failing, open_bytes
 from daskxent.sources.pieces import Pieces
+from daskxent.sources.source import native_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Rectilinear(Pieces):
 
     def __init__(self, array: Any, name: str, opening: Opening | None = None) -> None:
         self.array, self.name, self.opening = array, name, opening or Opening()
-        self.shape, self.dtype = array.shape, array.dtype.newbyteorder("=")
+        self.shape, self.dtype = array.shape, native_dtype(array.dtype)
         self.cuts = [chunked(sizes) if sum(sizes) else None for sizes in array.read_chunk_sizes]
         self.path = address(array)
 

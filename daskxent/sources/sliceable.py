@@ -8,7 +8,7 @@ import numpy as np
 
 from daskxent.sources.cuts import Even
 from daskxent.sources.objects import failing
-from daskxent.sources.source import Base
+from daskxent.sources.source import Base, native_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class Sliceable(Base):
 
     def __init__(self, array: Any, name: str) -> None:
         self.array, self.name, self.shape = array, name, tuple(array.shape)
-        self.dtype = array.dtype.newbyteorder("=")
+        self.dtype = native_dtype(array.dtype)
         chunks = getattr(array, "chunks", None)
         self._chunks = chunks if isinstance(chunks, tuple) and all(isinstance(n, int) for n in chunks) else None
 
