@@ -496,6 +496,21 @@ def test_strings_of_no_fixed_length_are_read_as_they_are_sliced():
     assert sorted(report.by("kind")) == [("code",), ("prose",)]
 
 
+def test_masked_elements_of_what_is_sliced_are_refused():
+    class Slices:
+        """As netCDF4's variables, which are masked where they have a fill value."""
+
+        held = np.ma.masked_greater(np.arange(24.0).reshape(8, 3), 22)
+        shape, dtype = held.shape, held.dtype
+
+        def __getitem__(self, box):
+            return self.held[box]
+
+    with pytest.raises(ValueError, match="y_pred: masked elements are not taken"):
+        dx.evaluate(np.zeros(8, int), Slices(), from_logits=True)
+    assert dx.evaluate(np.zeros(7, int), dx.open(Slices())[:7], from_logits=True).rows == 7
+
+
 def test_an_xarray_of_dask_is_a_dask_array():
     given = xarray.DataArray(da.from_array(X, chunks=(7, 5, 9)), dims=("row", "token", "class"))
     with pytest.raises(TypeError, match="open: a dask array is lazy itself"):

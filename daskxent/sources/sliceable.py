@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.cuts import Even
+from daskxent.sources.memory import plain
 from daskxent.sources.objects import failing
 from daskxent.sources.source import Base, native_dtype
 
@@ -41,7 +42,9 @@ class Sliceable(Base):
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box."""
         with failing(self.name):
-            return np.asarray(self.array[box], self.dtype)
+            found = self.array[box]
+            found = np.asanyarray(found, self.dtype)  # xarray reads here; masked arrays remain what they are
+        return plain(found, self.name)
 
 
 def is_sliceable(given: Any) -> bool:
