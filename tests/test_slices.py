@@ -373,3 +373,14 @@ def test_edges_are_shown_so_that_bins_differ(edges, shown):
 def test_bins_of_words_are_refused_by_name(words):
     with pytest.raises(TypeError, match=r"^by\['length'\]: expected numbers, got dtype "):
         dx.evaluate([0, 1], np.eye(2), by={"length": dx.bins(words, [0, 1])})
+
+
+def test_rows_without_a_rank_are_in_no_bin_of_it():
+    x = np.eye(3, dtype="f4")[[0, 1, 2, 0]]
+    x[1] = np.nan
+    for of in ("above", "rank"):
+        report = dx.evaluate([0, 1, 2, 7], x, from_logits=True, on_invalid="count", by={"x": dx.bins(of, [0, 2, 9])})
+        assert {key: report.by("x")[key]["rows"] for key in report.by("x")} == {
+            (0,): 2,
+            (3,): 2,
+        }  # the last is "missing"

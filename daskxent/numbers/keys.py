@@ -151,7 +151,7 @@ class Bins:
     def _values(self, scores: Scores, along: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         if self.of in COLUMNS:
             found: NDArray[Any] = getattr(scores, self.of)
-            return found
+            return np.where(found == UNRANKED, np.nan, found) if self.of == "above" else found
         return along[self.of] if self.array else STATISTICS[self.of].value(scores, along["labels"])
 
     def label(self, key: int) -> str:
