@@ -106,7 +106,7 @@ def export(commit: str, target: Path) -> None:
     with subprocess.Popen(["git", "-C", str(ROOT), "archive", commit], stdout=subprocess.PIPE) as archive:
         assert archive.stdout is not None
         with tarfile.open(fileobj=archive.stdout, mode="r|") as files:
-            files.extractall(part, filter="data")
+            files.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # not before 3.11.4
     part.rename(target)
 
 

@@ -284,10 +284,10 @@ def test_no_multiplication_is_fused_with_an_addition() -> None:
     assert not re.search(r"v?fn?m(add|sub)\w*|fmla|fmls", text)
 
 
-@pytest.mark.parametrize("label_dtype", ["float32", "float64", "float16", "bool", "uint8"])
+@pytest.mark.parametrize("label_dtype", ["float32", "float64", "bool"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("probabilities", [False, True])
-@pytest.mark.parametrize(("n", "classes"), [(1, 1), (3, 2), (4, 10), (13, 1000), (130, 33)])
+@pytest.mark.parametrize(("n", "classes"), [(1, 1), (13, 1000), (130, 33)])
 def test_losses_of_dense_labels_have_the_bits_of_their_definition(n, classes, probabilities, dtype, label_dtype):
     rng = np.random.default_rng(n)
     x = predictions(rng, (n, classes, 1), dtype, 3)[:, :, 0]

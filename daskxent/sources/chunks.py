@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources import zstd
-from daskxent.sources.codecs import Shards, chain, chunk_decoder, inner_codecs, shards_of
+from daskxent.sources.codecs import Shards, chain, chunk_decoder, inner_codecs, native_dtype, shards_of
 from daskxent.sources.files import Buffer, Files
 from daskxent.sources.objects import Objects, open_bytes
 from daskxent.sources.prefetch import WINDOW
-from daskxent.sources.source import native_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

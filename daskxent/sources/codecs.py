@@ -250,3 +250,8 @@ def _little(codec: Mapping[str, Any], itemsize: int) -> bool:
     """Return whether this is the codec that lays numbers out as they are in the memory of this machine."""
     endian = codec.get("configuration", {}).get("endian", "little")
     return codec["name"] == "bytes" and sys.byteorder == "little" and (itemsize == 1 or endian == "little")
+
+
+def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in the byte order of this machine; strings of no fixed length have none, and no way to ask."""
+    return dtype if dtype.kind in "OT" else dtype.newbyteorder("=")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.sources.cache import Opening
+from daskxent.sources.codecs import native_dtype
 from daskxent.sources.cuts import Even
 from daskxent.sources.local import LocalFile, chosen, entered, written
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
 from daskxent.sources.pieces import Pieces
-from daskxent.sources.source import native_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,11 +11,11 @@ import numpy as np
 
 from daskxent.sources.cache import Opening
 from daskxent.sources.chunks import MissingChunk, TornChunk, filled, filling
+from daskxent.sources.codecs import native_dtype
 from daskxent.sources.cuts import chunked
 from daskxent.sources.layout import address
 from daskxent.sources.objects import failing, open_bytes
 from daskxent.sources.pieces import Pieces
-from daskxent.sources.source import native_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

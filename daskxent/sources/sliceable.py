@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskxent.sources.codecs import native_dtype
 from daskxent.sources.cuts import Even
 from daskxent.sources.memory import plain
 from daskxent.sources.objects import failing
-from daskxent.sources.source import Base, native_dtype
+from daskxent.sources.source import Base
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -242,11 +242,6 @@ def pieced(box: Box, cuts: Iterable[Cuts | None], dtype: Any, read: Callable[[Bo
     return out
 
 
-def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype in the byte order of this machine; strings of no fixed length have none, and no way to ask."""
-    return dtype if dtype.kind in "OT" else dtype.newbyteorder("=")
-
-
 def joined_versions(versions: Iterable[str | None]) -> str | None:
     """Return a version of several arrays; None if there is none of one of them.
 
