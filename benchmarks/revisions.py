@@ -7,7 +7,7 @@ import tarfile
 import tomllib
 import venv
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = "bfloat16,distributed"
@@ -105,8 +105,9 @@ def export(commit: str, target: Path) -> None:
     part.mkdir(parents=True)
     with subprocess.Popen(["git", "-C", str(ROOT), "archive", commit], stdout=subprocess.PIPE) as archive:
         assert archive.stdout is not None
+        options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not before Python 3.11.4
         with tarfile.open(fileobj=archive.stdout, mode="r|") as files:
-            files.extractall(part, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # not before 3.11.4
+            files.extractall(part, **options)
     part.rename(target)
 
 
