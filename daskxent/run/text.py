@@ -153,7 +153,7 @@ class Lookup:
 
 
 class Looked(Viewed):
-    """What a table has for labels; of labels that are not stored they themselves tell."""
+    """What a table has for labels; those that are not stored are reported as labels, not once more."""
 
     def like(self, source: Any) -> Looked:
         """Return the same of other labels."""
