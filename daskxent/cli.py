@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from daskxent.report import Report
 
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
-# What workers here do on Ctrl-C, which a terminal sends to them as well: they say no more, and are told to end.
+# What workers here do on Ctrl-C, which a terminal sends to them as well: they say no more, and are ended.
 QUIET = "import logging, signal\nsignal.signal(signal.SIGINT, lambda *_: logging.disable())\n"
 WORST = 24  # digits that the demo's page shows
 BAD_INPUT = (
@@ -69,9 +69,14 @@ class Commands(click.Group):
 
 
 def _say(message: Any) -> None:
-    """Print a line on stderr, in the words of a shell; a run does not end because nobody reads that."""
+    """Print a line on stderr, in the words of a shell."""
+    _print(in_words(str(message), FLAGS))
+
+
+def _print(line: str) -> None:
+    """Print a line on stderr as it is; a run does not end because nobody reads that."""
     with suppress(OSError):
-        click.echo(printable(in_words(str(message), FLAGS)), err=True)
+        click.echo(printable(line), err=True)
 
 
 def _kept(error: BaseException) -> str:
@@ -145,7 +150,7 @@ def _complete(command: Callable[..., None]) -> Callable[..., None]:
                     options[option] = found.get(what)
             weights = options["sample_weight"]
             shown = "" if weights is None else f", weights {weights}"
-            click.echo(printable(f"Taking labels {y_true}, predictions {y_pred}{shown}"), err=True)
+            _print(f"Taking labels {y_true}, predictions {y_pred}{shown}")
         command(y_true=y_true, y_pred=y_pred, **options)
 
     return call
