@@ -55,6 +55,18 @@ def _spread(cases):
     return [cases[(len(cases) - 1) * k // max(1, few - 1)] for k in range(few)]
 
 
+@pytest.fixture(scope="session")
+def client():
+    """The client, not the current one, of two worker processes of two threads, which no test may harm."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
 @pytest.fixture(autouse=True)
 def threads_for_tiny_chunks(monkeypatch):
     """Let several threads read the chunks of test data, which are all tiny."""

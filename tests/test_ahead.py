@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from distributed import Client, LocalCluster
 from zarr.storage import MemoryStore, WrapperStore
 
 import daskxent as dx
@@ -194,14 +193,10 @@ def test_what_is_missing_or_torn_is_named(directory, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_ask_ahead_too(server):
+def test_workers_ask_ahead_too(server, client):
     options = {"from_logits": True, "storage_options": server.options}
     server.requests()
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        report = dx.evaluate("s3://b/labels", "s3://b/shards", client=client, **options)
+    report = dx.evaluate("s3://b/labels", "s3://b/shards", client=client, **options)
     assert report.state == expected()
     assert server.requests()["at once"] > 4
 

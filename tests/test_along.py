@@ -11,7 +11,6 @@ import pandas
 import pytest
 import xarray
 import zarr
-from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from running import prepared
@@ -29,16 +28,6 @@ from daskxent.sources.sizes import Sizes
 CLASSES = 3
 WORDS = np.array(["", "de", "en", "日本語", "a word longer than sixteen bytes"])
 STRING = np.dtypes.StringDType()
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Two worker processes of one thread; not the current client."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import sized
 import zarr
-from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -481,7 +480,7 @@ def test_what_was_not_asked_for_is_said():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [1000, 50257])
-def test_one_call_gives_all_of_it_anywhere(classes, tmp_path):
+def test_one_call_gives_all_of_it_anywhere(classes, client, tmp_path):
     """On threads, on two processes, resumed: the same bits, for a classifier and for a language model."""
     rng, shape = np.random.default_rng(0), (600,) if classes == 1000 else (4, 24)
     y = rng.integers(0, classes, shape)
@@ -501,11 +500,7 @@ def test_one_call_gives_all_of_it_anywhere(classes, tmp_path):
         if report.rows:
             break
     assert dx.evaluate(*held, **options, journal=tmp_path / "j") == whole
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        assert dx.evaluate(*held, **options, client=client) == whole
+    assert dx.evaluate(*held, **options, client=client) == whole
 
 
 def test_numbers_that_are_not_defined_are_nan():

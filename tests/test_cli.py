@@ -396,36 +396,23 @@ def test_peak_memory_is_of_this_process():
     assert 10_000_000 < peak < 300_000_000 < held.nbytes
 
 
-@pytest.fixture(scope="module")
-def scheduler():
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", worker_dashboard_address=None
-    ) as cluster:
-        yield cluster.scheduler_address
-
-
 @pytest.mark.slow
-def test_on_a_cluster(inputs, dump, scheduler, monkeypatch):
-    weighted = [*inputs, "--weights", dump / "weights"]
+def test_on_a_cluster(inputs, dump, client, monkeypatch):
+    weighted, scheduler = [*inputs, "--weights", dump / "weights"], client.scheduler.address
     assert evaluate(*weighted, "--scheduler", scheduler)["state"] == evaluate(*weighted)["state"]
     monkeypatch.chdir(dump)  # the workers run elsewhere
     assert (
         evaluate("labels", "logits", "--from-logits", "--scheduler", scheduler)["state"] == evaluate(*inputs)["state"]
     )
     plan = run("plan", *inputs, "--scheduler", scheduler, "--json")
-    assert json.loads(plan.stdout)["threads"] == 2
+    assert json.loads(plan.stdout)["threads"] == 4
 
 
 @pytest.mark.slow
-def test_nobody_is_left_connected(inputs, scheduler):
-    from distributed import Client
-
-    evaluate(*inputs, "--scheduler", scheduler)
-    with Client(scheduler, set_as_default=False) as client:
-        others = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))
-    assert [name for name in others if name.startswith("Client-")] == [client.id]
+def test_nobody_is_left_connected(inputs, client):
+    evaluate(*inputs, "--scheduler", client.scheduler.address)
+    connected = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))
+    assert [name for name in connected if name.startswith("Client-")] == [client.id]
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import sized
 import zarr
-from distributed import Client, LocalCluster
 from running import prepared, running
 
 import daskxent as dx
@@ -22,16 +21,6 @@ pytestmark = pytest.mark.slow
 
 METRICS = ("crossentropy", "accuracy", "top_3_accuracy", "perplexity", "bits")
 OPTIONS = {"from_logits": True, "metrics": METRICS, "on_invalid": "skip"}
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Two worker processes of one thread; not the current client."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +122,7 @@ def test_planning_for_a_cluster_sends_nothing(client, held):
     before = transitions(client)
     for y_true, y_pred, w in held.values():
         plan = dx.plan(y_true, y_pred, sample_weight=w, client=client, **OPTIONS)
-        assert (plan.rows, plan.threads) == (400, 2)
+        assert (plan.rows, plan.threads) == (400, 4)
     assert transitions(client) == before
 
 

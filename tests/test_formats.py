@@ -20,7 +20,6 @@ import pytest
 import tensorstore as ts
 import zarr
 from click.testing import CliRunner
-from distributed import Client, LocalCluster
 
 import daskxent as dx
 from daskxent import cli
@@ -107,16 +106,12 @@ def test_the_bits_are_those_of_numpy(file, logits, kind, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_open_them_for_themselves(tmp_path):
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        for name, write in FORMATS.items():
-            path = tmp_path / name
-            write(path)
-            by, options = {"kind": f"{path}/kind"}, {"from_logits": True, "sample_weight": W, "client": client}
-            assert dx.evaluate(f"{path}/labels", f"{path}/lists", by=by, **options).state == expected(), name
+def test_processes_open_them_for_themselves(client, tmp_path):
+    for name, write in FORMATS.items():
+        path = tmp_path / name
+        write(path)
+        by, options = {"kind": f"{path}/kind"}, {"from_logits": True, "sample_weight": W, "client": client}
+        assert dx.evaluate(f"{path}/labels", f"{path}/lists", by=by, **options).state == expected(), name
 
 
 def test_an_open_dataset_is_read_like_its_path(tmp_path):

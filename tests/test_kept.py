@@ -17,7 +17,6 @@ import pytest
 import running
 import sized
 import zarr
-from distributed import Client, LocalCluster
 from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
@@ -31,16 +30,6 @@ from daskxent.sources.opening import open_array
 from daskxent.sources.sizes import Sizes
 
 CLASSES = 4
-
-
-@pytest.fixture(scope="module")
-def client():
-    """Two worker processes of two threads; not the current client."""
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def count(seen):

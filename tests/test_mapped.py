@@ -8,7 +8,6 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 from safetensors.numpy import save_file
 
 import daskxent as dx
@@ -53,13 +52,9 @@ def test_arrays_inside_a_file(file, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_map_it_too(file, data):
+def test_processes_map_it_too(file, data, client):
     whole = dx.evaluate(data["labels"], data["logits"], from_logits=True)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        assert dx.evaluate(f"{file}/labels", f"{file}/logits", from_logits=True, client=client).state == whole.state
+    assert dx.evaluate(f"{file}/labels", f"{file}/logits", from_logits=True, client=client).state == whole.state
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import zarr
 from click.testing import CliRunner
-from distributed import Client, LocalCluster
 from moto.server import ThreadedMotoServer
 from zarr.storage import FsspecStore
 
@@ -146,14 +145,10 @@ def test_storage_options_reach_the_server(s3, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_read_with_storage_options(s3):
+def test_workers_read_with_storage_options(s3, client):
     written(FsspecStore.from_url("s3://dumps/workers", storage_options=s3))
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        urls = ["s3://dumps/workers/labels", "s3://dumps/workers/logits"]
-        report = dx.evaluate(*urls, from_logits=True, storage_options=s3, client=client)
+    urls = ["s3://dumps/workers/labels", "s3://dumps/workers/logits"]
+    report = dx.evaluate(*urls, from_logits=True, storage_options=s3, client=client)
     assert report.state == dx.evaluate(Y, X, from_logits=True).state
 
 

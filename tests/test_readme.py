@@ -39,14 +39,6 @@ def directory(tmp_path):
     return path
 
 
-@pytest.fixture(scope="module")
-def scheduler():
-    from distributed import LocalCluster
-
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        yield cluster.scheduler_address
-
-
 def run(command, directory):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": "0"}
@@ -69,8 +61,8 @@ def test_the_readme_is_short():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if "```" in page.read_text()], ids=lambda page: page.stem)
-def test_what_a_page_shows_is_run(page, directory, scheduler):
-    script = "\n".join(blocks(page, "python")).replace("tcp://scheduler:8786", scheduler)
+def test_what_a_page_shows_is_run(page, directory, client):
+    script = "\n".join(blocks(page, "python")).replace("tcp://scheduler:8786", client.scheduler.address)
     if script:
         run([sys.executable, "-W", "error", "-c", script], directory)
     for block in blocks(page, "sh"):

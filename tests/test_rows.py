@@ -18,7 +18,7 @@ import sized
 import strategies
 import zarr
 from click.testing import CliRunner
-from distributed import Client, LocalCluster
+from distributed import Client
 from running import prepared
 
 import daskxent as dx
@@ -154,33 +154,25 @@ def test_hidden_rows_hold_nothing_in_chunks_of_any_size(way, logits):
 
 
 @pytest.mark.slow
-def test_workers_write_the_same_bytes(data, wanted, tmp_path):
+def test_workers_write_the_same_bytes(data, wanted, client, tmp_path):
     y, x, w = data
     held = stored(tmp_path, "y", y, (90,)), WAYS["shards"](tmp_path, x)
     options = {**OPTIONS, "sample_weight": stored(tmp_path, "w", w, (500,)), "columns": ROW_COLUMNS}
     dx.rows(*held, **options, threads=2, out=tmp_path / "here")
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
-        same(dx.rows(*held, **options, client=client, out=tmp_path / "there"), wanted)
+    same(dx.rows(*held, **options, client=client, out=tmp_path / "there"), wanted)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
 
 
 @pytest.mark.slow
-def test_workers_notice_that_a_group_was_replaced(tmp_path):
+def test_workers_notice_that_a_group_was_replaced(client, tmp_path):
     rng = np.random.default_rng(5)
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
-        for shape in ((2000, 4), (4000, 2), (1000, 8)):
-            x = rng.normal(size=(*shape, 5)).astype("float32")
-            held = stored(tmp_path, f"x{shape[1]}", x, (shape[0] // 4, shape[1], 5))
-            options = {"from_logits": True, "columns": ["prediction"], "client": client}
-            found = dx.rows(np.zeros(shape, int), held, **options, out=tmp_path / "rows")
-            assert (found["prediction"][...] == x.argmax(2)).all()
-            shutil.rmtree(tmp_path / "rows")
+    for shape in ((2000, 4), (4000, 2), (1000, 8)):
+        x = rng.normal(size=(*shape, 5)).astype("float32")
+        held = stored(tmp_path, f"x{shape[1]}", x, (shape[0] // 4, shape[1], 5))
+        options = {"from_logits": True, "columns": ["prediction"], "client": client}
+        found = dx.rows(np.zeros(shape, int), held, **options, out=tmp_path / "rows")
+        assert (found["prediction"][...] == x.argmax(2)).all()
+        shutil.rmtree(tmp_path / "rows")
 
 
 def digests(path: Path) -> dict[str, str]:

@@ -12,7 +12,6 @@ import pytest
 import sized
 import zarr
 from click.testing import CliRunner
-from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SOME
@@ -156,12 +155,8 @@ def test_files_dask_arrays_json_and_journals_give_the_same_sums(stored, wanted, 
 
 
 @pytest.mark.slow
-def test_workers_give_the_same_sums(stored, wanted):
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        assert dx.evaluate(**asked(stored), client=client).state == wanted
+def test_workers_give_the_same_sums(stored, wanted, client):
+    assert dx.evaluate(**asked(stored), client=client).state == wanted
 
 
 @pytest.mark.filterwarnings("ignore:no row was counted")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import sized
 import zarr
-from distributed import Client, LocalCluster
 from running import prepared, running
 
 import daskxent as dx
@@ -35,19 +34,23 @@ def add_lead() -> None:
     statistics.STATISTICS["lead"] = LEAD
 
 
+def remove_lead() -> None:
+    """Take it out again."""
+    del statistics.STATISTICS["lead"]
+
+
 @pytest.fixture
-def lead(monkeypatch):
-    monkeypatch.setitem(statistics.STATISTICS, "lead", LEAD)
+def lead():
+    add_lead()
+    yield
+    remove_lead()
 
 
-@pytest.fixture(scope="module")
-def client():
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        client.run(add_lead)
-        yield client
+@pytest.fixture
+def lead_on_workers(client):
+    client.run(add_lead)
+    yield
+    client.run(remove_lead)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,7 @@ def test_a_statistic_of_one_row_in_the_table_is_right(lead, data, monkeypatch, w
 
 
 @pytest.mark.slow
-def test_a_statistic_of_one_row_in_the_table_is_right_on_a_cluster(lead, data, client):
+def test_a_statistic_of_one_row_in_the_table_is_right_on_a_cluster(lead, lead_on_workers, data, client):
     wanted = answered(*asked("NumPy", data, metrics=["lead"]), threads=1)
     for way in ("zarr split by classes", "dask", "dask split by classes"):
         assert answered(*asked(way, data, metrics=["lead"]), client=client) == wanted, way
