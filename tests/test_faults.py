@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dask.array as da
+import forked
 import numpy as np
 import pytest
 import sized
@@ -49,10 +50,9 @@ class Site:
     """A scheduler and workers, each a process of its own, and the orders for those who sabotage them."""
 
     def __init__(self, directory, allowed_failures=1):
-        self.directory, self.processes = directory, []
+        self.directory, self.processes, self.closed = directory, [], threading.Event()
         self.order()
         self.environment = {
-            **os.environ,
             "SABOTAGE": str(directory),
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(allowed_failures),
             "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",  # how long a dead worker is asked for its results
@@ -63,21 +63,53 @@ class Site:
         until(lambda: file.exists() and file.stat().st_size)
         self.address = json.loads(file.read_text())["address"]
 
-    def start(self, kind, *options, **environment):
-        command = [sys.executable, "-m", "dask", kind, *map(str, options)]
-        with open(self.directory / "output", "ab") as output:
-            process = subprocess.Popen(
-                command, stdout=output, stderr=output, start_new_session=True, env={**self.environment, **environment}
-            )
+    def start(self, *arguments):
+        process = forked.start(list(map(str, arguments)), self.environment, self.directory / "output")
         self.processes.append(process)
         return process
 
-    def worker(self, nanny=True, **environment):
-        return self.start(
+    def worker_arguments(self, nanny):
+        return [
             "worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--memory-limit", "0",
             "--no-dashboard", "--nanny" if nanny else "--no-nanny", "--local-directory", self.directory,
-            "--preload", TESTS / "sabotage.py", **environment,
-        )  # fmt: skip
+            "--preload", TESTS / "sabotage.py",
+        ]  # fmt: skip
+
+    def worker(self, nanny=False):
+        return self.start(*self.worker_arguments(nanny))
+
+    @contextmanager
+    def kept(self, count):
+        """Start workers, and others whenever they die: what nannies do, for whom each takes 3 s to be there."""
+
+        def keep():
+            workers = []
+            while not self.closed.wait(0.05):
+                workers = [worker for worker in workers if worker.is_alive()]
+                workers += [self.worker() for _ in range(count - len(workers))]
+
+        keeper = threading.Thread(target=keep)
+        keeper.start()
+        try:
+            yield
+        finally:
+            self.closed.set()
+            keeper.join()
+
+    @contextmanager
+    def fresh_worker(self, **environment):
+        """A worker whose interpreter and modules begin in this environment."""
+        command = [sys.executable, "-m", "dask", *map(str, self.worker_arguments(nanny=False))]
+        with (
+            open(self.directory / "output", "ab") as output,
+            subprocess.Popen(
+                command, stdout=output, stderr=output, env={**os.environ, **self.environment, **environment}
+            ) as process,
+        ):
+            try:
+                yield
+            finally:
+                process.terminate()
 
     def order(self, **orders):
         (self.directory / "new").write_text(json.dumps(orders))
@@ -91,7 +123,8 @@ class Site:
         for process in self.processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.kill()  # it may not have a group yet
+            process.join()
 
 
 def read_lines(file):
@@ -139,11 +172,10 @@ def ours(client):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A scheduler with two workers of one thread, which nannies start again."""
+    """A scheduler with two workers of one thread, and others when they die."""
     made = Site(tmp_path_factory.mktemp("site"))
-    made.worker()
-    made.worker()
-    yield made
+    with made.kept(2):
+        yield made
     made.close()
 
 
@@ -238,32 +270,22 @@ def test_a_worker_is_killed(client, dump, wanted, seed):  # I1
     until(lambda: ours(client) == 0)
 
 
-def test_every_worker_is_killed_in_turn(client, dump, wanted):
-    first, second = processes(client)
-    moments = {5: lambda: end(first), 20: lambda: end(second)}
-    assert disturbed(dx.stream(**arguments(dump), client=client), moments) == wanted
+def test_nannies_start_every_worker_that_is_killed_again(bare, dump, wanted):
+    bare.worker(nanny=True), bare.worker(nanny=True)
+    with connected(bare) as client:
+        client.wait_for_workers(2, timeout=60)
+        first, second = processes(client)
+        moments = {5: lambda: end(first), 20: lambda: end(second)}
+        assert disturbed(dx.stream(**arguments(dump), client=client), moments) == wanted
 
 
 @pytest.mark.parametrize("mode", ["sys.exit", "segfault", "graceful"])
 def test_workers_die_all_the_time(bare, dump, wanted, mode):  # I2
     bare.order(sleep=0.05)
-    done = threading.Event()
-
-    def supply():  # nannies would not replace workers that took their leave
-        while not done.wait(0.1):
-            for _ in range(2 - sum(worker.poll() is None for worker in bare.processes[1:])):
-                bare.worker(nanny=False)
-
-    with connected(bare) as client:
+    with bare.kept(2), connected(bare) as client:
         client.register_plugin(KillWorker(delay="2 s", mode=mode))
-        supplier = threading.Thread(target=supply)
-        supplier.start()
-        try:
-            while len({process for process, _, _ in bare.begun()}) < 4:  # two of them are dead
-                assert dx.evaluate(**arguments(dump), client=client) == wanted
-        finally:
-            done.set()
-            supplier.join()
+        while len({process for process, _, _ in bare.begun()}) < 4:  # two of them are dead
+            assert dx.evaluate(**arguments(dump), client=client) == wanted
 
 
 def test_a_worker_is_killed_when_it_has_finished(client, dump, wanted, monkeypatch):  # I3
@@ -352,7 +374,7 @@ def test_every_chance_of_a_chunk_of_a_dask_array_is_one(client, values, tmp_path
 
 
 def test_the_scheduler_is_killed(client, bare, dump, wanted, tmp_path):  # I5
-    bare.worker(nanny=False)
+    bare.worker()
     journal = tmp_path / "run.journal"
     with connected(bare) as lost:
         lost.wait_for_workers(1, timeout=60)
@@ -375,7 +397,7 @@ def test_the_scheduler_was_killed_before(bare, dump):
 
 
 def test_the_scheduler_is_killed_under_dask_arrays(bare, dump):
-    bare.worker(nanny=False)
+    bare.worker()
     held = arguments(dump) | {"y_pred": da.from_zarr(str(dump / "logits"))}
     with connected(bare) as lost:
         lost.wait_for_workers(1, timeout=60)
@@ -400,10 +422,10 @@ def test_workers_come_and_go(bare, dump, wanted, monkeypatch):  # I11
             time.sleep(driver.LOOK_AROUND)
             seen.append(name)
 
-        first = bare.worker(nanny=False)  # it is not there yet
+        first = bare.worker()  # it is not there yet
         moments = {
             1: lambda: count(1, 1),
-            10: lambda: (bare.worker(nanny=False), count(2, 2)),
+            10: lambda: (bare.worker(), count(2, 2)),
             25: lambda: (end(first.pid), count(1, "1 again")),
         }
         assert disturbed(dx.stream(**arguments(dump), client=client), moments) == wanted
@@ -413,7 +435,7 @@ def test_workers_come_and_go(bare, dump, wanted, monkeypatch):  # I11
 
 
 def test_no_workers_for_too_long(bare, dump, monkeypatch):
-    only = bare.worker(nanny=False)
+    only = bare.worker()
     monkeypatch.setattr(driver, "LOOK_AROUND", 0.1)
     with connected(bare) as client:
         client.wait_for_workers(1, timeout=60)
@@ -426,7 +448,7 @@ def test_no_workers_for_too_long(bare, dump, monkeypatch):
 
 
 def test_no_workers_when_results_are_fetched(bare, dump, monkeypatch):
-    only, fetch = bare.worker(nanny=False), driver.Window._fetch
+    only, fetch = bare.worker(), driver.Window._fetch
 
     async def kill_first(window, future):
         await finished(future)
@@ -442,7 +464,7 @@ def test_no_workers_when_results_are_fetched(bare, dump, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["stored", "dask"])
 def test_what_is_stopped_is_not_waited_for_without_end(bare, dump, monkeypatch, kind):
-    only = bare.worker(nanny=False)
+    only = bare.worker()
     monkeypatch.setattr(driver, "LOOK_AROUND", 0.1)
     held = arguments(dump)
     if kind == "dask":
@@ -484,11 +506,10 @@ def test_a_worker_with_other_code_is_refused(bare, dump, tmp_path, kind):
     shutil.copytree(Path(dx.__file__).parent, other / "daskxent", ignore=shutil.ignore_patterns("__pycache__"))
     with open(other / "daskxent" / "numbers" / "records.py", "a") as file:
         file.write("\nEPSILON = 1e-6\n")
-    bare.worker(nanny=False, PYTHONPATH=str(other), PYTHONSAFEPATH="1")
     held = arguments(dump)
     if kind == "dask":
         held["y_pred"] = da.from_zarr(str(dump / "logits"))
-    with connected(bare) as client:
+    with bare.fresh_worker(PYTHONPATH=str(other), PYTHONSAFEPATH="1"), connected(bare) as client:
         client.wait_for_workers(1, timeout=60)
         named = (
             rf"worker {next(iter(client.nthreads()))} runs other code than the client \(daskxent 0\.1\.0, digest \w+"
@@ -666,15 +687,11 @@ def test_any_mix_of_processors_gives_the_same_bits(client, site, dump, wanted): 
         """Name the instructions that NumPy has found and could do without."""
         return np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
 
-    plain = site.worker(nanny=False, NPY_DISABLE_CPU_FEATURES=" ".join(wide()))
-    try:
+    with site.fresh_worker(NPY_DISABLE_CPU_FEATURES=" ".join(wide())):
         client.wait_for_workers(3, timeout=60)
         assert sorted(client.run(wide).values()) == [[], wide(), wide()]
         assert dx.evaluate(**arguments(dump), client=client) == wanted
         assert len({process for process, _, _ in site.begun()}) == 3
-    finally:
-        plain.terminate()
-        plain.wait()
 
 
 def test_asynchronous_clients(site, dump, wanted, client):
