@@ -199,9 +199,9 @@ def missing(draw, logits, weighted):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning", "ignore:A single label was found")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("logits", [False, True])
-def test_rows_without_a_label_or_a_prediction_are_wrong_and_in_no_class(logits, weighted):
+def test_rows_without_a_label_or_a_prediction_are_wrong_and_in_no_class(logits, weighted, tries):
     """For scikit-learn they have classes of their own, which are never predicted, or never true."""
-    for draw in range(60):
+    for draw in tries(15):
         y, x, w = missing(draw, logits, weighted)
         options = {"sample_weight": w, "from_logits": logits, "on_invalid": "count", "threads": 1}
         report = dx.evaluate(y, x, metrics=METRICS, **options)
