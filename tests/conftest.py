@@ -55,15 +55,12 @@ def _spread(cases):
     return [cases[(len(cases) - 1) * k // max(1, few - 1)] for k in range(few)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an idle cluster takes an eighth of a processor
 def client():
-    """The client, not the current one, of two worker processes of two threads, which no test may harm."""
-    from distributed import Client, LocalCluster
+    """The client of two worker processes, which no test may harm."""
+    from forked import two_workers
 
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with two_workers() as client:
         yield client
 
 
