@@ -9,6 +9,8 @@ import pickle
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import numcodecs
 import numpy as np
@@ -563,7 +565,7 @@ BOMBS = {
     "zstd of no size": (numcodecs.Zstd(), zstd_frame),
     "zstd of two frames": (numcodecs.Zstd(), lambda size: numcodecs.Zstd().encode(bytes(9)) + zstd_frame(size)),
     "bz2": (numcodecs.BZ2(), lambda size: numcodecs.BZ2().encode(bytes(size))),
-    "lzma": (numcodecs.LZMA(), lambda size: numcodecs.LZMA().encode(bytes(size))),
+    "lzma": (numcodecs.LZMA(), lambda size: numcodecs.LZMA(preset=0).encode(bytes(size))),
     "gzip": (numcodecs.GZip(), lambda size: numcodecs.GZip().encode(bytes(size))),
     "zlib": (numcodecs.Zlib(), lambda size: numcodecs.Zlib().encode(bytes(size))),
     "blosc": (numcodecs.Blosc(), lambda size: numcodecs.Blosc().encode(bytes(size))),
@@ -575,8 +577,10 @@ BOMBS = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_chunk_that_decodes_to_too_much_takes_no_memory(tmp_path, kind):
     codec, make = BOMBS[kind]
-    chunks = held_as(tmp_path, codec, make(1 << 28), 256)
+    chunks = held_as(tmp_path, codec, make(1 << 27), 256)
     assert chunks.fast
+    with suppress(OSError):  # of Linux: the peak begins anew at what is held now
+        Path("/proc/self/clear_refs").write_text("5")
     before = peak_memory()
     with pytest.raises(TornChunk, match="cannot be decoded"):
         chunks.read((0,), Scratch())
