@@ -7,7 +7,7 @@ import sized
 from hypothesis import settings
 
 settings.register_profile("quick", max_examples=20)  # of a hundred: a fifth of the examples, see strategies.draws
-QUICK_CASES = 4  # of each test with more parameters than that
+QUICK_CASES = 3  # of each test with more parameters than that
 
 # Read by Keras when it is first imported: the reference needs no deep-learning framework.
 os.environ.setdefault("KERAS_BACKEND", "numpy")

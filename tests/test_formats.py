@@ -493,6 +493,7 @@ def test_a_dump_in_one_file_needs_one_path(file, tmp_path):
     assert "holds labels, logit; expected predictions called 'logits', " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_file_of_hdf5_can_be_written_again_after_an_evaluation(tmp_path):
     file = tmp_path / "dump.h5"
     with h5py.File(file, "w") as opened:

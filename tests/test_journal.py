@@ -147,6 +147,7 @@ def test_dask_arrays_are_refused(dump, journal):
     assert not journal.exists()
 
 
+@pytest.mark.slow
 def test_cut_around_every_record_a_run_goes_on(dump, journal):
     wanted = evaluate(dump)
     begin(journal, 4, **arguments(dump))
@@ -164,6 +165,7 @@ def test_cut_around_every_record_a_run_goes_on(dump, journal):
         assert read(str(journal)).header["call"]["arrays"]["y_pred"] == str(dump / "logits")
 
 
+@pytest.mark.slow
 def test_damage_is_an_error(dump, journal):
     begin(journal, 3, **arguments(dump))
     whole = journal.read_bytes()

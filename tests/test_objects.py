@@ -120,6 +120,7 @@ def test_a_web_server_gives_the_same_bits_and_knows_no_versions(served, tmp_path
     assert dx.evaluate(*paths, **options).notes == ("90 rows were in the journal already",)
 
 
+@pytest.mark.slow
 def test_storage_options_reach_the_server(s3, tmp_path):
     store = FsspecStore.from_url("s3://dumps/options", storage_options=s3)
     written(store)

@@ -525,6 +525,7 @@ def test_an_xarray_of_dask_is_a_dask_array():
         dx.concat([da.from_array(X), given])
 
 
+@pytest.mark.slow
 def test_an_xarray_that_was_opened_lazily_is_not_loaded_whole(tmp_path):
     x = np.random.default_rng(0).normal(size=(6_000_000, 10)).astype("float32")  # 240 MB
     xarray.Dataset({"logits": (("row", "class"), x)}).to_zarr(

@@ -174,6 +174,7 @@ def test_what_a_killed_writer_leaves_is_whole(tmp_path, after):
     assert dx.evaluate(tmp_path / "d.zarr/labels", tmp_path / "d.zarr/logits", from_logits=True).rows == dump.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_writer_killed_before_its_last_mark_leaves_a_part_of_a_shard(tmp_path, monkeypatch, dtype):
     mark = Layout.mark
@@ -363,6 +364,7 @@ def test_options_that_are_none(tmp_path):
         dx.reopen(tmp_path / "none.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["{}/d.zarr", "memory://late/d.zarr"])
 def test_a_dump_that_came_before_the_first_batch_is_not_replaced(tmp_path, where):
     path = where.format(tmp_path)
