@@ -316,8 +316,8 @@ class Question:
         needs = needs.union(*(each.needs for each in self.statistics), *(by.needs for by in groupings))
         needs = needs.union(*(pick.needs for pick in self.picks.values()))
         needs -= self.given_units.keys()
-        lossless = self.from_logits or self.dense or bool(self.label_smoothing)
-        needs |= {"loss"} if self.on_invalid == "skip" and lossless else frozenset()
+        may_lack_loss = self.from_logits or self.dense or bool(self.label_smoothing)
+        needs |= {"loss"} if self.on_invalid == "skip" and may_lack_loss else frozenset()
         needs |= {"peak"} if needs & SHAPED else frozenset()
         needs |= {"target"} if "curve" in needs else frozenset()
         return needs if self.from_logits or not needs & SUMMED else needs | {"target"}
