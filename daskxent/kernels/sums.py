@@ -6,6 +6,7 @@ and its bits then count in units. Sums of those are vectorised, and the same in 
 
 from __future__ import annotations
 
+from operator import lshift
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _FINER = 204, 236  # two grids more, for sums that are not kept: four make one round of `_add_block`
 _BITS = *GRID_BITS, *_FINER
+_UNITS = tuple(UNIT_BITS - bits for bits in _BITS)
 _ON_GRID = tuple(1.5 * 2.0 ** (52 - bits) for bits in _BITS)
 
 
@@ -129,11 +131,8 @@ def exact_sums(
     digits, counts = np.zeros((sums, len(_BITS)), np.int64), np.zeros(sums, np.int64)
     rare = np.empty((sums, rows + 1))  # a place more, for a number that turns out not to be rare
     _add_column(values, weights, status, digits, rare, counts, np.empty((4, LANES)))
-    return [
-        ExactSum(sum(int(n) << (UNIT_BITS - bits) for n, bits in zip(own, _BITS, strict=True)))
-        + (ExactSum.of(rare[k, :count]) if (count := counts[k]) else ExactSum())
-        for k, own in enumerate(digits)
-    ]
+    found = [ExactSum(sum(map(lshift, own, _UNITS))) for own in digits.tolist()]
+    return [total + ExactSum.of(rare[k, :count]) if (count := counts[k]) else total for k, total in enumerate(found)]
 
 
 @compiled

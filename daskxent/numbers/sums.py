@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from daskxent.numbers.status import Scored
 
 
+_NOTHING = ExactSum()
+
+
 @dataclass(frozen=True, slots=True)
 class Moments:
     """Sums of products over clusters, of which each row is one if none are named.
@@ -42,7 +45,7 @@ class Moments:
     count: int = 0
     squares: Mapping[str, ExactSum] = field(default_factory=dict)
     products: Mapping[str, ExactSum] = field(default_factory=dict)
-    weights: ExactSum = field(default_factory=ExactSum)
+    weights: ExactSum = _NOTHING
 
     @classmethod
     def all(cls, several: Sequence[Moments]) -> Moments:
@@ -94,9 +97,9 @@ class Sums:
     """
 
     totals: Mapping[str, ExactSum] = field(default_factory=dict)
-    weight: ExactSum = field(default_factory=ExactSum)
+    weight: ExactSum = _NOTHING
     counted: int = 0
-    clipped_loss: ExactSum = field(default_factory=ExactSum)
+    clipped_loss: ExactSum = _NOTHING
     moments: Moments = field(default_factory=Moments)
 
     @classmethod

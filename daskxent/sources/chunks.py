@@ -11,7 +11,6 @@ import asyncio
 import gzip
 import math
 import struct
-from contextlib import contextmanager
 from operator import floordiv, mod
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from daskxent.sources.objects import Objects, open_bytes
 from daskxent.sources.prefetch import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import zarr
     from numpy.typing import NDArray
@@ -167,8 +166,11 @@ class Chunks:
             return b"".join(self._bytes.first_bytes([self._stored(index) for index in several], count))
         found = []
         for index in several:
-            with self._naming(index):
+            try:
                 found.append(self._bytes.fetch(self._stored(index), slice(0, count), Buffer()))
+            except OSError as error:
+                self._name(error, index)
+                raise
         return b"".join(each.tobytes() for each in found if each is not None)
 
     def read(self, index: tuple[int, ...], scratch: Scratch, into: Buffer | None = None) -> NDArray[Any] | None:
@@ -199,17 +201,15 @@ class Chunks:
         OSError
             If the storage fails; it names the array and the chunk where the system has said what failed.
         """
-        with self._naming(index):
-            return self._read(index, scratch, into or scratch.decoded)
-
-    @contextmanager
-    def _naming(self, index: tuple[int, ...]) -> Iterator[None]:
-        """Let an error of the system say which chunk it is about."""
         try:
-            yield
+            return self._read(index, scratch, into or scratch.decoded)
         except OSError as error:
-            if error.errno is None:
-                raise
+            self._name(error, index)
+            raise
+
+    def _name(self, error: OSError, index: tuple[int, ...]) -> None:
+        """Raise an error of the system as one that says which chunk it is about."""
+        if error.errno is not None:
             # The number makes it an error of the same kind.
             raise OSError(error.errno, f"{self.name}: {self._place(index)} cannot be read: {error.strerror}") from error
 
