@@ -1,6 +1,7 @@
 """What makes a number doubtful is found in the rows, reported the same from every source, and warned of."""
 
 import asyncio
+import itertools
 import warnings
 
 import dask.array as da
@@ -132,6 +133,23 @@ def test_a_run_is_one_however_it_was_cut():
     even, odd = merge_all(single[::2]), merge_all(single[1::2])
     assert len(even.equal) == 500
     assert even.merge(odd).equal == ((0, 1000),)
+
+
+@pytest.mark.parametrize("count", [65, 66, 80])
+@pytest.mark.parametrize("seed", range(5))
+def test_runs_do_not_depend_on_the_order_of_merging_where_rows_are_missing(count, seed):
+    rng = np.random.default_rng(seed)
+    equal, runs = equal_runs(1000, count, seed)
+    cuts = [0, *np.sort(rng.choice(np.arange(1, 1000), 9, replace=False)).tolist(), 1000]
+    states = [State(covered=((row, row + 1),)) for row in range(2000, 2040, 2)]  # alone, each between missing rows
+    for start, stop in itertools.pairwise(cuts):
+        own = np.flatnonzero(np.diff(equal[start:stop], prepend=False, append=False)).reshape(-1, 2) + start
+        states.append(State(covered=((start, stop),), equal=tuple(map(tuple, own.tolist()))))
+    for _ in range(20):
+        parts = [states[k] for k in rng.permutation(len(states))]
+        while len(parts) > 1:
+            parts.append(parts.pop(int(rng.integers(len(parts)))).merge(parts.pop(int(rng.integers(len(parts))))))
+        assert parts[0].equal == _as_tuple(map(tuple, runs) if count <= 65 else None)
 
 
 def _as_tuple(runs):

@@ -27,7 +27,7 @@ from daskxent.numbers.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -149,6 +149,14 @@ def joined(a: Mapping[str, Finding], b: Mapping[str, Finding]) -> dict[str, Find
         kind: a[kind].merge(b[kind]) if kind in a and kind in b else (a.get(kind) or b[kind])
         for kind in AUDIT
         if kind in a or kind in b
+    }
+
+
+def renumbered(findings: Mapping[str, Finding], place: Callable[[int], int]) -> dict[str, Finding]:
+    """Return findings whose rows have the numbers that `place`, an increasing function, gives them."""
+    return {
+        kind: Finding(each.count, tuple((place(row), value) for row, value in each.first))
+        for kind, each in findings.items()
     }
 
 

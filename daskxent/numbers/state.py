@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskxent.numbers import audit, reading
-from daskxent.numbers.audit import Finding
 from daskxent.numbers.chosen_rows import Picked
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.sums import Sums
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from daskxent.numbers.audit import Finding
     from daskxent.numbers.question import Question
 
 
@@ -91,17 +91,9 @@ class State:
         """
         return merge_all((self, other))
 
-    def found(self, findings: Mapping[str, Finding]) -> State:
-        """Return the state with more findings about its rows."""
-        return replace(self, audit=audit.joined(self.audit, findings)) if findings else self
-
     def placed(self, place: Callable[[int], int], covered: tuple[tuple[int, int], ...]) -> State:
         """Return the state with its rows renumbered by `place`, an increasing function, and its coverage set."""
-        found = {
-            kind: Finding(each.count, tuple((place(row), value) for row, value in each.first))
-            for kind, each in self.audit.items()
-        }
-        return replace(self, audit=found, covered=covered)
+        return replace(self, audit=audit.renumbered(self.audit, place), covered=covered)
 
     def moved(self, by: int) -> State:
         """Return the state with its rows numbered from another one on, as where others come before them."""
@@ -220,22 +212,24 @@ def merge_all(states: Iterable[State]) -> State:
     total = totals[0] if len(totals) == 1 else Sums.all(totals) if totals else Sums()
     merged = {name: Table.merged(several) for name, several in tables.items()}
     ranges, runs = _union(covered), None if many else _union(equal)
-    if runs and ranges and len(runs) > most_runs(len(ranges)):
-        runs = None
+    runs = few_runs(runs, ranges) if runs and ranges else runs
     first = {name: Picked.merged(several) for name, several in picked.items()}
     return State(total, merged, found, ranges, like_probabilities, runs, first, largest, unshifted)
 
 
-def most_runs(pieces: int) -> int:
-    """Return how many runs of rows may be known of rows that are covered in this many pieces.
+def few_runs(
+    runs: tuple[tuple[int, int], ...], covered: tuple[tuple[int, int], ...]
+) -> tuple[tuple[int, int], ...] | None:
+    """Return runs of rows; None if too many of them lie within the pieces that are covered, and touch no end of these.
 
-    That follows from the rows alone: where they are cut into pieces, each cut adds a run at most, so that what is too
-    many of some rows is too many of all.
+    Such runs stay as they are whatever rows are added, so that what is too many of some rows is too many of all.
     """
-    return RUNS + pieces
+    starts, stops = {start for start, _ in covered}, {stop for _, stop in covered}
+    within = sum(start not in starts and stop not in stops for start, stop in runs)
+    return runs if within <= MOST_RUNS else None
 
 
-RUNS = 64
+MOST_RUNS = 65
 # Seconds. Merging states of many keys takes longer than this; then a tenth of the time at most goes into it.
 QUICK = 0.02
 

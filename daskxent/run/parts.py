@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -171,9 +171,17 @@ def evaluate_part(
             break
     if pages is not None:
         pages.flush()
-    total, tables = totals.sums(), totals.tables()
-    states.append(State(total, tables, like_probabilities=probable, largest=largest, unshifted=unshifted))
-    return replace(merge_all(states), covered=((start * per, reached * per),)), reached
+    states.append(
+        State(
+            totals.sums(),
+            totals.tables(),
+            covered=((start * per, reached * per),),
+            like_probabilities=probable,
+            largest=largest,
+            unshifted=unshifted,
+        )
+    )
+    return merge_all(states), reached
 
 
 def read_blocks(inputs: Inputs, question: Question, start: int, stop: int) -> Iterator[Block]:

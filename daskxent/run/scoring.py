@@ -10,21 +10,22 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daskxent.numbers import audit, records
-from daskxent.numbers.audit import findings
+from daskxent.numbers.audit import Finding, findings
 from daskxent.numbers.chosen_rows import Picked, picked
 from daskxent.numbers.grouping import Totals
 from daskxent.numbers.scores import SHAPED, SUM_TOLERANCE, finish, like_probabilities
 from daskxent.numbers.softmax_sums import probabilities_of
-from daskxent.numbers.state import State, most_runs
+from daskxent.numbers.state import MOST_RUNS, State, few_runs
 from daskxent.numbers.statistics import UNITS
 from daskxent.numbers.status import ALL_EQUAL, HIDDEN, NOT_FINITE, Scored, classify, rules_of
 from daskxent.sources.sizes import USUAL, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
 
     from daskxent.kernels import Scorer
     from daskxent.numbers.question import Question
@@ -113,7 +114,9 @@ class Block:
         With `pages` columns of the rows are kept there. `probable` says whether all rows before may well be
         probabilities: if not, these need no look.
         """
-        state, columns, equal = State(), dict[str, NDArray[Any]](), list[NDArray[Any]]()
+        columns: dict[str, NDArray[Any]] = {}
+        equal: list[NDArray[Any]] = []
+        found: Mapping[str, Finding] = {}
         asked, largest, picks = self.question, -1, {name: list[Picked]() for name in self.question.picks}
         probable &= asked.from_logits and asked.summed and asked.classes > 1 and not asked.log_probabilities
         for some, rows in self.scored(scorer):
@@ -126,19 +129,22 @@ class Block:
                 picks[name].append(picked(pick, rows, self._numbers(np.arange(some.start, some.stop))))
             largest = largest_class(rows.labels, asked.classes, largest)
             totals.add(rows)
-            found = findings(asked, rows)
-            if "equal" in found:
+            own = findings(asked, rows)
+            if "equal" in own:
                 equal.append(some.start + rows.exceptional[(rows.status[rows.exceptional] & ALL_EQUAL) != 0])
-            if found:
-                state = state.merge(State(audit=found).placed(partial(add, some.start), ()))
-        state = replace(state, like_probabilities=probable, equal=self._runs(np.concatenate(equal)) if equal else ())
+            found = audit.joined(found, audit.renumbered(own, partial(add, some.start))) if own else found
         for kind, where in self.missing.items():
-            state = state.found(audit.missing(kind, where))
+            found = audit.joined(found, audit.missing(kind, where))
         if pages is not None:
             pages.add(self.aligned.box, columns)
-        state = state.placed(self.place, ()) if state.audit else state
-        kept = {name: merged for name, several in picks.items() if len(merged := Picked.merged(several))}
-        return replace(state, picked=kept, largest=largest, unshifted=self._unshifted())
+        return State(
+            audit=audit.renumbered(found, self.place),
+            like_probabilities=probable,
+            equal=self._runs(np.concatenate(equal)) if equal else (),
+            picked={name: merged for name, several in picks.items() if len(merged := Picked.merged(several))},
+            largest=largest,
+            unshifted=self._unshifted(),
+        )
 
     def _unshifted(self) -> bool:
         """Return whether the very first labels match the predictions of the row before them far better than their own.
@@ -164,17 +170,18 @@ class Block:
         """Return some rows of the block as ranges of all rows; None if these are many."""
         number = self._numbers(rows)
         begin = np.flatnonzero(np.diff(number, prepend=-2) != 1)
-        if begin.size > most_runs(len(self.covered())):
+        covered = self.covered()
+        if begin.size > MOST_RUNS + 2 * len(covered):  # no more than two touch an end of each piece
             return None
         stops = number[np.append(begin[1:], number.size) - 1] + 1
-        return tuple(zip(number[begin].tolist(), stops.tolist(), strict=True))
+        return few_runs(tuple(zip(number[begin].tolist(), stops.tolist(), strict=True)), covered)
 
     def checked(self) -> Iterator[tuple[slice, Scored]]:
         """Yield rows like `scored`, of a block that is a part of its own; raise the first finding that is an error."""
         for some, rows in self.scored(compiled_for(self.question, self.rows, self.sizes)[0]):
             if rows.exceptional.size:
-                found = State(audit=findings(self.question, rows)).placed(partial(add, some.start), ())
-                audit.raise_first_error(self.question, found.placed(self.place, ()).audit, self.positions)
+                own = audit.renumbered(findings(self.question, rows), partial(add, some.start))
+                audit.raise_first_error(self.question, audit.renumbered(own, self.place), self.positions)
             yield some, rows
 
     def evaluated(self) -> State:
