@@ -273,3 +273,52 @@ def test_dumps_that_cannot_be_joined_are_refused():
     )
     with pytest.raises(ValueError, match="by: there are groups below 0 and groups that do not fit int64"):
         below.merge(above, dumps=True)
+
+
+def test_a_slice_is_known_by_what_it_covers(tmp_path):
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(30, 12, CLASSES)).astype("f4"), rng.integers(0, CLASSES, (30, 12))
+    logits = zarr.create_array(tmp_path / "x", data=x, chunks=(1, 4, CLASSES))
+    labels = zarr.create_array(tmp_path / "y", data=y, chunks=(1, 12))
+    one = [f"{tmp_path}/{name}[7, :8]" for name in "yx"]
+    first = dx.evaluate(*one, journal=tmp_path / "j", **OPTIONS)
+    assert first.state == dx.evaluate(y[7, :8], x[7, :8], **OPTIONS).state
+    logits[3], labels[4], logits[7, 8:] = 0, 0, 0
+    logits.append(x[:2])
+    labels.append(y[:2])
+    again = dx.evaluate(*one, journal=tmp_path / "j", **OPTIONS)
+    assert again.notes == ("8 rows were in the journal already",)
+    assert again.inputs == first.inputs
+    logits[7, 4] = 0
+    assert any("written anew" in note for note in dx.evaluate(*one, journal=tmp_path / "j", **OPTIONS).notes)
+    for other in ("[8, :8]", "[7, 4:12]"):
+        with pytest.raises(dx.JournalError, match=r"inputs\.y_pred\.(index|sliced\.start)"):
+            dx.evaluate(one[0], f"{tmp_path}/x{other}", journal=tmp_path / "j", **OPTIONS)
+
+
+def test_chunks_outside_of_a_slice_are_not_looked_at(tmp_path):
+    x = np.random.default_rng(9).normal(size=(30, 12, CLASSES))
+    zarr.create_array(tmp_path / "x", data=x, chunks=(1, 4, CLASSES))
+    for path in (tmp_path / "x" / "c").rglob("*"):
+        inside = path.relative_to(tmp_path / "x" / "c").parts[:1] == ("7",) and path.name != "2"
+        if path.is_file() and not inside and path.parts[-3:] != ("7", "0", "0"):
+            path.unlink()
+            path.mkdir()  # reading it fails
+    report = dx.evaluate([0] * 8, f"{tmp_path}/x[7, :8]", **OPTIONS)
+    assert report.state == dx.evaluate([0] * 8, x[7, :8], **OPTIONS).state
+
+
+def test_files_outside_of_a_slice_of_several_do_not_matter(values, tmp_path):
+    x, y = values["y_pred"], values["y_true"]
+    paths = [tmp_path / f"{i}.npy" for i in range(4)]
+    for i, path in enumerate(paths):
+        np.save(path, x[10 * i : 10 * i + 10])
+    np.save(tmp_path / "y.npy", y)
+    given = f"{tmp_path}/y.npy[10:25]", dx.concat(paths)[10:25]
+    dx.evaluate(*given, journal=tmp_path / "j", **OPTIONS)
+    for path in (paths[0], paths[3]):
+        np.save(path, np.ones((10, CLASSES), "f4"))
+    assert dx.evaluate(*given, journal=tmp_path / "j", **OPTIONS).notes == ("15 rows were in the journal already",)
+    np.save(paths[0], np.ones((9, CLASSES), "f4"))  # so that the slice begins one row later in the next
+    with pytest.raises(dx.JournalError, match=r"inputs\.y_pred\.sliced\.joined"):
+        dx.evaluate(given[0], dx.concat(paths)[10:25], journal=tmp_path / "j", **OPTIONS)

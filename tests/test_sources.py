@@ -467,6 +467,6 @@ def test_an_array_is_known_by_the_first_bytes_of_some_steps_and_no_more_is_read(
     array = np.random.default_rng(1).integers(0, 200, shape).astype(dtype)
     steps = [array] if lead is None else np.moveaxis(array, lead, 0)[spread(shape[lead])]
     source = Counted(array)
-    found = source.sample(lead, list(shape))
+    found = source.sample(tuple(map(slice, [0] * len(shape), shape)), lead)
     assert found == digest(b"".join(step.tobytes()[:SAMPLE_BYTES] for step in steps))
     assert source.numbers <= 2 * len(steps) * (SAMPLE_BYTES // array.itemsize)  # whole lines of the last axes

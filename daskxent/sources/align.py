@@ -19,7 +19,7 @@ from daskxent.sources.columns import KINDS, Column, beyond_int64, check, is_floa
 from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.memory import Memory, Unstored
 from daskxent.sources.sizes import USUAL, Sizes
-from daskxent.sources.source import joined_versions
+from daskxent.sources.source import between, joined_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,7 +184,7 @@ class Inputs:
         dense = [(self.dense_labels, at)] if self.dense else []
         along = [(along.source, along.at(self.lead)) for along in self.along.values()]
         every = [(self.predictions, at), *dense, *along]
-        return joined_versions(source.version(axis, start, stop) for source, axis in every)
+        return joined_versions(source.version(between(source.shape, axis, start, stop)) for source, axis in every)
 
     def sources(self) -> list[Any]:
         """Return everything that is read, predictions first."""

@@ -45,9 +45,9 @@ class Binary(Wrapped):
             missing += [(*(gap[:-1] if self._column else gap), slice(0, 2)) for gap in gaps]
         return np.asarray(both(values[..., 0] if self._column else values, self.logits)[..., box[-1]])
 
-    def identity(self, lead: int | None, steps: int) -> Any:
+    def identity(self, box: Box, lead: int | None) -> Any:
         """Return the identity of the source, which is taken for one of two classes."""
-        return {**self.source.identity(lead, steps), "classes": "binary"}
+        return {**self.source.identity(self._own(box), lead), "classes": "binary"}
 
 
 def _wide(dtype: Any) -> Any:

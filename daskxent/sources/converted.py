@@ -43,10 +43,10 @@ class Viewed(Wrapped):
         """Read a box and convert it."""
         return self.convert(self.source.read(box, missing), tuple(s.start for s in box))
 
-    def identity(self, lead: int | None, steps: int) -> Any:
+    def identity(self, box: Box, lead: int | None) -> Any:
         """Return the identity of the source, the type, and what the numbers are looked up in."""
         own = {"table": self.convert.identity} if hasattr(self.convert, "identity") else {}
-        return {**self.source.identity(lead, steps), "dtype": self.dtype.name, **own}
+        return {**self.source.identity(box, lead), "dtype": self.dtype.name, **own}
 
 
 def as_bfloat16(bits: NDArray[Any], origin: tuple[int, ...] = ()) -> NDArray[Any]:

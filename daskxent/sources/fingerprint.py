@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from daskxent.sources.opening import is_dask
+from daskxent.sources.source import between
 
 if TYPE_CHECKING:
     from daskxent.sources.align import Inputs
@@ -46,5 +47,5 @@ def _class_blocks(inputs: Inputs, known: dict[str, Any]) -> int:
 def _identity(source: Any, lead: int | None, steps: int) -> Any:
     """Return the identity of a source; Dask gives a name of its own to what would give the same array."""
     if not is_dask(source):
-        return source.identity(lead, steps)
+        return source.identity(between(source.shape, lead, 0, steps), lead)
     return {"where": "dask", "shape": list(source.shape), "dtype": source.dtype.name, "sample": source.name}

@@ -111,20 +111,13 @@ class Joined(Base):
         """Return whether the pieces of all members are."""
         return all(member.tiny(below) for member in self.members)
 
-    def identity(self, lead: int | None, steps: int) -> Any:
-        """Return the identities of the members that the first `steps` take."""
-        if lead != self.axis:
-            return {"joined": [member.identity(lead, steps) for member in self.members], "axis": self.axis}
-        taken = overlapping(self._starts, 0, steps)
-        return {"joined": [self.members[which].identity(lead, stop) for which, _, stop in taken], "axis": self.axis}
+    def identity(self, box: Box, lead: int | None) -> Any:
+        """Return the identities of the members that a box takes part of."""
+        return {"joined": [member.identity(inside, lead) for member, _, inside in self._within(box)], "axis": self.axis}
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return the versions of the members that these steps take, joined."""
-        if axis != self.axis:
-            taken = [(member, start, stop) for member in self.members]
-        else:
-            taken = [(self.members[which], low, high) for which, low, high in overlapping(self._starts, start, stop)]
-        return joined_versions(member.version(axis, low, high) for member, low, high in taken)
+    def version(self, box: Box) -> str | None:
+        """Return the versions of the members that a box takes part of, joined."""
+        return joined_versions(member.version(inside) for member, _, inside in self._within(box))
 
     def _of(self, members: Sequence[Source]) -> Joined:
         return Joined(members, self.axis, self.name)

@@ -57,7 +57,7 @@ class Slots(Base):
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read labels and classes, and compare them."""
         gaps: list[Box] | None = None if missing is None else []
-        ids = self.ids.read((*box, slice(0, self.ids.shape[-1])), gaps)
+        ids = self.ids.read(self._of_ids(box), gaps)
         if missing is not None and gaps:
             missing += [gap[:-1] for gap in gaps]
         return slots_of(self.labels.read(box, missing), ids)
@@ -68,7 +68,7 @@ class Slots(Base):
 
     def encoded(self, box: Box) -> Iterable[tuple[Chunks, tuple[int, ...]]]:
         """Yield the chunks of both."""
-        return chain(self.labels.encoded(box), self.ids.encoded((*box, slice(0, self.ids.shape[-1]))))
+        return chain(self.labels.encoded(box), self.ids.encoded(self._of_ids(box)))
 
     def refresh(self) -> None:
         """Refresh both."""
@@ -83,13 +83,17 @@ class Slots(Base):
         """Return the same of shared sources."""
         return Slots(self.labels.shared(), self.ids.shared())
 
-    def identity(self, lead: int | None, steps: int) -> Any:
+    def identity(self, box: Box, lead: int | None) -> Any:
         """Return the identity of both."""
-        return {**self.labels.identity(lead, steps), "ids": self.ids.identity(lead, steps)}
+        return {**self.labels.identity(box, lead), "ids": self.ids.identity(self._of_ids(box), lead)}
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+    def version(self, box: Box) -> str | None:
         """Return a version of both."""
-        return joined_versions(each.version(axis, start, stop) for each in (self.labels, self.ids))
+        return joined_versions([self.labels.version(box), self.ids.version(self._of_ids(box))])
+
+    def _of_ids(self, box: Box) -> Box:
+        """Return the box of all classes of the rows in a box."""
+        return (*box, slice(0, self.ids.shape[-1]))
 
 
 class Padded(Wrapped):
@@ -114,9 +118,9 @@ class Padded(Wrapped):
         last = np.full((*values.shape[:-1], 1), -np.inf, values.dtype)
         return np.asarray(np.concatenate([values, last], axis=-1)[..., box[-1]])
 
-    def identity(self, lead: int | None, steps: int) -> Any:
+    def identity(self, box: Box, lead: int | None) -> Any:
         """Return the identity of the source."""
-        return {**self.source.identity(lead, steps), "classes": "largest"}
+        return {**self.source.identity(self._own(box), lead), "classes": "largest"}
 
 
 class Order(Base):

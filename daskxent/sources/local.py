@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from daskxent.sources.source import Box
+
 
 class LocalFile(Base):
     """An array in a file of this machine, which nobody may rewrite meanwhile.
@@ -47,7 +49,7 @@ class LocalFile(Base):
         self.check_unchanged()  # what was mapped is what was there before and after
         return np.asarray(numbers)
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+    def version(self, box: Box) -> str | None:
         """Return when the file was written, and its size."""
         return "{1} {2}".format(*self._written)
 

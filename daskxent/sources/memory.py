@@ -53,15 +53,15 @@ class Memory(Base):
         found.path = self.path
         return found
 
-    def sample(self, lead: int | None, shape: list[int]) -> str:
+    def sample(self, box: Box, lead: int | None) -> str:
         """Digest the same bytes, of small steps at once: 4 us instead of 40."""
-        if lead is None or self.dtype.kind in "OT" or self.array.nbytes > SAMPLE_BYTES * self.shape[lead]:
-            return super().sample(lead, shape)
-        return digest(np.moveaxis(self.array, lead, 0)[spread(shape[lead])].tobytes())
+        held = self.read(box)
+        if lead is None or self.dtype.kind in "OT" or held.nbytes > SAMPLE_BYTES * held.shape[lead]:
+            return super().sample(box, lead)
+        return digest(np.moveaxis(held, lead, 0)[spread(held.shape[lead])].tobytes())
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+    def version(self, box: Box) -> str | None:
         """Digest the values."""
-        box = tuple(slice(start, stop) if at == axis else slice(0, length) for at, length in enumerate(self.shape))
         return digest(bytes_of(self.read(box)))
 
 

@@ -85,7 +85,7 @@ class Rectilinear(Pieces):
         what = f"{self.name}: chunk {key} of {self._bytes.where} is missing; {filling(self.fill())}"
         return MissingChunk(what, key)
 
-    def version(self, axis: int | None, start: int, stop: int) -> None:
+    def version(self, box: Box) -> None:
         """Return None: what was written since is not noticed."""
 
     def _key(self, box: Box) -> str:

@@ -68,7 +68,7 @@ class RemoteNpy(Base):
         rows = np.frombuffer(held, self._stored).reshape((steps, *self.shape[1:]) if box else ())
         return rows[(slice(None), *box[1:])].astype(self.dtype, copy=False) if box else rows
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+    def version(self, box: Box) -> str | None:
         """Return a digest of what the server knows the file by; None if it knows nothing."""
         fs, path = self._place
         with failing(f"{self.name}: {self.path}"):

@@ -86,22 +86,14 @@ class Sliced(Wrapped):
         first = self._start(axis)
         return self.like(self.source.window(self._kept[axis], first + start, first + stop))
 
-    def identity(self, lead: int | None, steps: int) -> Any:
-        """Return the identity of the source, and the slice; along the lead axis only where that begins."""
+    def identity(self, box: Box, lead: int | None) -> Any:
+        """Return the identity of what the source has there, and the slice; along the lead axis only where it begins."""
         at = None if lead is None else self._kept[lead]
-        begin = 0 if lead is None else self._start(lead)
         taken = [
             [each.start, None if axis == at else each.stop] if isinstance(each, slice) else each
             for axis, each in enumerate(self.index)
         ]
-        return {"sliced": self.source.identity(at, begin + steps), "index": taken}
-
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return the version of the source."""
-        if axis is None:
-            return self.source.version(None, start, stop)
-        first = self._start(axis)
-        return self.source.version(self._kept[axis], first + start, first + stop)
+        return {"sliced": self.source.identity(self._own(box), at), "index": taken}
 
     @staticmethod
     def _moved(each: slice | int, taken: slice | None) -> slice:

@@ -84,11 +84,11 @@ class Source(Protocol):
     def tiny(self, below: int) -> bool:
         """Return whether pieces hold so few bytes that threads would only take turns at reading them."""
 
-    def identity(self, lead: int | None, steps: int) -> Any:
-        """Return what the array can be recognised by over its first `steps` along an axis, as JSON has it."""
+    def identity(self, box: Box, lead: int | None) -> Any:
+        """Return what the array can be recognised by inside a box, as JSON has it; it may grow along the lead axis."""
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Return what changes when ``start <= index < stop`` along an axis is written anew; None if nothing says so."""
+    def version(self, box: Box) -> str | None:
+        """Return what changes when anything in a box is written anew; None if nothing says so."""
 
 
 class Base:
@@ -135,27 +135,30 @@ class Base:
         """Return the source itself: it makes no difference."""
         return self
 
-    def identity(self, lead: int | None, steps: int) -> Any:
-        """Return shape, dtype and a digest of a few steps; where it is, if it has a path."""
+    def identity(self, box: Box, lead: int | None) -> Any:
+        """Return shape, dtype and a digest of a few steps; where it is, if it has a path; where the box begins."""
         if not self.shape:
             return self.read(()).item()  # a number
-        shape = [steps if axis == lead else length for axis, length in enumerate(self.shape)]
+        starts, shape = [s.start for s in box], [s.stop - s.start for s in box]
+        begin = {"start": starts} if any(starts) else {}
         where = getattr(self, "path", "memory")
-        return {"where": where, "shape": shape, "dtype": self.dtype.name, "sample": self.sample(lead, shape)}
+        return {"where": where, "shape": shape, **begin, "dtype": self.dtype.name, "sample": self.sample(box, lead)}
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+    def version(self, box: Box) -> str | None:
         """Return None: nothing shows it."""
         return None
 
-    def sample(self, lead: int | None, shape: list[int]) -> str:
-        """Digest the first bytes of a few steps."""
-        step = [1 if axis == lead else length for axis, length in enumerate(shape)]
+    def sample(self, box: Box, lead: int | None) -> str:
+        """Digest the first bytes of a few steps of a box."""
+        step = [1 if axis == lead else s.stop - s.start for axis, s in enumerate(box)]
         lengths = _first(SAMPLE_BYTES // self.dtype.itemsize, step)  # a step may be as large as memory
-        boxes = [
-            tuple(slice(i, i + 1) if axis == lead else slice(0, length) for axis, length in enumerate(lengths))
-            for i in spread(1 if lead is None else shape[lead])
-        ]
-        return digest(b"".join(bytes_of(self.read(box, []))[:SAMPLE_BYTES] for box in boxes))
+        first = tuple(slice(s.start, s.start + length) for s, length in zip(box, lengths, strict=True))
+        several = [first]
+        if lead is not None:
+            begin, length = box[lead].start, box[lead].stop - box[lead].start
+            steps = [slice(begin + i, begin + i + 1) for i in spread(length)]
+            several = [(*first[:lead], each, *first[lead + 1 :]) for each in steps]
+        return digest(b"".join(bytes_of(self.read(each, []))[:SAMPLE_BYTES] for each in several))
 
 
 class Wrapped(Base):
@@ -222,9 +225,9 @@ class Wrapped(Base):
         """Return whether the source's pieces are."""
         return self.source.tiny(below)
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
+    def version(self, box: Box) -> str | None:
         """Return the version of the source."""
-        return self.source.version(axis, start, stop)
+        return self.source.version(self._own(box))
 
 
 def pieced(box: Box, cuts: Iterable[Cuts | None], dtype: Any, read: Callable[[Box], NDArray[Any]]) -> NDArray[Any]:
@@ -252,6 +255,11 @@ def joined_versions(versions: Iterable[str | None]) -> str | None:
     """
     known = list(versions)
     return None if None in known else digest("\n".join(map(str, known)).encode())
+
+
+def between(shape: Sequence[int], axis: int | None, start: int, stop: int) -> Box:
+    """Return the box that is a range along one axis of an array, and all of the others."""
+    return tuple(slice(start, stop) if at == axis else slice(0, length) for at, length in enumerate(shape))
 
 
 def _first(count: int, shape: Sequence[int]) -> list[int]:

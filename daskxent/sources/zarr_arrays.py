@@ -145,26 +145,26 @@ class Zarr(Base):
         """Return whether chunks are local and small."""
         return self.chunks.local and self.chunks.nbytes < below
 
-    def identity(self, lead: int | None, steps: int) -> Any:
+    def identity(self, box: Box, lead: int | None) -> Any:
         """Return where the array is and how it is stored, too."""
-        return {**super().identity(lead, steps), "where": address(self.array), "layout": layout(self.array)}
+        return {**super().identity(box, lead), "where": address(self.array), "layout": layout(self.array)}
 
-    def sample(self, lead: int | None, shape: list[int]) -> str:
+    def sample(self, box: Box, lead: int | None) -> str:
         """Digest a few chunks' first bytes, or a few steps; only of what is full, because the rest may grow."""
-        full = 0 if lead is None else shape[lead] // self.chunks.chunks[lead]
+        first = [s.start // n for s, n in zip(box, self.chunks.chunks, strict=True)]
+        full = 0 if lead is None else box[lead].stop // self.chunks.chunks[lead] - first[lead]
         if not full:
-            return super().sample(lead, shape)
+            return super().sample(box, lead)
         at = [
-            tuple(i if axis == lead else 0 for axis in range(len(shape)))
+            tuple(index + i if axis == lead else index for axis, index in enumerate(first))
             for i in spread(full, SAMPLES if self.chunks.local else 2)
         ]
         return digest(self.chunks.first_bytes(at, SAMPLE_BYTES))
 
-    def version(self, axis: int | None, start: int, stop: int) -> str | None:
-        """Digest sizes and times of the files or objects that hold the steps; None where a store does not say them."""
+    def version(self, box: Box) -> str | None:
+        """Digest sizes and times of the files or objects that hold a box; None where a store does not say them."""
         blocks, pieces = self.chunks.blocks, self.chunks.chunks
-        ends = [(start, stop) if at == axis else (0, n) for at, n in enumerate(self.shape)]
-        grid = [range(low // n, -(-high // n)) for (low, high), n in zip(ends, blocks, strict=True)]
+        grid = [range(s.start // n, -(-s.stop // n)) for s, n in zip(box, blocks, strict=True)]
         inner = [n // piece for n, piece in zip(blocks, pieces, strict=True)]
         found = []
         for block in itertools.product(*grid):
