@@ -322,3 +322,26 @@ def test_files_outside_of_a_slice_of_several_do_not_matter(values, tmp_path):
     np.save(paths[0], np.ones((9, CLASSES), "f4"))  # so that the slice begins one row later in the next
     with pytest.raises(dx.JournalError, match=r"inputs\.y_pred\.sliced\.joined"):
         dx.evaluate(given[0], dx.concat(paths)[10:25], journal=tmp_path / "j", **OPTIONS)
+
+
+def test_a_file_of_several_that_is_corrected_is_evaluated_again(values, tmp_path):
+    x, y, paths = values["y_pred"], values["y_true"], [tmp_path / f"{i}.npy" for i in range(4)]
+    for i, path in enumerate(paths):
+        np.save(path, x[10 * i : 10 * i + 10])
+    dx.evaluate(y, paths, journal=tmp_path / "j", **OPTIONS)
+    rows = {"from_logits": True, "columns": ["loss"], "out": tmp_path / "rows"}
+    np.save(tmp_path / "y.npy", y)
+    dx.rows(tmp_path / "y.npy", paths, **rows)
+    x[3] = 0
+    np.save(paths[0], x[:10])
+    report = dx.evaluate(y, paths, journal=tmp_path / "j", **OPTIONS)
+    assert report.state == dx.evaluate(y, x, **OPTIONS).state
+    assert any("written anew" in note for note in report.notes)
+    losses = dx.rows(tmp_path / "y.npy", paths, **rows)["loss"]
+    assert np.array_equal(losses, dx.rows(y, x, from_logits=True, columns=["loss"])["loss"])
+    np.save(paths[1], x[10:20].astype("f8"))
+    with pytest.raises(ValueError, match=r"^y_pred\[1\]: dtype float64 differs"):
+        dx.evaluate(y, paths, journal=tmp_path / "j", **OPTIONS)
+    paths[1] = paths[2]
+    with pytest.raises(dx.JournalError, match=r"evaluation: inputs\.y_pred\.joined\[1\]\.where was '.*1\.npy', is "):
+        dx.evaluate(y, paths, journal=tmp_path / "j", **OPTIONS)

@@ -67,15 +67,26 @@ def brief(value: Any) -> str:
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Say where two values made of dictionaries differ: the names that lead there, and both values.
+    """Say where two values made of dictionaries, and lists of them, differ: the names that lead there, and both values.
 
     Examples
     --------
     >>> list(differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}))
     [('a.c', 2, 3)]
+    >>> list(differences({"a": [{"b": 1}, {"b": 2}]}, {"a": [{"b": 1}, {"b": 3}]}))
+    [('a[1].b', 2, 3)]
     """
     if isinstance(one, dict) and isinstance(other, dict):
         for key in sorted(one | other):
             yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif _are_alike(one, other):
+        for i, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{name}[{i}]")
     elif one != other:
         yield name, one, other
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Return whether two values are lists of as many dictionaries."""
+    lists = isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
+    return lists and all(isinstance(each, dict) for each in (*one, *other))
