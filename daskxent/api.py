@@ -23,13 +23,12 @@ from daskxent.run.checking import at_least
 from daskxent.run.engines import chosen, engine_for, run, usable
 from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
-from daskxent.run.prepared import prepare, repeatable, with_axis
+from daskxent.run.prepared import labelled_rows, prepare, repeatable, with_axis
 from daskxent.run.sink import Arrays, Group
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
 from daskxent.show.provenance import made
 from daskxent.sources.fingerprint import fingerprint
-from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled
 from daskxent.sources.opening import again, is_dask
 from daskxent.sources.paths import place
 
@@ -181,7 +180,7 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
     if options.journal is not None:
         raise ValueError("journal: needs out as well: columns in memory end with the process")
     found = (_rows_of_dask if is_dask(inputs.predictions) else _rows_in_memory)(inputs, question, names, options)
-    return _labelled(y_true, y_pred, options, found)
+    return labelled_rows(y_true, y_pred, options, found)
 
 
 @takes(OfGraph)
@@ -408,14 +407,6 @@ def _rows_in_group(
         _last(run(inputs, question, engine, steps=steps, journal=journal, sink=group, out=into), options.progress)
         group.end()
     return group.opened()
-
-
-def _labelled(y_true: Any, y_pred: Any, options: Rows, columns: dict[str, Any]) -> dict[str, Any]:
-    """Return columns with the coordinates of xarray's predictions, those that are left where they were joined."""
-    if not is_labelled(y_pred):
-        return columns
-    named = aligned_by_name({"y_true": y_true, "y_pred": y_pred}, options.axis, options.join)["y_pred"]
-    return labelled(named, options.axis, columns)
 
 
 def _table(block: Block, dtype: np.dtype[Any]) -> NDArray[Any]:

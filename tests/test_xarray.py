@@ -115,3 +115,49 @@ def test_losses_of_rows_keep_coordinates(maps, chunked):
     assert dense.coords.identical(labels.coords)
     np.testing.assert_array_equal(dense.values, wanted, strict=True)
     assert isinstance(losses.SparseCategoricalCrossentropy(from_logits=True, axis=1)(labels, logits), np.float32)
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "mask", "clusters", "by"])
+def test_coordinates_that_any_array_leaves_are_those_of_the_result(maps, name):
+    labels, logits = maps
+    few = xarray.DataArray(np.array([3, 1, 2]), dims="time", coords={"time": [50, 0, 20]})
+    given = {name: {"group": few} if name == "by" else few}
+    rows = dx.rows(labels, logits, from_logits=True, dim="class", join="inner", columns=["loss", "weight"], **given)
+    plain = dx.rows(Y, X, from_logits=True, axis=1, columns=["loss"])["loss"]
+    assert rows["loss"].dims == ("time", "lat", "lon")
+    assert sorted(rows["loss"].time.values) == [0, 20, 50]
+    for time in (0, 20, 50):
+        assert np.array_equal(rows["loss"].sel(time=time), plain[time // 10])
+        if name == "sample_weight":
+            assert (rows["weight"].sel(time=time) == few.sel(time=time)).all()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("dims", ["stc", "sct", "cst"])
+def test_shifted_rows_have_the_coordinates_of_their_predictions(dims, chunked):
+    coords = {"s": [3, 1, 2], "t": [10, 20, 30, 40], "word": ("t", list("abcd"))}
+    logits = xarray.DataArray(X[:3, :, :4, 0], dims=("s", "c", "t"), coords=coords).transpose(*dims)
+    labels = xarray.DataArray(Y[:3, :4, 0], dims=("s", "t"), coords=coords)
+    given = logits.chunk(s=2) if chunked else logits
+    rows = dx.rows(labels, given, from_logits=True, dim="c", shift=1, columns=["loss", "label"])
+    assert rows["label"].t.values.tolist() == [10, 20, 30]
+    assert rows["loss"].word.values.tolist() == ["a", "b", "c"]
+    assert np.array_equal(rows["label"], Y[:3, 1:4, 0])
+    plain = dx.rows(Y[:3, :4, 0], X[:3, :, :4, 0], axis=1, from_logits=True, shift=1, columns=["loss"])
+    assert np.array_equal(rows["loss"], plain["loss"])
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_binary_predictions_have_no_dimension_of_classes(column):
+    logits = xarray.DataArray(X[..., 0, 0], dims=("s", "t"), coords={"s": range(6), "t": range(4)})
+    labels, weights = (Y[:, :4, 0] > 1).astype(int), np.arange(4.0)
+    given = logits.expand_dims("c", -1) if column else logits
+    wanted = dx.rows(labels, X[..., 0, 0], from_logits=True, binary=True, columns=["loss"])["loss"]
+    rows = dx.rows(
+        xarray.DataArray(labels.T, dims=("t", "s")), given, from_logits=True, binary=True, columns=["loss", "weight"],
+        sample_weight=xarray.DataArray(weights, dims="t"),
+    )  # fmt: skip
+    assert rows["loss"].dims == ("s", "t")
+    assert set(rows["loss"].coords) == {"s", "t"}
+    assert np.array_equal(rows["loss"][:, 1:], wanted[:, 1:])  # a weight of 0 hides the others
+    assert (rows["weight"] == weights).all()

@@ -12,11 +12,11 @@ from daskxent.numbers.statistics import DERIVED, UNITS, metric
 from daskxent.options import Asked
 from daskxent.run import graph, slicing, text
 from daskxent.sources.align import Inputs, align, check_ignored, positions_of
-from daskxent.sources.binary import as_binary
+from daskxent.sources.binary import as_binary, is_column
 from daskxent.sources.converted import as_view
 from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.largest import as_slots
-from daskxent.sources.meaning import aligned_by_name
+from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled, positions_among
 from daskxent.sources.opening import call_of, open_array, with_storage
 from daskxent.sources.sliced import Sliced
 
@@ -39,15 +39,9 @@ APART = "sample_weight", "by", "clusters", "storage_options", "ids", "mask", "by
 
 def prepare(y_true: Any, y_pred: Any, asked: Asked) -> tuple[Inputs, Question]:
     """Open, check and align labels, predictions, weights, and what else lies along the rows."""
-    asked, weights = with_axis(asked, y_pred), asked.sample_weight
-    sliced = list(slicing.arrays_of(asked.slicings, asked.clusters))
-    kinds = {name: kind for name, _, kind in sliced}
-    arrays = {name: array for name, array, _ in sliced} | text.arrays_of(asked)
-    named = {"y_true": y_true, "y_pred": y_pred, "sample_weight": weights, **arrays}
-    if asked.storage_options:
-        named = {name: with_storage(each, asked.storage_options) for name, each in named.items()}
-    given = aligned_by_name(named, asked.axis, asked.join)
-    inputs = _aligned(given, kinds, asked)
+    asked = with_axis(asked, y_pred)
+    kinds = {name: kind for name, _, kind in slicing.arrays_of(asked.slicings, asked.clusters)}
+    inputs = _aligned(_named(y_true, y_pred, asked), kinds, asked)
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
     shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked) | text.totals_of(asked)
     shared["bins"] = asked.calibration_bins
@@ -59,6 +53,31 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked) -> tuple[Inputs, Question]:
     clusters = slicing.clusters_of(asked.clusters)
     shared["class_weight"] = class_weight_of(asked.class_weight, inputs.classes)
     return inputs, Question(classes=inputs.classes, dense=inputs.dense, by=by, clusters=clusters, **shared)
+
+
+def _named(y_true: Any, y_pred: Any, asked: Asked) -> dict[str, Any]:
+    """Return all arrays that were given, by their names in messages, those of xarray brought in line."""
+    sliced = {name: array for name, array, _ in slicing.arrays_of(asked.slicings, asked.clusters)}
+    arrays = {"y_true": y_true, "y_pred": y_pred, "sample_weight": asked.sample_weight, **sliced}
+    arrays |= text.arrays_of(asked)
+    if asked.storage_options:
+        arrays = {name: with_storage(each, asked.storage_options) for name, each in arrays.items()}
+    return aligned_by_name(arrays, _class_axis(asked, y_pred), asked.join)
+
+
+def _class_axis(asked: Asked, y_pred: Any) -> int | None:
+    """Return the class axis of labelled predictions, which binary ones need not have."""
+    return None if asked.binary and is_labelled(y_pred) and not is_column(y_pred) else asked.axis
+
+
+def labelled_rows(y_true: Any, y_pred: Any, asked: Asked, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns of rows with the coordinates of xarray's predictions, those that are left of them."""
+    if not is_labelled(y_pred):
+        return columns
+    found, axis = _named(y_true, y_pred, asked)["y_pred"], _class_axis(asked, y_pred)
+    if asked.shift:
+        found = found.isel({positions_among(found.dims, axis)[-1]: slice(0, -asked.shift)})
+    return labelled(found, axis, columns)
 
 
 def with_axis(asked: T, y_pred: Any) -> T:

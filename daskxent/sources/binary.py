@@ -29,7 +29,7 @@ class Binary(Wrapped):
 
     def __init__(self, source: Source, logits: bool) -> None:
         self.source, self.logits, self.name = source, logits, source.name
-        self._column = len(source.shape) > 1 and source.shape[-1] == 1
+        self._column = is_column(source)
         self.shape = (*(source.shape[:-1] if self._column else source.shape), 2)
         self.dtype = np.dtype(source.dtype if logits else _wide(source.dtype))
 
@@ -48,6 +48,11 @@ class Binary(Wrapped):
     def identity(self, box: Box, lead: int | None) -> Any:
         """Return the identity of the source, which is taken for one of two classes."""
         return {**self.source.identity(self._own(box), lead), "classes": "binary"}
+
+
+def is_column(array: Any) -> bool:
+    """Return whether the last axis of an array of one column of predictions is that of the classes."""
+    return len(array.shape) > 1 and array.shape[-1] == 1
 
 
 def _wide(dtype: Any) -> Any:
@@ -77,5 +82,5 @@ def as_binary(array: Any, logits: bool, axis: int) -> Any:
     if not is_float(array.dtype):
         raise TypeError(f"y_pred: expected floating point predictions, got dtype {array.dtype}")
     if hasattr(array, "dask"):
-        return both(array[..., 0] if array.ndim > 1 and array.shape[-1] == 1 else array, logits)
+        return both(array[..., 0] if is_column(array) else array, logits)
     return Binary(array, logits)

@@ -78,15 +78,15 @@ def _is_nan(value: Any) -> bool:
     return all(math.isnan(float(each)) for each in np.ravel(value))
 
 
-def aligned_by_name(given: dict[str, Any], axis: int, join: str = "exact") -> dict[str, Any]:
+def aligned_by_name(given: dict[str, Any], axis: int | None, join: str = "exact") -> dict[str, Any]:
     """Bring labelled arrays into the order of the dimensions of the predictions, and compare their coordinates.
 
     Parameters
     ----------
     given : dict
         By names for messages; "y_pred" among them. Arrays that are not xarray's are returned as they are.
-    axis : int
-        The class axis of the predictions.
+    axis : int or None
+        The class axis of the predictions, if they have one.
     join : {"exact", "inner"}
         Whether coordinates must be the same, or those are kept that all arrays have which share the dimension.
 
@@ -104,13 +104,13 @@ def aligned_by_name(given: dict[str, Any], axis: int, join: str = "exact") -> di
     for (one, first), (other, second) in itertools.combinations(named.items(), 2):
         _check_coordinates(one, first, other, second)
     predictions = named.pop("y_pred", None)
-    if predictions is None or not -predictions.ndim <= axis < predictions.ndim:
+    if predictions is None or not (axis is None or -predictions.ndim <= axis < predictions.ndim):
         return given
     return given | {name: _ordered(name, array, predictions.dims, axis) for name, array in named.items()}
 
 
-def labelled(given: Any, axis: int, columns: dict[str, Any]) -> dict[str, Any]:
-    """Return columns of rows with the dimensions and coordinates of labelled predictions.
+def labelled(given: Any, axis: int | None, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return columns of rows with the dimensions and coordinates of labelled predictions, which may have no class axis.
 
     Examples
     --------
@@ -121,13 +121,14 @@ def labelled(given: Any, axis: int, columns: dict[str, Any]) -> dict[str, Any]:
     """
     import xarray
 
-    dims = tuple(dim for dim in given.dims if dim != given.dims[axis])
+    dims = positions_among(given.dims, axis)
     coords = {name: each for name, each in given.coords.items() if set(each.dims) <= set(dims)}
-    shape = tuple(given.sizes[dim] for dim in dims)
-    return {
-        name: xarray.DataArray(values, dims=dims, coords=coords, name=name) if values.shape == shape else values
-        for name, values in columns.items()
-    }
+    return {name: xarray.DataArray(values, coords, dims, name) for name, values in columns.items()}
+
+
+def positions_among(dims: tuple[Any, ...], axis: int | None) -> tuple[Any, ...]:
+    """Return the dimensions of predictions without that of the classes, if there is one."""
+    return tuple(dim for dim in dims if axis is None or dim != dims[axis])
 
 
 def _is_unnamed(array: Any) -> bool:
@@ -135,16 +136,17 @@ def _is_unnamed(array: Any) -> bool:
     return all(re.fullmatch(r"dim_\d+", str(dim)) for dim in array.dims)
 
 
-def _ordered(name: str, array: Any, dims: tuple[Any, ...], axis: int) -> Any:
+def _ordered(name: str, array: Any, dims: tuple[Any, ...], axis: int | None) -> Any:
     """Return an array with its dimensions where those of the predictions are, of length 1 where it has none."""
     strange = [dim for dim in array.dims if dim not in dims]
     if len(strange) == array.ndim:
         return array  # other names altogether: the shape decides
     if strange:
         raise ValueError(f"{name}: its dimension {strange[0]!r} is not one of those of y_pred, {dims}")
-    if dims[axis] in array.dims and array.ndim < len(dims):
+    if axis is not None and dims[axis] in array.dims and array.ndim < len(dims):
         raise ValueError(f"{name}: its dimensions {array.dims} hold {dims[axis]!r}, the class axis of y_pred")
-    positions = [dim for dim in dims if dim != dims[axis] or dim in array.dims]
+    rows = positions_among(dims, axis)
+    positions = [dim for dim in dims if dim in rows or dim in array.dims]
     last = max(positions.index(dim) for dim in array.dims)
     missing = [dim for dim in positions[:last] if dim not in array.dims]
     return array.expand_dims(missing).transpose(*positions[: last + 1])
