@@ -6,6 +6,7 @@ import http.server
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import struct
 import threading
@@ -226,6 +227,90 @@ def test_a_virtual_dataset_needs_all_of_its_files(how, tmp_path):
         held = f"{tmp_path}/v.h5/x" if how == "path" else file["x"]
         with pytest.raises(FileNotFoundError, match=rf"y_pred: {tmp_path}/v.h5/x is made of b.h5, which is not there"):
             dx.evaluate(Y, held, from_logits=True)
+
+
+def made_of(path, file, inner):
+    """Write a dataset that is made of another one, which need not be there."""
+    layout = h5py.VirtualLayout((ROWS, CLASSES), "f4")
+    layout[:] = h5py.VirtualSource(file, inner, (ROWS, CLASSES))
+    with h5py.File(path, "w") as opened:
+        opened.create_virtual_dataset("x", layout)
+
+
+@pytest.mark.parametrize("how", ["path", "r", "r+"])
+@pytest.mark.parametrize(
+    ("file", "inner", "message"),
+    [
+        ("a.h5", "nope", "made of a.h5, which has no dataset nope"),
+        ("a.h5", "group", "made of a.h5, which has no dataset group"),
+        (".", "nope", "made of ., which has no dataset nope"),
+        (".", "x", "a virtual dataset that is made of itself"),
+        ("w.h5", "x", "w.h5/x is a virtual dataset that is made of itself"),
+        ("no.h5", "x", "made of no.h5, which cannot be read as an HDF5 file: "),
+        ("inner.h5", "x", "inner.h5/x is made of a.h5, which has no dataset lost"),
+    ],
+)
+def test_a_virtual_dataset_needs_all_of_its_datasets(file, inner, message, how, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as opened:
+        opened.create_group("group")
+    if file == "w.h5":
+        made_of(tmp_path / "a.h5", "w.h5", "x")
+        made_of(tmp_path / "w.h5", "a.h5", "x")
+    made_of(tmp_path / "inner.h5", "a.h5", "lost")
+    (tmp_path / "no.h5").write_bytes(b"anything")
+    made_of(tmp_path / "v.h5", file, inner)
+    with h5py.File(tmp_path / "v.h5", "r" if how == "path" else how) as opened:
+        held = f"{tmp_path}/v.h5/x" if how == "path" else opened["x"]
+        with pytest.raises(ValueError, match=rf"^y_pred: {tmp_path}/.*{re.escape(message)}.*$"):
+            dx.evaluate(Y, held, from_logits=True)
+
+
+@pytest.mark.parametrize("link", ["virtual", "external"])
+def test_files_that_a_dataset_takes_its_numbers_from_are_known(link, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as opened:
+        opened["x"] = X
+    if link == "virtual":
+        made_of(tmp_path / "v.h5", "a.h5", "x")
+    else:
+        with h5py.File(tmp_path / "v.h5", "w") as opened:
+            opened["x"] = h5py.ExternalLink("a.h5", "x")
+    options = {"from_logits": True, "journal": tmp_path / "j"}
+    dx.evaluate(Y, tmp_path / "v.h5/x", **options)
+    lazy = open_array(tmp_path / "v.h5/x", "y_pred")
+    with h5py.File(tmp_path / "b.h5", "w") as opened:
+        opened["x"] = np.roll(X, 1, axis=0)
+    os.replace(tmp_path / "b.h5", tmp_path / "a.h5")
+    with pytest.raises(ValueError, match=rf"^y_pred: {tmp_path}/a.h5 was rewritten since it was opened$"):
+        lazy.read((slice(0, 1), slice(0, 1)))
+    del lazy
+    report = dx.evaluate(Y, tmp_path / "v.h5/x", **options)
+    assert report.state == dx.evaluate(Y, np.roll(X, 1, axis=0), from_logits=True).state
+
+
+def test_links_that_lead_in_circles_or_nowhere_are_not_followed(tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as opened:
+        opened["eval/logits"] = X
+        opened["eval/self"] = opened["eval"]
+        opened["eval/up"] = h5py.SoftLink("/")
+        opened["eval/loop"] = h5py.SoftLink("/eval/loop")
+        opened["eval/gone"] = h5py.ExternalLink("nothing.h5", "/x")
+        opened["eval/other"] = h5py.ExternalLink("e.h5", "/")
+    with h5py.File(tmp_path / "e.h5", "w") as opened:
+        opened["back"] = h5py.ExternalLink("d.h5", "/")
+    wanted = dx.evaluate(Y, X, from_logits=True)
+    assert dx.evaluate(Y, tmp_path / "d.h5", from_logits=True) == wanted  # the only dataset
+    assert dx.evaluate(Y, tmp_path / "d.h5/eval/logits", from_logits=True) == wanted
+    for name in ("loop", "gone", "self", "nothing"):
+        with pytest.raises(FileNotFoundError, match=rf"there is no eval/{name} in it; .*d.h5 holds eval/logits: "):
+            dx.evaluate(Y, tmp_path / f"d.h5/eval/{name}", from_logits=True)
+
+
+def test_a_dataset_of_a_file_that_was_closed_is_one_line(tmp_path):
+    hdf5(tmp_path / "d.h5")
+    with h5py.File(tmp_path / "d.h5") as opened:
+        held = opened["eval/logits"]
+    with pytest.raises(ValueError, match=r"^y_pred: its HDF5 file was closed$"):
+        dx.evaluate(Y, held, from_logits=True)
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import weakref
@@ -16,9 +15,11 @@ from daskxent.sources.cache import Opening
 from daskxent.sources.codecs import native_dtype
 from daskxent.sources.cuts import Even
 from daskxent.sources.local import LocalFile, chosen, entered, written
+from daskxent.sources.made_of import files_of, linked
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
 from daskxent.sources.pieces import Pieces
+from daskxent.sources.source import joined_versions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,13 +46,14 @@ class Hdf5(Pieces, LocalFile):
 
     def __init__(self, file: str, inner: str, name: str, nbytes: int, opening: Opening | None = None) -> None:
         super().__init__(file, name, nbytes)
+        self._further: dict[str, Any] = {}
         self.check_unchanged()  # a worker may have another file there
         self.inner, self.path, self.opening = inner, f"{file}/{inner}", opening or Opening()
         if opening is None:  # others could not open the file for writing while it is open here
             weakref.finalize(self.opening, _OPEN.pop, file, None).atexit = False
         if self._dataset.shape is None:
             raise ValueError(f"{name}: {self.path} is a dataset without any elements")
-        _check_sources(self._dataset, name)
+        self._further = {each: written(each) for each in files_of(self._dataset, file, name)}
         self.shape, self.dtype = self._dataset.shape, native_dtype(self._dataset.dtype)
         chunks = self._dataset.chunks or (None,) * len(self.shape)
         self.cuts = [None if size is None else Even(n, size) for n, size in zip(self.shape, chunks, strict=True)]
@@ -62,6 +64,19 @@ class Hdf5(Pieces, LocalFile):
     @property
     def _dataset(self) -> Any:
         return _opened(self.file, self._written)[self.inner]
+
+    def check_unchanged(self) -> None:
+        """Raise if one of the files is another one than that which was opened."""
+        super().check_unchanged()
+        for file, was in self._further.items():
+            if written(file) != was:
+                raise ValueError(f"{self.name}: {file} was rewritten since it was opened")
+
+    def version(self, box: Box) -> str | None:
+        """Return when the files were written, and their sizes."""
+        further = ["{1} {2}".format(*was) for was in self._further.values()]
+        own = super().version(box)
+        return joined_versions([own, *further]) if further else own
 
     def fill(self) -> Any:
         """Return the fill value of the dataset."""
@@ -127,26 +142,16 @@ if hasattr(os, "register_at_fork"):
 
 def opened_already(given: Any, name: str) -> Hdf5 | None:
     """Return a dataset of a file that is open for reading; None for what workers could not open for themselves."""
+    if not given:
+        raise ValueError(f"{name}: its HDF5 file was closed")
     if not hasattr(given, "shape"):  # a group
         return None
     check_attributes(given.attrs, given.dtype, name)
     if given.file.driver != "sec2" or given.file.mode != "r":
-        _check_sources(given, name)
+        files_of(given, "", name)
         return None
     file = os.path.abspath(given.file.filename)
     return Hdf5(file, given.name.lstrip("/"), name, os.stat(file).st_size)
-
-
-def _check_sources(dataset: Any, name: str) -> None:
-    """Refuse a virtual dataset if a file it is made of is not there: HDF5 would read the fill value."""
-    if not dataset.is_virtual:
-        return
-    own = os.path.abspath(dataset.file.filename)
-    prefix = os.environ.get("HDF5_VDS_PREFIX", "").replace("${ORIGIN}", os.path.dirname(own))
-    for file in sorted({each.file_name for each in dataset.virtual_sources()}):
-        places = {os.path.join(place, file) for place in (prefix, os.path.dirname(own), "")}
-        if file != "." and "%" not in file and not any(map(os.path.exists, places)):
-            raise FileNotFoundError(f"{name}: {own}{dataset.name} is made of {file}, which is not there")
 
 
 def open_hdf5(path: str, name: str) -> Hdf5:
@@ -156,7 +161,8 @@ def open_hdf5(path: str, name: str) -> Hdf5:
         raise ImportError(f"{name}: HDF5 files need h5py: pip install 'daskxent[hdf5]'")
     try:
         opened = _opened(file, written(file))
-        inner = chosen(inner, _datasets(opened), file, name)
+        if not _is_dataset(linked(opened, inner or "/")):
+            inner = chosen(inner, _datasets(opened), file, name)
         check_attributes(opened[inner].attrs, opened[inner].dtype, name)
     except FileNotFoundError:
         raise
@@ -170,10 +176,24 @@ def names_in(path: str) -> list[str]:
     return _datasets(_opened(path, written(path)))
 
 
-def _datasets(group: Any) -> list[str]:
-    """Return the paths of the datasets in a group and in those below, in order."""
+def _datasets(top: Any) -> list[str]:
+    """Return the paths of the datasets in a group and in those below, in order; not of groups inside themselves."""
     import h5py
 
-    below = ([name] if isinstance(each, h5py.Dataset) else [f"{name}/{inner}" for inner in _datasets(each)]
-             for name, each in sorted(group.items()) if isinstance(each, (h5py.Dataset, h5py.Group)))  # fmt: skip
-    return list(itertools.chain.from_iterable(below))
+    found, left = list[str](), [("", top, [top])]
+    while left:
+        path, each, above = left.pop()
+        if _is_dataset(each):
+            found.append(path)
+            continue
+        for name in sorted(each, reverse=True):
+            below = linked(each, name)
+            if isinstance(below, (h5py.Dataset, h5py.Group)) and below not in above:
+                left.append((f"{path}/{name}".lstrip("/"), below, [*above, below]))
+    return found
+
+
+def _is_dataset(found: Any) -> bool:
+    import h5py
+
+    return isinstance(found, h5py.Dataset)
