@@ -182,6 +182,17 @@ def test_classes_that_are_not_stored_are_missing_labels(tmp_path):
     assert found.audit["label_missing"]["rows"] == list(range(10, 20))
 
 
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("options", [{}, {"shift": 1}])
+@pytest.mark.parametrize("shape", [(50,), (10, 5)], ids=["rows", "sequences"])
+def test_labels_of_some_classes_may_have_an_axis_of_length_1(shape, options, lazily):
+    y, _, values, ids = (each.reshape(*shape, *each.shape[1:]) for each in largest())
+    held = [da.from_array(each, chunks=3) for each in (y, values, ids)] if lazily else [y, values, ids]
+    options |= TAKEN
+    found = dx.evaluate(held[0][..., None], held[1], ids=held[2], **options)
+    assert found.state == dx.evaluate(y, values, ids=ids, **options).state
+
+
 @pytest.mark.parametrize("which", ["labels", "values", "ids"])
 def test_dumps_of_the_largest_classes_that_are_not_finished_are_refused(which, tmp_path):
     y, _, values, ids = largest()

@@ -23,7 +23,7 @@ from daskxent.run.threads import Threads
 from daskxent.sources.align import Inputs, align, check_ignored
 from daskxent.sources.columns import are_whole
 from daskxent.sources.converted import Viewed
-from daskxent.sources.largest import as_slots, without_single
+from daskxent.sources.largest import as_slots
 from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled
 from daskxent.sources.memory import Memory
 from daskxent.sources.opening import is_dask, open_array
@@ -105,7 +105,7 @@ def open_inputs(
     if not dense and (labels.dtype.kind == "f" or labels.dtype.name == "bfloat16"):
         labels = _whole_labels(labels)
     if sorted_ids:
-        labels, predictions = as_slots(without_single(labels, predictions), predictions)
+        labels, predictions = as_slots(labels, predictions)
     if weights is not None and is_dask(weights) and weights.ndim == 0:
         weights = weights.reshape(1)  # a number is read at once, an array when it is needed
     if 0 in predictions.shape and 0 in labels.shape:

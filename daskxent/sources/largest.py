@@ -149,6 +149,7 @@ def as_slots(labels: Any, ids: Any, values: Any = None) -> tuple[Any, Any]:
     Parameters
     ----------
     labels : Source or dask.array.Array
+        Their last axis may be one more, of length 1.
     ids : Source or dask.array.Array
         The classes of each row along the last axis.
     values : Source or dask.array.Array, optional
@@ -166,6 +167,7 @@ def as_slots(labels: Any, ids: Any, values: Any = None) -> tuple[Any, Any]:
             raise TypeError(f"{name}: expected integers, got dtype {array.dtype}")
     if values is not None and tuple(ids.shape) != tuple(values.shape):
         raise ValueError(f"ids: expected shape {tuple(values.shape)}, that of y_pred; got {tuple(ids.shape)}")
+    labels = _without_single(labels, ids)
     if tuple(labels.shape) != tuple(ids.shape[:-1]):
         raise ValueError(f"y_true: expected shape {tuple(ids.shape[:-1])}, as ids has classes along its last axis; got "
                          f"{tuple(labels.shape)}")  # fmt: skip
@@ -177,7 +179,7 @@ def as_slots(labels: Any, ids: Any, values: Any = None) -> tuple[Any, Any]:
     return Slots(labels, ids), Padded(Order(tuple(ids.shape), ids.name) if values is None else values)
 
 
-def without_single(labels: Any, ids: Any) -> Any:
+def _without_single(labels: Any, ids: Any) -> Any:
     """Return labels without a last axis of length 1 that classes do not call for."""
     if len(labels.shape) != len(ids.shape) or labels.shape[-1] != 1:
         return labels
