@@ -272,6 +272,21 @@ def test_one_hot_labels_of_padding_are_refused(dump):
     dx.evaluate(dense[..., :C], dump[1], classes=C, from_logits=True)
 
 
+@pytest.mark.parametrize("kind", [bool, int, np.int64, np.bool_])
+def test_a_mask_of_one_number_is_that_of_all_rows(dump, kind, tmp_path):
+    options = {"from_logits": True}
+    assert (
+        dx.evaluate(dump[0], dump[1], mask=kind(1), **options).state == dx.evaluate(dump[0], dump[1], **options).state
+    )
+    with pytest.warns(UserWarning, match="no row was counted"):
+        assert dx.evaluate(dump[0], dump[1], mask=kind(0), **options).counted == 0
+
+
+def test_ids_of_one_number_are_refused(dump):
+    with pytest.raises(ValueError, match=r"^ids: expected the classes of each row along .*, got one number$"):
+        dx.evaluate(dump[0], dump[1], predictions="log_probabilities", ids=3)
+
+
 def test_a_mask_of_floats_is_refused(dump):
     with pytest.raises(TypeError, match="mask: expected bool, or integers of which 0 hides a row, got dtype float64"):
         dx.evaluate(dump[0], dump[1], from_logits=True, mask=np.ones((N, T)))

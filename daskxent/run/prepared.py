@@ -146,7 +146,7 @@ def _aligned(given: dict[str, Any], kinds: Mapping[str, str], asked: Asked) -> I
         found = slicing.opened(array, name, "mask" if name == "mask" else kinds.get(name, "keys"), positions)
         further[name] = found._replace(source=shift.along(found.source))
     if ids is not None:
-        text.check_ids(asked, ids.shape[-1])
+        text.check_ids(asked, ids)
         check_finished([labels, ids])
         labels, predictions = as_slots(labels, shift.predictions(ids), predictions)
     return align(labels, predictions, opened, asked.axis, further=further, fill=fill)

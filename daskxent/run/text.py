@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def arrays_of(asked: Asked) -> dict[str, Any]:
     """Return the arrays that were given: classes of predictions, the mask, and the bytes and words of labels."""
     given = {name: getattr(asked, name) for name in ("ids", "mask", *UNITS)}
-    return {name: each for name, each in given.items() if each is not None and not isinstance(each, Integral)}
+    totals = totals_of(asked)
+    return {name: each for name, each in given.items() if each is not None and name not in totals}
 
 
 def totals_of(asked: Asked) -> dict[str, int]:
@@ -64,14 +65,18 @@ def with_classes(predictions: Any, labels: Any, axis: int, classes: int | None) 
     return predictions if classes == width else along(predictions, axis % len(predictions.shape), 0, classes)
 
 
-def check_ids(asked: Asked, slots: int) -> None:
+def check_ids(asked: Asked, ids: Any) -> None:
     """Refuse what dumps of only some classes cannot answer.
 
     Raises
     ------
     ValueError
-        It is asked for; the predictions are not log-probabilities, or the class axis is not the last.
+        It is asked for; the predictions are not log-probabilities, or the class axis is not the last; the classes are
+        one number.
     """
+    if not ids.shape:
+        raise ValueError("ids: expected the classes of each row along the last axis, got one number")
+    slots = ids.shape[-1]
     if asked.predictions != "log_probabilities" or asked.axis != -1:
         raise ValueError("ids: needs predictions='log_probabilities', with the classes along the last axis")
     for name in asked.metrics:
