@@ -496,6 +496,52 @@ def test_strings_of_no_fixed_length_are_read_as_they_are_sliced():
     assert sorted(report.by("kind")) == [("code",), ("prose",)]
 
 
+class Promised(Dataset):
+    """An array that says another dtype, or gives another part, than it has."""
+
+    def __init__(self, array, dtype=None, give=lambda part: part):
+        super().__init__(array)
+        self.dtype, self.give = np.dtype(dtype or array.dtype), give
+
+    def __getitem__(self, box):
+        return self.give(super().__getitem__(box))
+
+
+LABELS, LOGITS = np.arange(20) % 4, np.random.default_rng(0).normal(size=(20, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("y_pred", Promised(LOGITS, "f4"), "dtype float64 where float32 was promised"),
+        ("y_pred", Promised(LOGITS + 1j, "f8"), "dtype complex128 where float64 was promised"),
+        ("y_pred", Promised(LOGITS, "f8", lambda part: part.astype("U")), "dtype <U32 where float64 was promised"),
+        ("y_true", Promised(LABELS + 0.5, "i8"), "dtype float64 where int64 was promised"),
+        ("y_true", Promised(LABELS + 256, "i1"), "dtype int64 where int8 was promised"),
+        (
+            "y_true",
+            Promised(LABELS, "i8", lambda part: (part + 0.5).tolist()),
+            "dtype float64 where int64 was promised",
+        ),
+        ("sample_weight", Promised(LABELS / 9, "i2"), "dtype float64 where int16 was promised"),
+        ("y_pred", Promised(LOGITS, give=lambda part: part[:, :1]), r"shape \(\d+, 1\) where \(\d+, 4\) was asked for"),
+        ("y_true", Promised(LABELS, give=lambda part: part[:1]), r"shape \(1,\) where \(20,\) was asked for"),
+    ],
+)
+def test_what_is_sliced_keeps_its_promises(name, given, message):
+    arrays = {"y_true": LABELS, "y_pred": LOGITS}
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: what was read has {message}$"):
+        dx.evaluate(**{**arrays, name: given}, from_logits=True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [Promised(LABELS.astype("i2"), "i8"), Promised(LABELS, ">i8"), Promised(LABELS, give=lambda part: part.tolist())],
+)
+def test_what_is_sliced_may_be_of_a_narrower_type(given):
+    assert dx.evaluate(given, LOGITS, from_logits=True) == dx.evaluate(LABELS, LOGITS, from_logits=True)
+
+
 def test_masked_elements_of_what_is_sliced_are_refused():
     class Slices:
         """As netCDF4's variables, which are masked where they have a fill value."""

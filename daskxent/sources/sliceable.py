@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,9 +43,18 @@ class Sliceable(Base):
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box."""
         with failing(self.name):
-            found = self.array[box]
-            found = np.asanyarray(found, self.dtype)  # xarray reads here; masked arrays remain what they are
-        return plain(found, self.name)
+            given = self.array[box]
+            found = np.asanyarray(given)  # xarray reads here; masked arrays remain what they are
+        self._check(found, box, "safe" if hasattr(given, "dtype") else "same_kind")  # lists have no width
+        return plain(found.astype(self.dtype, copy=False), self.name)
+
+    def _check(self, found: NDArray[Any], box: Box, casting: Literal["safe", "same_kind"]) -> None:
+        """Refuse what is not the part that was asked for, or may hold numbers that the promised type does not."""
+        shape = tuple(s.stop - s.start for s in box)
+        if found.shape != shape:
+            raise ValueError(f"{self.name}: what was read has shape {found.shape} where {shape} was asked for")
+        if not np.can_cast(found.dtype, self.dtype, casting):
+            raise TypeError(f"{self.name}: what was read has dtype {found.dtype} where {self.dtype} was promised")
 
 
 def is_sliceable(given: Any) -> bool:
