@@ -287,6 +287,42 @@ def test_files_that_a_dataset_takes_its_numbers_from_are_known(link, tmp_path):
     assert report.state == dx.evaluate(Y, np.roll(X, 1, axis=0), from_logits=True).state
 
 
+@pytest.fixture
+def with_gaps(tmp_path):
+    """Write virtual datasets that no source fills in rows 300 to 499, nor in the last 7 classes from row 500 on."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"], file["w"] = X, W
+    layout, x = h5py.VirtualLayout((ROWS, CLASSES), "f4"), h5py.VirtualSource(tmp_path / "a.h5", "x", X.shape)
+    layout[:200], layout[200:300], layout[500:, :30] = x[:200], x[200:300], x[500:, :30]
+    weights, w = h5py.VirtualLayout((ROWS,), "f8"), h5py.VirtualSource(tmp_path / "a.h5", "w", W.shape)
+    weights[100:] = w[100:]
+    odd = h5py.VirtualLayout((ROWS, CLASSES), "f4")
+    odd[::2], odd[1::2] = x[::2], x[1::2]
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        for name, each in (("x", layout), ("w", weights), ("odd", odd)):
+            file.create_virtual_dataset(name, each)
+    return tmp_path / "v.h5"
+
+
+def test_what_no_source_of_a_virtual_dataset_fills_is_missing(with_gaps):
+    options = {"from_logits": True}
+    with pytest.raises(ValueError, match=rf"^y_pred: {with_gaps}/x\[300:500, 0:30\] is missing: nobody wrote it"):
+        dx.evaluate(Y, with_gaps / "x", **options)
+    labels = np.minimum(Y, 29)
+    for rows, classes in ((slice(0, 300), slice(0, 37)), (slice(500, 900), slice(0, 30)), (slice(7, 8), slice(0, 37))):
+        path = f"{with_gaps}/x[{rows.start}:{rows.stop}, :{classes.stop}]"
+        wanted = dx.evaluate(labels[rows], X[rows, classes], **options)
+        assert dx.evaluate(labels[rows], path, **options).state == wanted.state
+    with pytest.warns(dx.DoubtfulResult, match="rows 300 to 499"):
+        report = dx.evaluate(Y, with_gaps / "x", on_missing="fill", **options)
+    assert report.audit["prediction_missing"]["count"] == 600
+    shown = dx.evaluate(Y[100:], X[100:], sample_weight=f"{with_gaps}/w[100:]", **options)
+    assert shown.state == dx.evaluate(Y[100:], X[100:], sample_weight=W[100:], **options).state
+    with pytest.raises(ValueError, match=rf"sample_weight: .*{with_gaps}/w\[0:100\] is missing"):
+        dx.evaluate(Y, X, sample_weight=with_gaps / "w", on_missing="raise", **options)
+    assert dx.evaluate(Y, with_gaps / "odd", **options).state == dx.evaluate(Y, X, **options).state
+
+
 def test_links_that_lead_in_circles_or_nowhere_are_not_followed(tmp_path):
     with h5py.File(tmp_path / "d.h5", "w") as opened:
         opened["eval/logits"] = X

@@ -15,7 +15,7 @@ from daskxent.sources.cache import Opening
 from daskxent.sources.codecs import native_dtype
 from daskxent.sources.cuts import Even
 from daskxent.sources.local import LocalFile, chosen, entered, written
-from daskxent.sources.made_of import files_of, linked
+from daskxent.sources.made_of import files_of, filled, linked
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
 from daskxent.sources.pieces import Pieces
@@ -54,6 +54,7 @@ class Hdf5(Pieces, LocalFile):
         if self._dataset.shape is None:
             raise ValueError(f"{name}: {self.path} is a dataset without any elements")
         self._further = {each: written(each) for each in files_of(self._dataset, file, name)}
+        self._filled = filled(self._dataset)
         self.shape, self.dtype = self._dataset.shape, native_dtype(self._dataset.dtype)
         chunks = self._dataset.chunks or (None,) * len(self.shape)
         self.cuts = [None if size is None else Even(n, size) for n, size in zip(self.shape, chunks, strict=True)]
@@ -85,6 +86,11 @@ class Hdf5(Pieces, LocalFile):
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box; the file must be the one that was opened."""
         self.check_unchanged()
+        gaps = list(self._filled.gaps(box)) if self._filled else []
+        if gaps and missing is None:
+            raise self.missing(gaps[0])
+        if missing is not None:
+            missing += gaps
         return super().read(box, missing)
 
     def piece(self, box: Box) -> NDArray[Any] | None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from daskxent.sources.source import Box
 
 
 def files_of(dataset: Any, file: str, name: str) -> list[str]:
@@ -73,3 +82,59 @@ def linked(group: Any, path: str) -> Any:
         return group.get(path)
     except (KeyError, OSError, RuntimeError, ValueError):  # as h5py has it, of links of different kinds
         return None
+
+
+class Filled(NamedTuple):
+    """What of a virtual dataset its sources fill, in cells between all edges of theirs; HDF5 fills up the rest.
+
+    Attributes
+    ----------
+    edges : list of list of int
+        Along each axis.
+    cells : array of bool
+        Which are filled.
+    """
+
+    edges: list[list[int]]
+    cells: NDArray[np.bool_]
+
+    def gaps(self, box: Box) -> Iterator[Box]:
+        """Yield the parts of a box that no source fills."""
+        taken = [
+            range(bisect_right(edges, s.start) - 1, bisect_left(edges, s.stop))
+            for s, edges in zip(box, self.edges, strict=True)
+        ]
+        for cell in itertools.product(*taken):
+            if not self.cells[cell]:
+                places = zip(box, self.edges, cell, strict=True)
+                yield tuple(slice(max(s.start, edges[i]), min(s.stop, edges[i + 1])) for s, edges, i in places)
+
+
+def filled(dataset: Any) -> Filled | None:
+    """Return what of a dataset its sources fill; None if that is all, or if they are no boxes of known lengths."""
+    if not dataset.is_virtual:
+        return None
+    sources = dataset.virtual_sources()
+    boxes = [box for each in sources if (box := _box(each.vspace)) is not None]
+    if len(boxes) < len(sources):
+        return None
+    ends = [{0, n} for n in dataset.shape]
+    for box in boxes:
+        for s, edges in zip(box, ends, strict=True):
+            edges |= {s.start, s.stop}
+    found = [sorted(edges) for edges in ends]
+    cells = np.zeros([len(edges) - 1 for edges in found], bool)
+    for box in boxes:
+        places = zip(box, found, strict=True)
+        cells[tuple(slice(bisect_left(edges, s.start), bisect_left(edges, s.stop)) for s, edges in places)] = True
+    return None if cells.all() else Filled(found, cells)
+
+
+def _box(space: Any) -> Box | None:
+    """Return the box that a selection is; None if it is not one, or of a length without a limit."""
+    try:
+        low, high = space.get_select_bounds()
+    except (ValueError, RuntimeError):  # as h5py has it
+        return None
+    box = tuple(slice(first, last + 1) for first, last in zip(low, high, strict=True))
+    return box if math.prod(s.stop - s.start for s in box) == space.get_select_npoints() else None
