@@ -15,21 +15,21 @@ import numpy as np
 from daskxent.numbers.audit import raise_first_error
 from daskxent.numbers.state import merge_all
 from daskxent.numbers.status import ROW_COLUMNS, columns_for, unset
-from daskxent.options import Asked, Rows, Run, Shown, takes
 from daskxent.options import Graph as OfGraph
+from daskxent.options import Rows, Run, Shown, takes
 from daskxent.report import Report
-from daskxent.run import graph, slicing
+from daskxent.run import graph
 from daskxent.run.checking import at_least
 from daskxent.run.engines import chosen, engine_for, run, usable
 from daskxent.run.failures import Interrupted, warn_caller
 from daskxent.run.parts import Work
-from daskxent.run.prepared import labelled_rows, prepare, repeatable, with_axis
+from daskxent.run.prepared import labelled_rows, prepare, prepare_again, repeatable, with_axis
 from daskxent.run.sink import Arrays, Group
 from daskxent.run.threads import Threads
 from daskxent.show.progress import shown
 from daskxent.show.provenance import made
 from daskxent.sources.fingerprint import fingerprint
-from daskxent.sources.opening import again, is_dask
+from daskxent.sources.opening import is_dask
 from daskxent.sources.paths import place
 
 if TYPE_CHECKING:
@@ -294,12 +294,7 @@ def verify(report: Report, *, parts: int = 8, seed: int = 0) -> int:
             f"verify: the states are so large that the journal {report.journal} holds only what the parts add up to, "
             "not what each of them gave"
         )
-    arrays, asked = kept.header["call"]["arrays"], kept.header["call"]["asked"]
-    by, clusters = slicing.from_call(asked.pop("by")) or None, asked.pop("clusters")
-    clusters = None if clusters is None else slicing.one_from_call(clusters)
-    units: Any = {name: each if isinstance(each, int) else again(each) for name, each in asked.pop("text").items()}
-    given = Asked(**asked, **units, by=by, clusters=clusters, sample_weight=again(arrays.get("sample_weight")))
-    inputs, question = prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given)
+    inputs, question = prepare_again(kept.header["call"])
     chosen = random.Random(seed).sample(kept.parts, min(parts, len(kept.parts)))
     work = Work(inputs, question, patience=math.inf)
     for state in chosen:

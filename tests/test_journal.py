@@ -1,5 +1,6 @@
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -452,6 +453,30 @@ def test_it_is_plain_text(dump, journal):
     assert records[0]["daskxent journal"] == 5
     assert records[0]["steps"] == ROWS
     assert [record["state"]["covered"] for record in records[1:]] == [[[i, i + CHUNK]] for i in range(0, ROWS, CHUNK)]
+
+
+def strict(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_quotient_by_zero_that_is_nan_is_plain_json_and_given_again(dump, journal):
+    report = evaluate(dump, journal, metrics=["macro_precision"], zero_division=math.nan)
+    for line in journal.read_text("ascii").splitlines():
+        strict(line.partition(" ")[2])
+    strict(report.to_json())
+    assert evaluate(dump, journal, metrics=["macro_precision"], zero_division=math.nan) == report
+    assert dx.verify(report) == 6
+
+
+def test_a_weight_that_is_no_number_leaves_no_journal(dump, journal):
+    for weight in (math.nan, math.inf, np.float32(-math.inf)):
+        with pytest.raises(ValueError, match=rf"^sample_weight: {weight}; weights must be finite$"):
+            evaluate(dump, journal, sample_weight=weight)
+        assert not journal.exists()
+    assert evaluate(dump, journal, sample_weight=2.0).complete
 
 
 def test_any_directory_will_do(dump, journal, monkeypatch):

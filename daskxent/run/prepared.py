@@ -17,7 +17,7 @@ from daskxent.sources.converted import as_view
 from daskxent.sources.dump_marks import check_finished
 from daskxent.sources.largest import as_slots
 from daskxent.sources.meaning import aligned_by_name, is_labelled, labelled, positions_among
-from daskxent.sources.opening import call_of, open_array, with_storage
+from daskxent.sources.opening import again, call_of, open_array, with_storage
 from daskxent.sources.sliced import Sliced
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def prepare(y_true: Any, y_pred: Any, asked: Asked) -> tuple[Inputs, Question]:
     inputs = graph.met(inputs, fill=asked.on_missing == "fill")
     shared = {name: getattr(asked, name) for name in SHARED} | kind_of(asked) | text.totals_of(asked)
     shared["bins"] = asked.calibration_bins
-    shared["zero_division"] = None if math.isnan(asked.zero_division) else asked.zero_division
+    shared["zero_division"] = _plain_zero_division(asked)
     _check_units(asked, inputs)
     shared["ignore_class"] = asked.ignore_class or ()
     check_ignored(shared["ignore_class"], inputs)
@@ -200,6 +200,24 @@ def repeatable(y_true: Any, y_pred: Any, asked: Asked) -> dict[str, Any] | None:
     if units is None or by is None or (clusters is None) != (asked.clusters is None) or None in arrays.values():
         return None
     given = {each.name: getattr(asked, each.name) for each in fields(Asked) if each.name not in APART}
+    given["zero_division"] = _plain_zero_division(asked)
     call = {"arrays": arrays, "asked": given | {"by": by, "clusters": clusters, "text": units}}
     made: dict[str, Any] = json.loads(json.dumps(call, default=lambda value: value.item()))
     return made
+
+
+def prepare_again(call: Mapping[str, Any]) -> tuple[Inputs, Question]:
+    """Open the arrays of a call as `repeatable` returned it, and ask the same of them."""
+    arrays, asked = call["arrays"], dict(call["asked"])
+    by, clusters = slicing.from_call(asked.pop("by")) or None, asked.pop("clusters")
+    clusters = None if clusters is None else slicing.one_from_call(clusters)
+    units: Any = {name: each if isinstance(each, int) else again(each) for name, each in asked.pop("text").items()}
+    if asked["zero_division"] is None:
+        asked["zero_division"] = math.nan
+    given = Asked(**asked, **units, by=by, clusters=clusters, sample_weight=again(arrays.get("sample_weight")))
+    return prepare(again(arrays["y_true"]), again(arrays["y_pred"]), given)
+
+
+def _plain_zero_division(asked: Asked) -> float | None:
+    """Return the option as JSON has it, which knows no NaN."""
+    return None if math.isnan(asked.zero_division) else asked.zero_division

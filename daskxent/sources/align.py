@@ -337,6 +337,8 @@ def _leading(source: Any, positions: tuple[int, ...], title: str, kind: str, fil
     if not shape:  # a number, which is read once
         gaps: list[Box] | None = [] if fill else None
         number = np.asarray(source.read((), gaps) if hasattr(source, "read") else source)
+        if kind == "weights" and not np.isfinite(number):
+            raise ValueError(f"{title}: {number}; weights must be finite")
         return Along((Unstored if gaps else Memory)(number, title), (), title, kind)
     kept = shape[:-1] if len(shape) == len(positions) + 1 and shape[-1] == 1 else shape
     fits = len(kept) <= len(positions) and all(
