@@ -154,7 +154,8 @@ def rows(y_true: ArrayLike, y_pred: ArrayLike, options: Rows) -> dict[str, Any]:
         The columns by name, of the shape of the positions, with the coordinates of the predictions where these are
         xarray's and there is no `out`. Floats are float64, and NaN where there is no such number:
         the loss of a row whose label is not a class, for example. Of rows that `steps` leave out, all floats are, and
-        "prediction" and "label" are -1.
+        "prediction" and "label" are -1. The "label" of one-hot or soft labels is the largest; where one is not finite,
+        -1 stands for NaN, -2 for infinity and -3 for minus infinity.
 
     Raises
     ------

@@ -218,6 +218,19 @@ def test_no_row_may_be_worth_keeping(case, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult")
+def test_dense_labels_that_are_not_finite_are_shown_as_what_they_are():
+    labels = np.array([[1, 0, 0], [0, np.nan, 1], [np.inf, 0, 0], [0, 0, -np.inf], [0, 1, 0]])
+    report = dx.evaluate(
+        labels, np.eye(3)[[0, 1, 1, 1, 2]], from_logits=True, on_invalid="count", sample=5, worst=5,
+        worst_by="confidence", worst_per_group=True, by={"class": "label"}, confusions=True,
+    )  # fmt: skip
+    shown = {0: 0, 1: "nan", 2: "inf", 3: "-inf", 4: 1}
+    assert {each["row"]: each["label"] for each in report.sample} == shown
+    assert {each["row"]: each["class"] for each in report.worst_of("class")} == {k: shown[k] for k in (1, 2, 3, 4)}
+    assert [row["class"] for row in report.by("class").rows] == ["-inf", "inf", "nan", 0, 1]
+    assert {each.true for each in report.top_confusions()} == {"nan", "inf", "-inf", 1}
+
+
 def test_labels_that_are_no_classes_are_missing():
     y, x = np.array([0, np.nan, 1.5, 1.0]), np.array([[3.0, 0], [0, 3], [0, 3], [0, 3]])
     options = {"from_logits": True, "on_invalid": "count", "by": {"class": "label"}, "confusions": True}

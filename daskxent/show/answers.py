@@ -122,7 +122,7 @@ class Tables(Mapping[str, float]):
         titles = {"worst": f"Worst rows by {self.question.worst_by}", "sample": "Random rows"}
         title = titles.get(name, name.replace("worst", f"Worst rows by {self.question.worst_by},", 1))
         positions = tuple((self.inputs or {}).get("positions", [self.expected]))
-        return RowTable(title, rows, positions, self.question.picks[name].per)
+        return RowTable(title, rows, positions, self.question.picks[name].per, self.question.dense)
 
     def top_confusions(self, count: int = 20) -> list[Confusion]:
         """Return how often rows of one class were taken for another: the most frequent, by weight.
@@ -133,7 +133,7 @@ class Tables(Mapping[str, float]):
             `confusions` was not asked for.
         """
         _asked("confusions=True", self.question.confusions)
-        return confusions(self.state.tables, count)
+        return confusions(self.state.tables, count, self.question.dense)
 
     def confusion_matrix(self) -> NDArray[np.float64]:
         """Return the confusion matrix, (classes, classes) float64: the weight of each true class, down, by prediction.

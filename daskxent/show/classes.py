@@ -72,14 +72,14 @@ class Classes(Slices):
 class Confusion(NamedTuple):
     """How often rows of one class were taken for another."""
 
-    true: int | str  # "missing" where the label is NaN, or no whole number
+    true: int | str  # "missing" where the label is NaN, or no whole number; "nan", "inf" or "-inf" of dense ones
     predicted: int
     rows: int
     weight: float
     share: float  # of the weight of the true class; NaN if that is 0
 
 
-def confusions(tables: Mapping[str, Table], count: int) -> list[Confusion]:
+def confusions(tables: Mapping[str, Table], count: int, dense: bool = False) -> list[Confusion]:
     """Return the most frequent confusions, by weight, then by classes."""
     table = tables.get(name_of((TRUE_CLASS, PREDICTED_CLASS)))
     if table is None:
@@ -92,7 +92,7 @@ def confusions(tables: Mapping[str, Table], count: int) -> list[Confusion]:
     order = missed[np.lexsort((predicted[missed], true[missed], -weight[missed]))][:count]
     columns = (column[order].tolist() for column in (true, predicted, table.counted, weight))
     return [
-        Confusion(shown_label(t), p, rows, w, w / whole[t] if whole[t] else math.nan)
+        Confusion(shown_label(t, dense), p, rows, w, w / whole[t] if whole[t] else math.nan)
         for t, p, rows, w in zip(*columns, strict=True)
     ]
 

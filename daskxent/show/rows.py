@@ -21,7 +21,8 @@ class RowTable(Listing):
     """Rows that were picked, the first one first.
 
     A sequence of dictionaries: "row" (its number among all), "position" (its index along each axis), "label" ("missing"
-    where it is NaN, or no whole number), "prediction", "loss" (nats), "p_label" (exp(-loss)) and "p_prediction".
+    where it is NaN, or no whole number; "nan", "inf" or "-inf" where one-hot or soft labels are not finite),
+    "prediction" (-1 where there is NaN), "loss" (nats), "p_label" (exp(-loss)) and "p_prediction".
 
     Parameters
     ----------
@@ -31,6 +32,8 @@ class RowTable(Listing):
         Shape of the positions; only the first may be too short.
     per : tuple of By
         Whose groups the rows are of; they have its names too.
+    dense : bool
+        Whether labels are one-hot or soft.
 
     Examples
     --------
@@ -40,8 +43,10 @@ class RowTable(Listing):
     (2, 0, 0.2)
     """
 
-    def __init__(self, title: str, rows: Picked, positions: tuple[int, ...], per: Slicing = ()) -> None:
-        self.title, self._rows, self._positions, self._per = title, rows, positions, per
+    def __init__(
+        self, title: str, rows: Picked, positions: tuple[int, ...], per: Slicing = (), dense: bool = False
+    ) -> None:
+        self.title, self._rows, self._positions, self._per, self._dense = title, rows, positions, per, dense
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -54,11 +59,11 @@ class RowTable(Listing):
         shape = self._positions[1:]
         inner = np.unravel_index(found["row"] % math.prod(shape), shape) if shape else ()
         keys = [column[[index]].tolist()[0] for column in self._rows.keys]
-        groups = {by.name: shown_key(by, key) for by, key in zip(self._per, keys, strict=True)}
+        groups = {by.name: shown_key(by, key, self._dense) for by, key in zip(self._per, keys, strict=True)}
         return groups | {
             "row": found["row"],
             "position": (found["row"] // math.prod(shape), *map(int, inner)),
-            "label": shown_label(found["label"]),
+            "label": shown_label(found["label"], self._dense),
             "prediction": found["prediction"],
             "loss": found["loss"],
             "p_label": math.exp(min(-found["loss"], LEAST_LOG)),  # what is no log-probability may be far above 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from daskxent.numbers.estimates import Estimates, is_better
 from daskxent.numbers.keys import Bins, name_of
 from daskxent.numbers.statistics import DERIVED
+from daskxent.numbers.status import NOT_FINITE
 from daskxent.show import plots
 from daskxent.show.listing import SHOWN
 from daskxent.show.tables import as_csv, html_table, text_table
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 
 
-def shown_key(by: By, key: Any) -> Any:
+def shown_key(by: By, key: Any, dense: bool = False) -> Any:
     """Return how the key of a grouping is shown: bins by their edges; an empty string, and no label, as missing.
+
+    Where labels are `dense`, there are codes among them: see `shown_label`.
 
     Examples
     --------
@@ -39,11 +42,21 @@ def shown_key(by: By, key: Any) -> Any:
     """
     if isinstance(by, Bins):
         return by.label(key)
-    return "missing" if key == "" else shown_label(key) if by.array == "labels" else key
+    return "missing" if key == "" else shown_label(key, dense) if by.array == "labels" else key
 
 
-def shown_label(label: int) -> int | str:
-    """Return a label as it is, or that it is missing, as NaN is, and what is no whole number."""
+def shown_label(label: int, dense: bool = False) -> int | str:
+    """Return a label as it is, or that it is missing, as NaN is, and what is no whole number.
+
+    Dense labels that are not finite have a code for their class: "nan", "inf" or "-inf" is the first that is not.
+
+    Examples
+    --------
+    >>> shown_label(-1), shown_label(-1, dense=True)
+    (-1, 'nan')
+    """
+    if dense and label in NOT_FINITE:
+        return str(NOT_FINITE[label])
     return "missing" if label == NO_LABEL else label
 
 
@@ -131,7 +144,8 @@ class Slices(Mapping["Key", "dict[str, Any]"]):
         return [self[key] for key in self]
 
     def _row(self, key: Key, sums: Sums, found: Estimates) -> dict[str, Any]:
-        row: dict[str, Any] = {by.name: shown_key(by, value) for by, value in zip(self.slicing, key, strict=True)}
+        dense, pairs = self.question.dense, zip(self.slicing, key, strict=True)
+        row: dict[str, Any] = {by.name: shown_key(by, value, dense) for by, value in pairs}
         row |= {"rows": sums.counted, "weight": float(sums.weight)}
         for name in self.metrics:
             low, high = found.interval(name, LEVEL)
