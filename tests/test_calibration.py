@@ -392,6 +392,24 @@ def test_there_is_no_quantile_of_weights_that_cancel():
     assert math.isnan(dx.evaluate([0, 0], [[0.5, 0.5]] * 2, **options).quantile("crossentropy", 0.5))
 
 
+def test_the_weight_of_a_bin_of_a_histogram_is_that_of_its_rows_alone():
+    p = np.array([0.95, 0.75, 0.75, 0.75, 0.55])
+    weights = np.array([1.0, 0.1, 0.2, 1e-3, 1e17])
+    report = dx.evaluate(
+        np.zeros(5, int), np.stack([p, 1 - p], axis=1), sample_weight=weights, histograms=["confidence"], threads=1
+    )
+    lines = report.histogram("confidence", 3)
+    assert [line["rows"] for line in lines] == [1, 3, 1]
+    assert [line["weight"] for line in lines] == [1e17, math.fsum([0.1, 0.2, 1e-3]), 1.0]
+
+
+def test_a_histogram_may_be_wider_than_the_largest_number():
+    x = np.array([[1.0, 0.0], [-1.0, -1.5]]) * 1e308
+    report = dx.evaluate([0, 0], x, from_logits=True, metrics=["accuracy"], histograms=["logsumexp"], threads=1)
+    lines = report.histogram("logsumexp", 2)
+    assert [(line["rows"], line["low"] < line["high"]) for line in lines] == [(1, True), (1, True)]
+
+
 def test_quantiles_of_what_is_exact_are_exact():
     x = np.full((5, 3000), -1e4)
     x[:, 0] = 0  # surely class 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +16,8 @@ from daskxent.numbers.sums import WEIGHT, WEIGHT_SQUARES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from daskxent.numbers.statistics import Statistic
     from daskxent.numbers.tables import Table
@@ -97,14 +99,25 @@ def histogram(cells: Sequence[Cell], bins: int) -> list[dict[str, Any]]:
     finite = [cell for cell in cells if math.isfinite(cell.value)]
     lines = []
     if finite:
-        edges = np.linspace(finite[0].value, finite[-1].value, bins + 1)
-        values = [cell.value for cell in finite]
-        rows, _ = np.histogram(values, edges, weights=[cell.rows for cell in finite])
-        weight, _ = np.histogram(values, edges, weights=[float(cell.weight) for cell in finite])
-        columns = edges[:-1].tolist(), edges[1:].tolist(), rows.tolist(), weight.tolist()
-        lines = [{"low": a, "high": b, "rows": int(n), "weight": float(w)} for a, b, n, w in zip(*columns, strict=True)]
+        edges = _spaced(finite[0].value, finite[-1].value, bins)
+        starts = [*np.searchsorted([cell.value for cell in finite], edges[:-1]).tolist(), len(finite)]
+        within = (finite[start:stop] for start, stop in pairwise(starts))
+        lines = [_line(low, high, some) for (low, high), some in zip(pairwise(edges.tolist()), within, strict=True)]
     others = [cell for cell in cells if not math.isfinite(cell.value)]
-    return lines + [{"low": c.value, "high": c.value, "rows": c.rows, "weight": float(c.weight)} for c in others]
+    return lines + [_line(cell.value, cell.value, [cell]) for cell in others]
+
+
+def _spaced(low: float, high: float, bins: int) -> NDArray[np.float64]:
+    """Return the edges of bins of equal width, which may together be wider than the largest float64."""
+    if math.isinf(high - low):
+        return 2 * np.linspace(low / 2, high / 2, bins + 1)
+    return np.linspace(low, high, bins + 1)
+
+
+def _line(low: float, high: float, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Return how many rows some cells have, and what weight, rounded once."""
+    weight = ExactSum(sum(cell.weight.units for cell in cells))
+    return {"low": low, "high": high, "rows": sum(cell.rows for cell in cells), "weight": float(weight)}
 
 
 def top_k(table: Table | None, weight: ExactSum) -> list[dict[str, Any]]:
