@@ -93,8 +93,8 @@ def stream(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> Iterator[Repor
     """Evaluate as `evaluate` does and yield a report after each part; the last one is complete.
 
     Bad options raise at once, before the first report is asked for. A part that takes longer than a second is reported
-    as far as it is. A stream that is closed or dropped before its end begins no more parts, and does not wait for those
-    that run.
+    as far as it is. A stream that is closed or dropped before its end begins no more parts. On threads, it waits until
+    those that run have read what they are at.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ async def _astream(y_true: Any, y_pred: Any, options: Run) -> AsyncIterator[Repo
         if own is not None:
             await asyncio.to_thread(own.close)
         await asyncio.wait([step])
-        getattr(reports, "close", bool)()
+        await asyncio.to_thread(getattr(reports, "close", bool))  # which waits for the parts that have begun
 
 
 async def _connected(client: Any) -> Any:

@@ -42,7 +42,7 @@ from daskxent.show.tables import amount
 from daskxent.sources.cuts import Even
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from distributed import Client
 
@@ -99,7 +99,7 @@ class Cluster:
         """Cut the steps for the threads of the cluster."""
         return planning.cut(inputs, question, self.threads, steps, page)
 
-    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Generator[Done]:
         """Yield what is found of every part, as it is done."""
         submit = _Submit(self.client, work, plan)
         window = Window(self.client, submit, lambda found: found, self.worker_timeout)
@@ -122,7 +122,7 @@ class ClusterGraph(Graph):
         cluster = Cluster(client, worker_timeout)
         self.threads, self.where = cluster.threads, cluster.where
 
-    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Generator[Done]:
         """Yield what is found of every few chunks, as it is done."""
         inputs, question = work.inputs, work.question
         every = graph.states(inputs, question, run=_run())
@@ -169,7 +169,7 @@ def joined(parts: Iterable[Part], most: int) -> Iterator[Part]:
         yield held
 
 
-def _all(window: Window, parts: Iterable[Part], cuts: Cuts, rows: Callable[[Part], Part]) -> Iterator[Done]:
+def _all(window: Window, parts: Iterable[Part], cuts: Cuts, rows: Callable[[Part], Part]) -> Generator[Done]:
     """Yield what is found of all parts, but for those that kill their workers: at the end their `rows` are named."""
     killers: list[Part] = []
     yield from drive(window, parts)
@@ -317,7 +317,7 @@ class Window:
         """Half a window: one message to the scheduler for many parts."""
         return self._width // 2 + 1
 
-    def close(self, wait: bool = True) -> None:
+    def close(self, seconds: float | None = None) -> None:
         """Give up what is under way: what nobody waits for is cancelled."""
         for future in self._pending:
             future.release()

@@ -6,8 +6,12 @@ depend on where it ran, in which order, or how the rows were cut, so none of tha
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import threading
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -19,13 +23,15 @@ from daskxent.numbers.sums import Sums
 from daskxent.run.failures import IncompleteResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from daskxent.report import Report
     from daskxent.run.journal import Journal
     from daskxent.run.parts import Done
     from daskxent.run.planning import Plan
     from daskxent.sources.align import Inputs
+
+INTERRUPT_SECONDS = 1.0  # how long an interrupt waits for what is under way, which may be a compilation
 
 
 class Pool(Protocol):
@@ -51,13 +57,43 @@ class Pool(Protocol):
     def results(self) -> Iterator[Done | None]:
         """Wait for an item, and yield what was found of it and of others that are done; None for what was put aside."""
 
-    def close(self, wait: bool = True) -> None:
-        """Give up what is under way."""
+    def close(self, seconds: float | None = None) -> None:
+        """Give up what is under way, and wait until it has ended, or only this long."""
 
 
-def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
-    """Hand out all items, a bounded number at a time, and what is left of them; yield what is found as it comes."""
-    items, rest, under_way, wait = iter(items), deque[Any](), 0, True
+_COLLECTOR = threading.local()
+
+
+def _note_collector(phase: str, info: dict[str, int]) -> None:
+    _COLLECTOR.runs = phase == "start"
+
+
+gc.callbacks.append(_note_collector)
+
+
+def _may_wait(asker: int) -> bool:
+    """Return whether a stream that is closed here may wait for its parts, of which a thread asked for the last one.
+
+    The garbage collector drops streams wherever it runs, even within a lock that their parts need. And parts may wait
+    for a thread with an event loop, as for zarr's.
+    """
+    if getattr(_COLLECTOR, "runs", False):
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return threading.get_ident() == asker
+
+
+def drive(pool: Pool, items: Iterable[Any]) -> Generator[Done]:
+    """Hand out all items, a bounded number at a time, and what is left of them; yield what is found as it comes.
+
+    When it has ended, however it did, nothing is under way, unless it may not wait for that.
+    """
+    items, rest, under_way = iter(items), deque[Any](), 0
+    seconds: float | None = None
+    asker = threading.get_ident()
     try:
         while True:
             room = pool.width - under_way
@@ -73,12 +109,15 @@ def drive(pool: Pool, items: Iterable[Any]) -> Iterator[Done]:
                 if done is not None:
                     rest.extend(done.rest)
                     yield done
+                    asker = threading.get_ident()
     except GeneratorExit:
-        # The garbage collector drops streams in any thread, even in one that their parts wait for, as zarr's.
-        wait = False
+        seconds = None if _may_wait(asker) else 0
+        raise
+    except KeyboardInterrupt:
+        seconds = INTERRUPT_SECONDS
         raise
     finally:
-        pool.close(wait)
+        pool.close(seconds)
 
 
 def _findings_of(state: State) -> State:
@@ -106,11 +145,11 @@ def _complain(report: Report, done: State, bad: State, found: Iterator[Done], in
 
 
 def reports(
-    report: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, journal: Journal | None
+    report: Report, found: Generator[Done], inputs: Inputs, plan: Plan, journal: Journal | None
 ) -> Iterator[Report]:
     """Merge what is found into a report, write it into the journal before it counts, and yield a report for each part.
 
-    The first row that is an error is raised. At the end the coverage is checked.
+    The first row that is an error is raised. At the end the coverage is checked. Nothing more is looked for after that.
     """
     running = Running(report.state) if journal is None else journal.sums
     began, compiled = time.perf_counter(), COMPILATION.seconds
@@ -143,5 +182,6 @@ def reports(
         ended.report, ended.journal = so_far(), report.journal
         raise
     finally:
-        if journal is not None:
-            journal.close()
+        with closing(found):
+            if journal is not None:
+                journal.close()

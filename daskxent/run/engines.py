@@ -42,7 +42,7 @@ class Engine(Protocol):
     def plan(self, inputs: Inputs, question: Question, steps: slice | None, page: int | None = None) -> Plan:
         """Cut the steps into parts, which begin and end at pages."""
 
-    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Generator[Done]:
         """Yield what is found of each part, as it is done, after its columns are in the sink."""
 
 
@@ -135,7 +135,7 @@ def run(
 
 
 def _identified(
-    begin: Report, found: Iterator[Done], inputs: Inputs, plan: Plan, kept: Journal | None, warns: bool
+    begin: Report, found: Generator[Done], inputs: Inputs, plan: Plan, kept: Journal | None, warns: bool
 ) -> Generator[Report]:
     """Yield the reports, which say which arrays they are about, and warn of what is doubtful about all rows.
 

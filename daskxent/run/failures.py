@@ -59,7 +59,10 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The evaluation was interrupted; `report` is about the rows evaluated by then."""
+    """The evaluation was interrupted; `report` is about the rows evaluated by then.
+
+    Threads are left after a second if they read, or compile, for longer than that.
+    """
 
     report: Any = None
     journal: str | None = None

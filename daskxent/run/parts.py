@@ -71,6 +71,10 @@ class Done(NamedTuple):
         return cls(merge_all(states), sum(retries), sum(rest, ()), sum(versions, ()))
 
 
+class GivenUp(Exception):
+    """Nobody waits for a part any more."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Everything a worker needs to evaluate any part.
@@ -85,6 +89,8 @@ class Work:
         Seconds after which the rest of a part is handed back, so that its sums are reported meanwhile.
     versions : bool
         Whether to keep by what to know, later, that something was written anew.
+    given_up : callable, optional
+        Says whether nobody waits any more; a part then ends at its next box, with `GivenUp`.
     """
 
     inputs: Inputs
@@ -92,6 +98,7 @@ class Work:
     sink: Sink | None = None
     patience: float = PATIENCE
     versions: bool = False
+    given_up: Callable[[], bool] | None = None
 
     def __call__(self, start: int, stop: int) -> Done:
         """Evaluate the steps ``start <= step < stop`` along the lead axis.
@@ -113,7 +120,9 @@ class Work:
     def _evaluated(self, start: int, stop: int) -> Done:
         before = self.inputs.version(start, stop) if self.versions else None
         with reading(WINDOW, (id(self), start, stop), needed(self.inputs, start, stop)) as left:
-            state, reached = evaluate_part(self.inputs, self.question, start, stop, self.sink, self.patience)
+            state, reached = evaluate_part(
+                self.inputs, self.question, start, stop, self.sink, self.patience, self.given_up
+            )
             rest = ((reached, stop),) if reached < stop else ()
             left += [(id(self), *part) for part in rest]
         return Done(state, 0, rest, self._versions(start, reached, stop, before))
@@ -149,6 +158,7 @@ def evaluate_part(
     stop: int,
     sink: Sink | None = None,
     patience: float = math.inf,
+    given_up: Callable[[], bool] | None = None,
 ) -> tuple[State, int]:
     """Return the state of the steps ``start <= step < stop`` along the lead axis, or of some of them.
 
@@ -161,6 +171,8 @@ def evaluate_part(
     states, reached, ends, probable, largest, unshifted = [], stop, math.inf, True, -1, False
     pages = None if sink is None else Pages(sink, inputs, stop)
     for block in read_blocks(inputs, question, start, stop):
+        if given_up is not None and given_up():
+            raise GivenUp
         state = block.state(scorer, totals, pages, probable)
         probable = state.like_probabilities
         largest, unshifted = max(largest, state.largest), unshifted | state.unshifted

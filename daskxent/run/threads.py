@@ -7,7 +7,9 @@ An engine plans, and then yields what is found of each part as soon as it is don
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers.state import merge_all
@@ -18,7 +20,7 @@ from daskxent.run.parts import Done, Work
 from daskxent.show.tables import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from daskxent.numbers.question import Question
     from daskxent.run.planning import Part, Plan
@@ -39,7 +41,7 @@ class Threads:
         threads = 1 if inputs.predictions.tiny(inputs.sizes.tiny_bytes) else self.threads
         return planning.cut(inputs, question, threads, steps, page)
 
-    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Generator[Done]:
         """Yield what is found of every part, as it is done."""
         threads = min(plan.threads, len(plan))
         return drive(_Threads(work, threads) if len(plan) > 1 else Caller(work), parts)
@@ -51,7 +53,8 @@ class _Threads:
     least = 1
 
     def __init__(self, work: Work, threads: int) -> None:
-        self._work, self.width = work, threads * IN_FLIGHT
+        self._given_up = threading.Event()
+        self._work, self.width = replace(work, given_up=self._given_up.is_set), threads * IN_FLIGHT
         self._announced: list[Part] = []
         self._pool = ThreadPoolExecutor(threads, "daskxent")
         self._pending: list[Future[Done]] = []
@@ -69,9 +72,13 @@ class _Threads:
         self._pending, found = [f for f in self._pending if f not in done], [f for f in self._pending if f in done]
         yield from (future.result() for future in found)
 
-    def close(self, wait: bool = True) -> None:
-        """Give up what is under way."""
-        self._pool.shutdown(wait, cancel_futures=True)
+    def close(self, seconds: float | None = None) -> None:
+        """Give up what is under way: parts that have begun end at their next box."""
+        self._given_up.set()
+        self._pool.shutdown(seconds is None, cancel_futures=True)
+        if seconds:
+            wait([future for future in self._pending if not future.cancelled()], seconds)
+        self._pending.clear()  # with the errors, and what they hold of the arrays
         self._work.withdraw(self._announced)
 
 
@@ -92,7 +99,7 @@ class Caller:
         """Do it."""
         yield from (self._work(*item) for item in self._items)
 
-    def close(self, wait: bool = True) -> None:
+    def close(self, seconds: float | None = None) -> None:
         """Do nothing: nothing is under way."""
 
 
@@ -105,15 +112,28 @@ class Graph(Threads):
             raise ValueError("steps: slice dask arrays before they are evaluated")
         return graph.plan(inputs, question, self.threads)
 
-    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Iterator[Done]:
+    def states(self, work: Work, parts: Iterable[Part], plan: Plan) -> Generator[Done]:
         """Yield what is found of every group of chunks, as it is done."""
+        size = self.threads * IN_FLIGHT
+        return drive(_Groups(self.threads), ((group,) for group in graph.groups(work.inputs, work.question, size)))
 
-        def compute(group: Any) -> Done:
-            return Done(merge_all(group.compute(scheduler="threads", num_workers=self.threads).flat))
 
-        return drive(
-            Caller(compute), ((group,) for group in graph.groups(work.inputs, work.question, self.threads * IN_FLIGHT))
-        )
+class _Groups(Caller):
+    """A pool that computes one group of chunks at a time, on threads that it waits for at the end.
+
+    Where a task fails, Dask leaves others that have begun to its own threads.
+    """
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(self._computed)
+        self._pool = ThreadPoolExecutor(threads, "daskxent")
+
+    def _computed(self, group: Any) -> Done:
+        return Done(merge_all(group.compute(scheduler="threads", pool=self._pool).flat))
+
+    def close(self, seconds: float | None = None) -> None:
+        """Give up what is under way."""
+        self._pool.shutdown(seconds is None, cancel_futures=True)
 
 
 def cores() -> int:
