@@ -2,6 +2,10 @@
 
 import asyncio
 import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -138,3 +142,18 @@ def test_the_garbage_collector_waits_for_nothing(watched):
     gc.collect()
     assert watched.readers
     watched.gate.set()
+
+
+@pytest.mark.slow
+def test_an_interrupt_waits_for_no_compilation(tmp_path):
+    np.save(tmp_path / "logits", np.zeros((1 << 20, 64), "f4"))
+    np.save(tmp_path / "labels", np.zeros(1 << 20, "u1"))
+    command = [sys.executable, "-m", "daskxent", "evaluate", "labels.npy", "logits.npy", "--from-logits"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline().startswith("Compiling the scans")
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert process.communicate(timeout=60)[1] == "Interrupted\n"
+    assert process.returncode == 130
+    assert time.monotonic() - began < 5  # compilation takes 20
