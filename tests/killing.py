@@ -29,7 +29,9 @@ STATES = [part(number) for number in range(PARTS)]
 
 
 def opened(path, steps=PARTS, **sizes):
-    return Journal(str(path), {"metrics": ["loss"]}, lambda count: {"shape": [count, 4]}, steps, {"y": "z"}, **sizes)
+    return Journal(
+        str(path), lambda count: {"metrics": ["loss"]}, lambda count: {"shape": [count, 4]}, steps, {"y": "z"}, **sizes
+    )
 
 
 def small(path, steps=PARTS):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -280,16 +281,20 @@ def test_another_question_is_refused(dump, journal, asked, named):
         evaluate(dump, journal, **asked)
 
 
+def grow(dump, values, before, now=ROWS):
+    for name, array in values.items():
+        stored = zarr.open_array(dump / name)
+        stored.resize((now, *array.shape[1:]))
+        stored[before:now] = array[before:now]
+
+
 @pytest.mark.parametrize("cuts", [(25, 60), (30, 45, 60), (7, 8, 60)])
 def test_growing_dumps(values, tmp_path, journal, evaluated, cuts):
     full = evaluate(write(tmp_path / "full.zarr", values))
     dump = write(tmp_path / "dump.zarr", {name: array[: cuts[0]] for name, array in values.items()})
     evaluate(dump, journal)
     for before, now in itertools.pairwise(cuts):
-        for name, array in values.items():
-            stored = zarr.open_array(dump / name)
-            stored.resize((now, *array.shape[1:]))
-            stored[before:now] = array[before:now]
+        grow(dump, values, before, now)
         evaluated.clear()
         report = evaluate(dump, journal)
         first = before // CHUNK * CHUNK  # what is new, and the chunk that was not full
@@ -297,6 +302,32 @@ def test_growing_dumps(values, tmp_path, journal, evaluated, cuts):
         assert sum(stop - start for start, stop in evaluated) == now - first
     assert report == full
     assert dx.verify(report, parts=99) >= len(cuts)
+
+
+@pytest.mark.parametrize(
+    "steps", [(25, None), (25, 99), (None, -5), (0, 30), (45, None)], ids=lambda steps: "{}:{}".format(*steps)
+)
+def test_steps_of_growing_dumps(values, tmp_path, journal, steps):
+    """What the same steps are depends on how many there are."""
+    dump = write(tmp_path / "dump.zarr", {name: array[:30] for name, array in values.items()})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no row was counted")  # of a range that begins later
+        evaluate(dump, journal, steps=steps)
+    grow(dump, values, 30)
+    for _ in range(2):
+        report = evaluate(dump, journal, steps=steps)
+        assert report.complete
+        assert report == evaluate(dump, steps=steps)
+    with pytest.raises(JournalError, match=r"question\.steps was \[?\w+.*, is \[1, "):
+        evaluate(dump, journal, steps=(1, None))
+
+
+def test_steps_from_the_end_of_a_growing_dump_are_others(values, tmp_path, journal):
+    dump = write(tmp_path / "dump.zarr", {name: array[:30] for name, array in values.items()})
+    evaluate(dump, journal, steps=(-20, None))
+    grow(dump, values, 30)
+    with pytest.raises(JournalError, match=r"question\.steps was \[10, 30\], is \[40, 60\]"):
+        evaluate(dump, journal, steps=(-20, None))
 
 
 def test_rows_that_change_after_a_dump_grew_are_noticed(values, tmp_path, journal):

@@ -188,7 +188,7 @@ def test_dumps_grow_across_snapshots(journal, cuts):
     with pytest.raises(JournalError, match="made for 8 steps along the first axis, now 7"):
         small(journal, 7)
     with pytest.raises(JournalError, match=r"inputs\.shape was \[8, 4\], is \[8, 5\]"):
-        Journal(str(journal), {"metrics": ["loss"]}, lambda count: {"shape": [count, 5]}, 9)
+        Journal(str(journal), lambda count: {"metrics": ["loss"]}, lambda count: {"shape": [count, 5]}, 9)
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def run(
         Whether to warn of what is doubtful about all rows; not in a thread that has no caller.
     """
     plan = engine.plan(inputs, question, steps, sink.page if sink else None)
-    kept = None if journal is None else _opened(place(journal), inputs, plan, call, out)
+    kept = None if journal is None else _opened(place(journal), inputs, plan, steps, call, out)
     journaled, begun = kept.path if kept else None, made(engine.where)
     begin = Report(question, State(), plan.rows, available=inputs.rows, journal=journaled, made=begun)
     if kept is not None:
@@ -159,17 +159,30 @@ def _notes(journal: Journal) -> Iterator[str]:
             yield f"{amount(rows, 'row')} {'was' if rows == 1 else 'were'} {what}"
 
 
-def _opened(path: str, inputs: Inputs, plan: Plan, call: dict[str, Any] | None, out: Any) -> Journal:
+def _opened(
+    path: str, inputs: Inputs, plan: Plan, steps: slice | None, call: dict[str, Any] | None, out: Any
+) -> Journal:
     """Open a journal for a plan."""
     from daskxent.run.journal import Journal
 
     if is_dask(inputs.predictions):
         raise ValueError("journal: a dask array has no identity to resume from; give the stored array itself")
-    length = inputs.positions[inputs.lead]
-    part = None if (plan.start, plan.stop) == (0, length) else [plan.start, plan.stop]
     asked = plan.question
-    question = {**asked.to_json(), "steps": part, "out": out}
-    known = partial(fingerprint, inputs)
+
+    def question(length: int) -> dict[str, Any]:
+        """Say what would have been asked when the arrays were shorter."""
+        start, stop = planning.clipped(steps, inputs, length)
+        if start < stop and not plan.start <= start < stop <= plan.stop:  # of steps that are counted from the end
+            start, stop = plan.start, plan.stop
+        part = None if (start, stop) == (0, length) else [start, stop]
+        return {**asked.to_json(), "steps": part, "out": out}
+
     return Journal(
-        path, question, known, length, call, version=inputs.version, check=partial(State.check, question=asked)
+        path,
+        question,
+        partial(fingerprint, inputs),
+        inputs.positions[inputs.lead],
+        call,
+        version=inputs.version,
+        check=partial(State.check, question=asked),
     )

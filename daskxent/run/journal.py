@@ -43,11 +43,11 @@ class Journal:
     ----------
     path : str
         Created if there is none.
-    question : dict
-        What is asked; must be that of the journal.
+    question : callable
+        From a number of steps to what is asked of that many; must be that of the journal, which may have been made when
+        there were fewer steps.
     fingerprint : callable
-        From a number of steps to what identifies the inputs over that many; must be that of the journal, which may
-        have been made when there were fewer steps.
+        From a number of steps to what identifies the inputs over that many; likewise.
     steps : int
         Steps there are now.
     call : dict, optional
@@ -70,7 +70,7 @@ class Journal:
     def __init__(
         self,
         path: str,
-        question: dict[str, Any],
+        question: Callable[[int], dict[str, Any]],
         fingerprint: Callable[[int], dict[str, Any]],
         steps: int,
         call: dict[str, Any] | None = None,
@@ -85,7 +85,7 @@ class Journal:
         self._file = JournalFile(path)
         try:
             self.inputs = fingerprint(steps)
-            asked = _asked(question, self.inputs, steps)
+            asked = _asked(question(steps), self.inputs, steps)
             header = {"daskxent journal": FORMAT, "call": call, **asked}
             self._found = _Found(path)
             kept = [each for each in self._found.parts(self._file.records(header)) if self._is_fresh(each, version)]
@@ -98,7 +98,8 @@ class Journal:
                 return
             if steps < known["steps"]:
                 raise JournalError(f"journal {path}: made for {known['steps']} steps along the first axis, now {steps}")
-            self._check(known, _asked(question, fingerprint(known["steps"]), known["steps"]), bool(kept))
+            before = known["steps"]
+            self._check(known, _asked(question(before), fingerprint(before), before), bool(kept))
             for part in kept:
                 self._found.checked(check, part.state)
             self._file.clean()

@@ -157,7 +157,7 @@ def cut(inputs: Inputs, question: Question, threads: int, steps: slice | None = 
     """
     predictions, sizes = inputs.predictions, inputs.sizes
     at = inputs.lead_axis
-    start, stop = _clipped(steps, inputs)
+    start, stop = clipped(steps, inputs, inputs.positions[inputs.lead])
     every = [predictions.stored(axis) for axis in range(len(predictions.shape))]
     itemsize = predictions.dtype.itemsize
     step_bytes = inputs.rows_per_step * inputs.classes * itemsize
@@ -224,10 +224,9 @@ def remaining(plan: Plan, covered: Iterable[Part]) -> Iterator[Part]:
             yield start, stop
 
 
-def _clipped(steps: slice | None, inputs: Inputs) -> tuple[int, int]:
-    """Return the range of the lead axis that steps of the first axis of positions are, clipped like a Python slice."""
-    length = inputs.positions[inputs.lead]
-    start, stop, _ = (steps or slice(None)).indices(inputs.positions[0])
+def clipped(steps: slice | None, inputs: Inputs, length: int) -> tuple[int, int]:
+    """Return the range of a lead axis of some length that steps of the first axis are, clipped like a Python slice."""
+    start, stop, _ = (steps or slice(None)).indices(1 if inputs.lead else length)
     if inputs.lead:  # the first axis is of length 1: all of the lead axis is in its only step
         start, stop = (0, length) if start < stop else (0, 0)
     return start, max(start, stop)
