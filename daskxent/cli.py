@@ -7,6 +7,7 @@ Only click and the options are imported at the top, so that ``--help`` is quick.
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 import warnings
 from contextlib import contextmanager, suppress
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
     from daskxent.report import Report
 
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
-# What workers here do on Ctrl-C, which a terminal sends to them as well: they say no more, and are ended.
-QUIET = "import logging, signal\nsignal.signal(signal.SIGINT, lambda *_: logging.disable())\n"
+# What workers here do on Ctrl-C, which a terminal sends to them as well: they say no more, and are ended. They are
+# started with interrupts held back until they know that.
+QUIET = """
+import logging, signal
+signal.signal(signal.SIGINT, lambda *_: logging.disable())
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+"""
 WORST = 24  # digits that the demo's page shows
 BAD_INPUT = (
     ValueError,
@@ -392,13 +398,32 @@ def _client(address: str | None, workers: int | None, threads: int | None) -> It
     except ImportError as error:
         raise ImportError(f"{several[0]} needs distributed: pip install 'daskxent[distributed]'") from error
     if workers is not None:
-        local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, preload=QUIET)
+        with _held_back():
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                preload=QUIET,
+            )
         with local as cluster, Client(cluster, set_as_default=False) as client:
             yield client
         return
     get_address_host_port(str(address))  # a client that is given no address leaves threads behind
     with Client(address, set_as_default=False) as client:
         yield client
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold interrupts back, in processes that are started meanwhile to their end."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which lets interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _table(title: str, lines: list[tuple[str, str]]) -> str:

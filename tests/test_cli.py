@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -333,6 +334,26 @@ def test_interrupted(tmp_path, options):
     assert err.splitlines()[-1].startswith("Interrupted")
     assert "Traceback" not in err
     assert "distributed.worker" not in err
+
+
+@pytest.mark.slow
+def test_workers_that_are_being_started_say_nothing_when_interrupted(inputs):
+    command = [*ENTRY_POINTS[0], "evaluate", *inputs, "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def spawned():
+        for each in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                if os.getsid(int(each.name)) == process.pid and b"spawn_main" in (each / "cmdline").read_bytes():
+                    return True
+        return False
+
+    while not spawned():
+        time.sleep(0.01)
+    time.sleep(0.3)  # they import
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "Interrupted\n")
 
 
 @pytest.mark.slow

@@ -182,6 +182,39 @@ def test_an_interrupt_while_the_command_is_imported(tmp_path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
 
 
+SWALLOWED = """
+import os, signal
+for count in range({times}):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        pass
+print("went on")
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_that_an_import_would_swallow(tmp_path):
+    (tmp_path / "click.py").write_text(SWALLOWED.format(times=1))
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "daskxent", "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_ends_what_takes_time_to_end():
+    script = f"""
+import sys, types
+sys.modules["daskxent.cli"] = cli = types.ModuleType("daskxent.cli")
+cli.main = lambda: exec({SWALLOWED.format(times=2)!r})
+from daskxent.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted\n")
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_zip_file_alone_is_a_dump(dump, wanted, zarr_format):
     group = zarr.create_group(dump.with_name("other.zarr"), zarr_format=zarr_format)
