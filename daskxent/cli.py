@@ -403,6 +403,7 @@ def _client(address: str | None, workers: int | None, threads: int | None) -> It
                 n_workers=workers,
                 threads_per_worker=1,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # or it would say that the usual port is in use
                 preload=QUIET,
             )
         with local as cluster, Client(cluster, set_as_default=False) as client:

@@ -4,6 +4,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -334,6 +335,17 @@ def test_interrupted(tmp_path, options):
     assert err.splitlines()[-1].startswith("Interrupted")
     assert "Traceback" not in err
     assert "distributed.worker" not in err
+
+
+@pytest.mark.slow
+def test_workers_need_no_port_of_their_own(inputs):
+    with socket.socket() as other:
+        with suppress(OSError):  # somebody else has it
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        command = [*ENTRY_POINTS[0], "evaluate", *inputs, "--workers", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.slow
