@@ -201,6 +201,10 @@ def test_tables_for_people_and_for_programs():
     assert "By language" in text
     assert text.replace("\n", "").isprintable()
     assert "&lt;b&gt;" in report._repr_html_()
+    d["lang"][0] = "two\nlines"
+    lines = repr(dx.evaluate(d["y"], d["x"], by={"language": d["lang"]}, **OPTIONS).by("language")).splitlines()
+    assert len(lines) == len(text.partition("By language")[2].splitlines())
+    assert any(r"two\nlines" in line for line in lines)
     frame = slices.to_pandas()
     assert frame.loc["de", "accuracy"] == slices[("de",)]["accuracy"]
     ends = ["", "_se", "_low", "_high"]

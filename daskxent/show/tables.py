@@ -57,19 +57,20 @@ def as_html(title: str, lines: Sequence[tuple[str, str]]) -> str:
 
 
 def text_table(title: str, cells: Sequence[Sequence[str]], left_out: int = 0) -> str:
-    """Return a table with a line of names, for terminals.
+    r"""Return a table with a line of names, for terminals; each line is one, whatever the names hold.
 
     Examples
     --------
-    >>> print(text_table("By id", [["id", "rows"], ["7", "12"]], 3))
+    >>> print(text_table("By id", [["id", "rows"], ["7", "12"], ["a" + chr(10), "3"]], 3))
     By id
-      id  rows
-      7   12
+      id   rows
+      7    12
+      a\n  3
       ... and 3 more
     """
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in cells]
-    lines = [printable("  ".join(line).rstrip()) for line in padded]
+    shown = [[printable(cell).replace("\n", r"\n") for cell in line] for line in cells]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
     return "\n".join([printable(title), *(f"  {line}" for line in [*lines, *_left(left_out)])])
 
 
