@@ -136,6 +136,7 @@ def test_a_shell_writes_pages_and_fails_beyond_limits(tmp_path):
         ("accuracy", "is not a limit such as"),
         ("f1>1", "f1 is not a --metric"),
         ("accuracy>x", "is not a limit"),
+        ("accuracy>nan", "is not a limit"),
     ):
         refused = CliRunner().invoke(cli.main, [*line, "--fail-if", bad])
         assert refused.exit_code == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +71,10 @@ class Limit(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the three of them."""
         found = re.fullmatch(r"\s*(\w+)\s*([<>])\s*(\S+)\s*", value)
-        try:
-            return (found[1], found[2], float(found[3])) if found else self._refused(value, param, ctx)
-        except ValueError:
-            return self._refused(value, param, ctx)
-
-    def _refused(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        self.fail(f"{value!r} is not a limit such as 'crossentropy>2.5' or 'accuracy<0.7'", param, ctx)
+        with suppress(ValueError):
+            if found and not math.isnan(limit := float(found[3])):
+                return found[1], found[2], limit
+        return self.fail(f"{value!r} is not a limit such as 'crossentropy>2.5' or 'accuracy<0.7'", param, ctx)
 
 
 class Option(click.ParamType):  # type: ignore[type-arg]
