@@ -430,7 +430,8 @@ def takes(table: Callable[P, T]) -> Callable[[Callable[[Any, Any, T], R]], Takes
         @functools.wraps(function)
         def call(y_true: Any, y_pred: Any, **options: Any) -> R:
             if unknown := sorted(options.keys() - known):
-                like = difflib.get_close_matches(unknown[0], known, 1)
+                elsewhere = unknown[0] in {each.name for each in fields(Rows)}  # of another function, not misspelt
+                like = [] if elsewhere else difflib.get_close_matches(unknown[0], known, 1)
                 hint = f"; did you mean {like[0]!r}?" if like else ""
                 raise TypeError(f"{function.__name__}: unknown option {unknown[0]!r}{hint}")
             return function(y_true, y_pred, table(**options))  # type: ignore[call-arg]

@@ -97,6 +97,13 @@ def test_options_of_graphs(hold, options, error, message):
     refused(error, message, hold(LABELS), hold(PREDICTIONS), **options, run=dx.delayed)
 
 
+def test_an_option_of_another_function_is_not_misspelt():
+    with pytest.raises(TypeError, match=r"^delayed: unknown option 'steps'$"):
+        dx.delayed(LABELS, PREDICTIONS, steps=(0, 2))
+    with pytest.raises(TypeError, match=r"did you mean 'split_every'\?$"):
+        dx.delayed(LABELS, PREDICTIONS, split_ever=2)
+
+
 @pytest.mark.parametrize("kind", [dx.losses.SparseCategoricalCrossentropy, dx.metrics.SparseCategoricalCrossentropy])
 def test_options_of_losses_and_metrics(kind):
     refused(TypeError, "from_logits: expected True or False, got 'no'", LABELS, PREDICTIONS, run=kind(from_logits="no"))
