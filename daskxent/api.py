@@ -94,7 +94,7 @@ def stream(y_true: ArrayLike, y_pred: ArrayLike, options: Run) -> Iterator[Repor
 
     Bad options raise at once, before the first report is asked for. A part that takes longer than a second is reported
     as far as it is. A stream that is closed or dropped before its end begins no more parts. On threads, it waits until
-    those that run have read what they are at.
+    those that run have read what they are at, for a second at most.
 
     Parameters
     ----------

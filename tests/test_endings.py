@@ -130,7 +130,7 @@ def test_tasks_of_dask_that_have_begun_are_awaited(watched):
     assert len(watched.readers) == 1  # of the one that failed
 
 
-def test_the_garbage_collector_waits_for_nothing(watched):
+def test_the_garbage_collector_does_not_wait_without_end(watched):
     """It runs anywhere, even within a lock that the parts need."""
     reports = some(watched)
     watched.gate.clear()

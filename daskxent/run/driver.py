@@ -6,9 +6,6 @@ depend on where it ran, in which order, or how the rows were cut, so none of tha
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import threading
 import time
 from collections import deque
 from contextlib import closing
@@ -31,7 +28,9 @@ if TYPE_CHECKING:
     from daskxent.run.planning import Plan
     from daskxent.sources.align import Inputs
 
-INTERRUPT_SECONDS = 1.0  # how long an interrupt waits for what is under way, which may be a compilation
+# How long an interrupt, and a stream that is closed or dropped, wait for what is under way: that may be a compilation,
+# and the garbage collector drops streams in any thread, even in one that their parts wait for, as zarr's.
+CLOSING_SECONDS = 1.0
 
 
 class Pool(Protocol):
@@ -61,39 +60,13 @@ class Pool(Protocol):
         """Give up what is under way, and wait until it has ended, or only this long."""
 
 
-_COLLECTOR = threading.local()
-
-
-def _note_collector(phase: str, info: dict[str, int]) -> None:
-    _COLLECTOR.runs = phase == "start"
-
-
-gc.callbacks.append(_note_collector)
-
-
-def _may_wait(asker: int) -> bool:
-    """Return whether a stream that is closed here may wait for its parts, of which a thread asked for the last one.
-
-    The garbage collector drops streams wherever it runs, even within a lock that their parts need. And parts may wait
-    for a thread with an event loop, as for zarr's.
-    """
-    if getattr(_COLLECTOR, "runs", False):
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return True
-    return threading.get_ident() == asker
-
-
 def drive(pool: Pool, items: Iterable[Any]) -> Generator[Done]:
     """Hand out all items, a bounded number at a time, and what is left of them; yield what is found as it comes.
 
-    When it has ended, however it did, nothing is under way, unless it may not wait for that.
+    When it has ended, however it did, nothing is under way, unless that takes longer than it may wait.
     """
     items, rest, under_way = iter(items), deque[Any](), 0
     seconds: float | None = None
-    asker = threading.get_ident()
     try:
         while True:
             room = pool.width - under_way
@@ -109,12 +82,8 @@ def drive(pool: Pool, items: Iterable[Any]) -> Generator[Done]:
                 if done is not None:
                     rest.extend(done.rest)
                     yield done
-                    asker = threading.get_ident()
-    except GeneratorExit:
-        seconds = None if _may_wait(asker) else 0
-        raise
-    except KeyboardInterrupt:
-        seconds = INTERRUPT_SECONDS
+    except (GeneratorExit, KeyboardInterrupt):
+        seconds = CLOSING_SECONDS
         raise
     finally:
         pool.close(seconds)
