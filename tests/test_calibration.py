@@ -408,6 +408,7 @@ def test_a_histogram_may_be_wider_than_the_largest_number():
     report = dx.evaluate([0, 0], x, from_logits=True, metrics=["accuracy"], histograms=["logsumexp"], threads=1)
     lines = report.histogram("logsumexp", 2)
     assert [(line["rows"], line["low"] < line["high"]) for line in lines] == [(1, True), (1, True)]
+    assert "<svg" in report.to_html()
 
 
 def test_quantiles_of_what_is_exact_are_exact():

@@ -216,3 +216,46 @@ def test_columns_that_do_not_exist_are_refused():
 def test_groupings_of_the_same_name_are_refused(other):
     with pytest.raises(ValueError, match="by: expected groupings of different names, got peak, peak"):
         Question(("accuracy",), 3, by=((Bins("peak", "peak", (0.5, 1.0)),), (other,)))
+
+
+EVERYTHING = ("crossentropy", "accuracy", "perplexity", "margin", *statistics.DERIVED)
+
+
+def shown(report):
+    """Show all that a report has, in every form."""
+    repr(report), report.to_html(), report.to_pandas(), report.design_effect, report.effective_rows
+    report.brier_decomposition(), report.temperature(), report.top_confusions(), list(report.top_k_curve())
+    for each in (*report.slices, report.per_class()):
+        each.to_csv(), each.worst("accuracy"), repr(each)
+    assert dx.Report.from_json(report.to_json()) == report
+
+
+def everything(weights, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    y, x = rng.integers(0, 3, 8), rng.normal(size=(8, 3))
+    return dx.evaluate(
+        y, x, from_logits=True, metrics=EVERYTHING, sample_weight=weights, by={"label": "label"}, per_class=True,
+        confusions=True, histograms=["crossentropy", "margin"], ranks=True, worst=2, threads=1, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult")
+def test_weights_whose_sum_is_beyond_float64_are_those_of_their_size():
+    report, plain = everything(np.full(8, 2.0**1022)), everything(np.ones(8))
+    shown(report)
+    assert report.weight == math.inf
+    for name in ("accuracy", "macro_f1", "matthews", "cohen_kappa", "mean_iou", "ece", "mce", "classwise_ece"):
+        assert report[name] == plain[name]
+    for one, other in zip(report.reliability(), plain.reliability(), strict=True):
+        assert one == other | {"weight": one["weight"]}
+    assert sum(line["weight"] for line in report.reliability()) == math.inf
+
+
+@pytest.mark.filterwarnings("ignore::daskxent.DoubtfulResult", "ignore:the weights sum to zero")
+@pytest.mark.parametrize("average", [None, "row", "cluster"])
+def test_reports_show_whatever_the_weights(average):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        weights = rng.choice([1e308, -1e308, 5e-324, -5e-324, 1.0, -1.0], 8)
+        clusters = {"clusters": rng.integers(0, 3, 8), "average": average} if average else {}
+        shown(everything(weights, seed, allow_negative_weights=True, **clusters))

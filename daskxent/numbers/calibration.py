@@ -12,7 +12,7 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from daskxent.numbers.exact import UNIT_BITS
+from daskxent.numbers.exact import UNIT_BITS, nearest
 from daskxent.numbers.statistics import HIT
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def expected_error(bins: Sequence[Bin]) -> float:
 
 def largest_error(bins: Sequence[Bin]) -> float:
     """Return the maximum calibration error: the largest gap between the means of a bin."""
-    return float(max((abs(each.gap) / each.weight for each in bins), default=math.nan))
+    return nearest(max(abs(each.gap) / each.weight for each in bins)) if bins else math.nan
 
 
 def squared_error(bins: Sequence[Bin]) -> float:
@@ -167,7 +167,7 @@ def _weight(bins: Sequence[Bin]) -> Fraction:
 
 
 def _quotient(part: Fraction, whole: Fraction) -> float:
-    return float(part / whole) if whole else math.nan
+    return nearest(part / whole) if whole else math.nan
 
 
 CALIBRATIONS = {

@@ -9,8 +9,9 @@ is left out of means. A row without a label or a prediction counts in all: as wr
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
+
+from daskxent.numbers.exact import added, quotient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,34 +40,34 @@ class Counts(NamedTuple):
     undefined: float = 0.0
 
 
-def quotient(part: int, whole: int, undefined: float = 0.0) -> float:
+def share(part: int, whole: int, undefined: float = 0.0) -> float:
     """Return part / whole, rounded once; something else if the whole is 0."""
-    return part / whole if whole else undefined
+    return quotient(part, whole) if whole else undefined
 
 
 def precision(counts: Counts) -> list[float]:
     """Return the share of each class's predictions that are right."""
-    return [quotient(b, p, counts.undefined) for b, p in zip(counts.both, counts.predicted, strict=True)]
+    return [share(b, p, counts.undefined) for b, p in zip(counts.both, counts.predicted, strict=True)]
 
 
 def recall(counts: Counts) -> list[float]:
     """Return the share of each class that is predicted."""
-    return [quotient(b, t, counts.undefined) for b, t in zip(counts.both, counts.true, strict=True)]
+    return [share(b, t, counts.undefined) for b, t in zip(counts.both, counts.true, strict=True)]
 
 
 def f1(counts: Counts) -> list[float]:
     """Return 2 both / (true + predicted) of each class, which is Dice's coefficient too."""
-    return [quotient(2 * b, t + p) for t, p, b in zip(counts.true, counts.predicted, counts.both, strict=True)]
+    return [share(2 * b, t + p) for t, p, b in zip(counts.true, counts.predicted, counts.both, strict=True)]
 
 
 def iou(counts: Counts) -> list[float]:
     """Return both / (true + predicted - both) of each class: Jaccard's index."""
-    return [quotient(b, t + p - b) for t, p, b in zip(counts.true, counts.predicted, counts.both, strict=True)]
+    return [share(b, t + p - b) for t, p, b in zip(counts.true, counts.predicted, counts.both, strict=True)]
 
 
 def _mean(values: Iterable[float]) -> float:
     several = [value for value in values if not math.isnan(value)]
-    return math.fsum(several) / len(several) if several else math.nan
+    return added(several) / len(several) if several else math.nan
 
 
 def _macro(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
@@ -80,7 +81,7 @@ def _weighted(of: Callable[[Counts], list[float]]) -> Callable[[Counts], float]:
         counts = _with_rest(counts)
         pairs = [(t, v) for t, v in zip(counts.true, of(counts), strict=True) if not math.isnan(v)]
         total = sum(t for t, _ in pairs)
-        return math.fsum(t / total * value for t, value in pairs) if total else _mean(value for _, value in pairs)
+        return added(quotient(t, total) * value for t, value in pairs) if total else _mean(value for _, value in pairs)
 
     return metric
 
@@ -98,7 +99,7 @@ def _with_rest(counts: Counts) -> Counts:
 
 
 def _micro(counts: Counts) -> float:
-    return sum(counts.both) / counts.whole if counts.whole else math.nan
+    return share(sum(counts.both), counts.whole, math.nan)
 
 
 def _balanced(counts: Counts) -> float:
@@ -121,14 +122,14 @@ def _matthews(counts: Counts) -> float:
         return 0.0 if counts.whole else math.nan
     if below[0] * below[1] < 0:  # of negative weights
         return math.nan
-    root = math.sqrt(Fraction(above * above, below[0] * below[1]))
+    root = math.sqrt(quotient(above * above, below[0] * below[1]))
     return -root if above < 0 else root
 
 
 def _kappa(counts: Counts) -> float:
     """Return Cohen's kappa; NaN where labels and predictions are all of one class."""
     below = counts.whole**2 - _chance(counts)
-    return (sum(counts.both) * counts.whole - _chance(counts)) / below if below else math.nan
+    return share(sum(counts.both) * counts.whole - _chance(counts), below, math.nan)
 
 
 # Cohen's kappas that weigh a confusion by how far apart the two classes are, with the statistic of that.
@@ -154,7 +155,7 @@ def weighted_kappa(counts: Counts, distance: int, *, squared: bool) -> float:
         NaN where labels and predictions are all of one class.
     """
     expected = _squared_distances(counts) if squared else _distances(counts)
-    return 1 - Fraction(distance * counts.whole, expected) * 1.0 if expected else math.nan
+    return 1 - quotient(distance * counts.whole, expected) if expected else math.nan
 
 
 def _squared_distances(counts: Counts) -> int:

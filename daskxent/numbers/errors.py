@@ -14,6 +14,8 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from daskxent.numbers.exact import nearest
+
 if TYPE_CHECKING:
     from daskxent.numbers.exact import ExactSum
     from daskxent.numbers.sums import Moments
@@ -66,7 +68,10 @@ def standard_error(total: ExactSum, weight: ExactSum, moments: Moments, name: st
 def _root(number: Fraction) -> float:
     """Return the square root of a fraction, which may be beyond float64 where its root is not."""
     shift = (number.denominator.bit_length() - number.numerator.bit_length()) // 2
-    return math.ldexp(math.sqrt(float(number * Fraction(4) ** shift)), -shift)
+    try:
+        return math.ldexp(math.sqrt(float(number * Fraction(4) ** shift)), -shift)
+    except OverflowError:
+        return math.inf
 
 
 def effective_count(weight: ExactSum, squares: ExactSum) -> float:
@@ -80,7 +85,7 @@ def effective_count(weight: ExactSum, squares: ExactSum) -> float:
     """
     if not squares.units or squares.special is not None or weight.special is not None:
         return math.nan
-    return float(weight.units**2 * UNIT / squares.units)
+    return nearest(weight.units**2 * UNIT / squares.units)
 
 
 def symmetric(mean: float, error: float, degrees: float, level: float) -> tuple[float, float]:

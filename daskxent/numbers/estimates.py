@@ -115,7 +115,10 @@ class Estimates(NamedTuple):
         if self.clusters is None and effective == self.sums.counted:  # all weights are equal
             return effective
         error = self._error(metric, self.moments)
-        return share * (1 - share) / (error * error) if error > 0 else math.nan if math.isnan(error) else effective
+        if error > 0:
+            variance = error * error
+            return share * (1 - share) / variance if variance else math.inf
+        return math.nan if math.isnan(error) else effective
 
 
 def is_share(name: str) -> bool:

@@ -11,6 +11,7 @@ NaN and infinities have no place on that grid; they are counted apart.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ import numpy as np
 from daskxent.numbers import reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from fractions import Fraction
+
     from numpy.typing import ArrayLike
 
 UNIT_BITS = 1074  # the smallest positive float64 is 2**-1074
@@ -129,10 +133,35 @@ def ratio(total: ExactSum, count: ExactSum) -> float:
         return float("nan")
     if total.special is not None:
         return total.special if count.units > 0 else -total.special
+    return quotient(total.units, count.units)
+
+
+def quotient(part: int, whole: int) -> float:
+    """Divide two whole numbers, rounding once; what is beyond float64 is infinite.
+
+    Examples
+    --------
+    >>> quotient(-1, 3), quotient(-(10**400), 3)
+    (-0.3333333333333333, -inf)
+    """
     try:
-        return total.units / count.units
+        return part / whole
     except OverflowError:
-        return float("inf") if (total.units > 0) == (count.units > 0) else float("-inf")
+        return float("inf") if (part > 0) == (whole > 0) else float("-inf")
+
+
+def nearest(number: Fraction) -> float:
+    """Return the float64 nearest to a fraction; an infinity beyond the largest."""
+    return quotient(number.numerator, number.denominator)
+
+
+def added(numbers: Iterable[float]) -> float:
+    """Return the sum of numbers, rounded once; of infinities, or of what is beyond float64, that of float64."""
+    several = list(numbers)
+    try:
+        return math.fsum(several)
+    except (OverflowError, ValueError):
+        return sum(several)
 
 
 def _units(terms: np.ndarray) -> int:

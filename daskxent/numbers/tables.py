@@ -179,7 +179,7 @@ class Table:
 
     def averages(self, some: slice = slice(None)) -> Sums:
         """Return the sums over the means of the clusters that the keys are, or of some, each counted once."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             return self._as_rows(lambda total, weight: (total / weight, np.ones(len(weight))), some)
 
     def _as_rows(self, of: Callable[[Any, Any], tuple[Any, Any]], some: slice) -> Sums:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daskxent.numbers import statistics
 from daskxent.numbers.calibration import Bin, expected_error
+from daskxent.numbers.exact import added, nearest
 from daskxent.numbers.softmax_sums import BETAS, BETWEEN
 
 if TYPE_CHECKING:
@@ -115,6 +116,6 @@ def _interpolated(bins: Callable[[str], list[Bin] | None], beta: float) -> float
     part, gaps = (beta - BETAS[at]) / (BETAS[at + 1] - BETAS[at]), dict[float, float]()
     for share, several in ((1 - part, below), (part, above)):
         for each in several:
-            gaps[each.low] = gaps.get(each.low, 0.0) + share * float(each.gap)
-    weight = math.fsum(float(each.weight) for each in below)
-    return math.fsum(map(abs, gaps.values())) / weight if weight else math.nan
+            gaps[each.low] = gaps.get(each.low, 0.0) + share * nearest(each.gap)
+    weight = added(nearest(each.weight) for each in below)
+    return added(map(abs, gaps.values())) / weight if weight else math.nan

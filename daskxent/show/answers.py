@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from daskxent.numbers import calibration, derived, distributions, statistics
 from daskxent.numbers.chosen_rows import Picked
+from daskxent.numbers.exact import nearest
 from daskxent.numbers.keys import name_of
 from daskxent.numbers.question import RANKS
 from daskxent.show import plots
@@ -307,8 +308,8 @@ def _line_of(each: calibration.Bin) -> dict[str, Any]:
         "low": each.low,
         "high": each.high,
         "rows": each.rows,
-        "weight": float(each.weight),
-        "confidence": float(each.confidence / each.weight),
-        "accuracy": float(each.hits / each.weight),
-        "gap": float(each.gap / each.weight),
+        "weight": nearest(each.weight),
+        "confidence": nearest(each.confidence / each.weight),
+        "accuracy": nearest(each.hits / each.weight),
+        "gap": nearest(each.gap / each.weight),
     }

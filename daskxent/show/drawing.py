@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 560, 260
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 40  # margins
 TICKS = 5
+LEAST_STEP = 1e-300  # powers of 10 below lose their digits
 
 
 class Scale(NamedTuple):
@@ -49,9 +50,10 @@ class Scale(NamedTuple):
         if self.logarithmic:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             return [10.0**k for k in range(first, last + 1)]
-        if not self.high > self.low:
+        between = (self.high - self.low) / TICKS
+        if not LEAST_STEP < between < math.inf:
             return [self.low]
-        step = 10.0 ** math.floor(math.log10((self.high - self.low) / TICKS))
+        step = 10.0 ** math.floor(math.log10(between))
         step *= next(m for m in (1, 2, 5, 10) if (self.high - self.low) / (step * m) <= TICKS)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(k * step, 12) for k in range(first, last + 1)]
