@@ -167,6 +167,32 @@ def test_a_chunk_that_nobody_wrote_is_missing(tmp_path):
     assert dx.evaluate(Y[:600], f"{tmp_path}/d.h5/x[:600]", from_logits=True).rows == 600
 
 
+@pytest.mark.parametrize("driver", [{}, {"driver": "core", "backing_store": False}])
+def test_a_chunk_that_nobody_wrote_is_missing_while_others_are_written(driver, tmp_path):
+    options = {"from_logits": True}
+    with h5py.File(tmp_path / "d.h5", "w", **driver) as file:
+        half = file.create_dataset("x", X.shape, "f4", chunks=(100, 20), fillvalue=2)
+        half[:600], half[600:, :20] = X[:600], X[600:, :20]
+        labels = file.create_dataset("y", (ROWS,), "i8", chunks=(400,))
+        labels[:800] = Y[:800]
+        never, whole = file.create_dataset("never", X.shape, "f4"), file.create_dataset("whole", data=X)
+        with pytest.raises(ValueError, match=r"^y_pred: .*d\.h5/x\[6\d\d:700, 20:37\] is missing: .*value 2\.0$"):
+            dx.evaluate(Y, half, threads=1, **options)
+        with pytest.raises(ValueError, match=r"^y_pred: .*d\.h5/never\[.*\] is missing: nobody wrote it"):
+            dx.evaluate(Y, never, **options)
+        with pytest.raises(ValueError, match=r"^y_true: .*d\.h5/y\[800:900\] is missing: nobody wrote it"):
+            dx.evaluate(labels, X, on_missing="raise", **options)
+        assert dx.evaluate(Y, half, on_missing="fill", **options).audit["prediction_missing"]["count"] == 300
+        part = dx.evaluate(dx.open(labels)[:600], dx.open(half)[:600], **options)
+        assert part.state == dx.evaluate(Y[:600], X[:600], **options).state
+        labels[800:], half[600:, 20:] = Y[800:], X[600:, 20:]
+        for each in (half, whole):
+            assert dx.evaluate(labels, each, **options).state == dx.evaluate(Y, X, **options).state
+        file["none"] = h5py.Empty("f4")
+        with pytest.raises(ValueError, match=r"^y_pred: .*d\.h5/none is a dataset without any elements$"):
+            dx.evaluate(Y, file["none"], **options)
+
+
 def test_what_is_not_there_or_damaged_is_one_line(file):
     with pytest.raises(FileNotFoundError, match=rf"y_pred: there is no logit in it; {file} holds .*labels"):
         dx.evaluate(f"{file}/labels", f"{file}/logit", from_logits=True)

@@ -27,7 +27,7 @@ numbers.tables numbers.grouping numbers.state numbers.calibration numbers.temper
 numbers.distributions show show.tables sources sources.sizes sources.files sources.zstd sources.codecs sources.buckets
 sources.objects sources.prefetch sources.chunks sources.layout sources.cache sources.cuts sources.source sources.paths
 sources.dump_marks sources.meaning sources.local sources.memory sources.pieces sources.npy sources.archives
-sources.raw sources.kld sources.made_of sources.hdf5 sources.arrow sources.remote sources.sliceable sources.converted
+sources.raw sources.kld sources.made_of sources.sliceable sources.hdf5 sources.arrow sources.remote sources.converted
 sources.bits sources.rectilinear sources.zarr_arrays sources.zipped sources.joined sources.sliced sources.opening
 sources.conventional sources.columns sources.binary sources.largest sources.align sources.fingerprint
 kernels.llvm kernels.llvm.instructions kernels.llvm.vectors kernels.llvm.compiling kernels.llvm.softmax_sums

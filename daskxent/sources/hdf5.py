@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import weakref
@@ -18,10 +19,13 @@ from daskxent.sources.local import LocalFile, chosen, entered, written
 from daskxent.sources.made_of import files_of, filled, linked
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
-from daskxent.sources.pieces import Pieces
+from daskxent.sources.pieces import Pieces, unwritten
+from daskxent.sources.sliceable import Sliceable
 from daskxent.sources.source import joined_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from daskxent.sources.source import Box
@@ -96,21 +100,48 @@ class Hdf5(Pieces, LocalFile):
     def piece(self, box: Box) -> NDArray[Any] | None:
         """Read one chunk, or any box of a dataset without chunks."""
         with failing(f"{self.name}: {self.path}"):
-            if not self._is_written(box):
+            if not _is_written(self._dataset, tuple(s.start for s in box)):
                 return None
             strings = self.dtype.kind == "O"
             return np.asarray((self._dataset.asstr() if strings else self._dataset)[box], self.dtype)
 
-    def _is_written(self, box: Box) -> bool:
-        """Return whether a chunk, or a dataset that has none, has a place in the file."""
-        import h5py
 
-        stored = self._dataset.id
-        layout = stored.get_create_plist().get_layout()
-        if layout == h5py.h5d.CHUNKED:
-            return stored.get_chunk_info_by_coord(tuple(s.start for s in box)).byte_offset is not None
-        external = self._dataset.external is not None
-        return layout != h5py.h5d.CONTIGUOUS or external or not self._dataset.size or stored.get_offset() is not None
+class Held(Sliceable):
+    """A dataset of a file that is open for writing, or in memory: no other process could open it."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        super().__init__(dataset, name)
+        self._filled = filled(dataset)
+
+    def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
+        """Read a box."""
+        gaps = list(self._filled.gaps(box) if self._filled else self._gaps(box))
+        if gaps and missing is None:
+            raise unwritten(self.name, f"{self.array.file.filename}{self.array.name}", gaps[0], self.array.fillvalue)
+        if missing is not None:
+            missing += gaps
+        return super().read(box)
+
+    def _gaps(self, box: Box) -> Iterator[Box]:
+        """Yield the parts of a box that are in chunks that nobody wrote."""
+        sizes = [self._chunks[axis] if self._chunks else max(1, n) for axis, n in enumerate(self.shape)]
+        ranges = [Even(n, size).ranges(s.start, s.stop) for n, size, s in zip(self.shape, sizes, box, strict=True)]
+        for part in itertools.product(*ranges):
+            begin = tuple(start // size * size for (start, _), size in zip(part, sizes, strict=True))
+            if not _is_written(self.array, begin):
+                yield tuple(slice(*each) for each in part)
+
+
+def _is_written(dataset: Any, begin: tuple[int, ...]) -> bool:
+    """Return whether the chunk that begins at a place, or a dataset that has no chunks, has a place in the file."""
+    import h5py
+
+    stored = dataset.id
+    layout = stored.get_create_plist().get_layout()
+    if layout == h5py.h5d.CHUNKED:
+        return stored.get_chunk_info_by_coord(begin).byte_offset is not None
+    external = dataset.external is not None
+    return layout != h5py.h5d.CONTIGUOUS or external or not dataset.size or stored.get_offset() is not None
 
 
 # Files by their paths, with what sets them apart from those that take their place: to open one takes a millisecond.
@@ -146,16 +177,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def opened_already(given: Any, name: str) -> Hdf5 | None:
-    """Return a dataset of a file that is open for reading; None for what workers could not open for themselves."""
+def opened_already(given: Any, name: str) -> Hdf5 | Held | None:
+    """Return a dataset of a file that is open; None for what is no dataset."""
     if not given:
         raise ValueError(f"{name}: its HDF5 file was closed")
     if not hasattr(given, "shape"):  # a group
         return None
     check_attributes(given.attrs, given.dtype, name)
     if given.file.driver != "sec2" or given.file.mode != "r":
+        if given.shape is None:
+            raise ValueError(f"{name}: {given.file.filename}{given.name} is a dataset without any elements")
         files_of(given, "", name)
-        return None
+        return Held(given, name)
     file = os.path.abspath(given.file.filename)
     return Hdf5(file, given.name.lstrip("/"), name, os.stat(file).st_size)
 

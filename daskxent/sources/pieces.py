@@ -51,9 +51,7 @@ class Pieces(Base):
 
     def missing(self, box: Box) -> ValueError:
         """Make the error, not raised, for a piece that is not stored."""
-        at = ", ".join(f"{s.start}:{s.stop}" for s in box)
-        where = getattr(self, "path", "the array")
-        return ValueError(f"{self.name}: {where}[{at}] is missing: nobody wrote it; {filling(self.fill())}")
+        return unwritten(self.name, getattr(self, "path", "the array"), box, self.fill())
 
     def fill(self) -> Any:
         """Return what is read where nothing is stored."""
@@ -80,3 +78,9 @@ class Pieces(Base):
             raise self.missing(whole)
         missing.append(box)
         return np.full([s.stop - s.start for s in box], self.fill(), self.dtype)
+
+
+def unwritten(name: str, where: str, box: Box, fill: Any) -> ValueError:
+    """Make the error, not raised, for a box of an array that is not stored."""
+    at = ", ".join(f"{s.start}:{s.stop}" for s in box)
+    return ValueError(f"{name}: {where}[{at}] is missing: nobody wrote it; {filling(fill)}")
