@@ -150,7 +150,8 @@ class Journal:
             if not (versioned and name.endswith(".sample"))  # the versions say it, of every part; or there is none
         ]
         if found:
-            raise JournalError(f"journal {self.path}: belongs to another evaluation: {'; '.join(found)}")
+            differs = "; ".join(found)
+            raise JournalError(f"journal {self.path}: belongs to another evaluation: {differs}; name another file")
 
 
 class Kept(NamedTuple):
@@ -205,6 +206,7 @@ class _Found:
             if not self.header and not self._is_header(record):
                 raise JournalError(f"journal {self.path}: line 1 is not the header of a journal of format {FORMAT}")
             if "steps" in record:
+                self.checked(reading.whole, record["steps"], "steps")
                 self.header |= record
                 continue
             kind = "snapshot" if "snapshot" in record else "state"
