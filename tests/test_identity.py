@@ -93,7 +93,7 @@ def test_a_journal_knows_the_class_axis(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(20, 20)), np.arange(20)
     zarr.save_array(tmp_path / "x.zarr", x)
     dx.evaluate(y, tmp_path / "x.zarr", journal=tmp_path / "j", **OPTIONS)
-    with pytest.raises(dx.JournalError, match=r"inputs\.axis was 1, is 0$"):
+    with pytest.raises(dx.JournalError, match=r"inputs\.axis was 1, is 0; name another file$"):
         dx.evaluate(y, tmp_path / "x.zarr", axis=0, journal=tmp_path / "j", **OPTIONS)
 
 
