@@ -8,7 +8,7 @@ SCALE ?=
 REV ?= HEAD~1
 FUZZ ?= 100
 AGAINST ?=
-WORKERS ?= 3 # one more than two cores: tests also wait, for clusters and clocks; 340 s, with two of them 366
+WORKERS ?= 3 # one more than two cores: tests also wait, for clusters and clocks
 
 # Tests and benchmarks start hundreds of processes: each would compile the package's own modules again (0.3 s).
 unexport PYTHONDONTWRITEBYTECODE
