@@ -142,7 +142,7 @@ class Report(Tables):
         moments = None
         if self.question.clusters is not None:
             table = self.state.tables.get(self.question.clusters.name)
-            moments = Moments() if table is None else table.moments()
+            moments = Moments() if table is None else table.all_moments
         return Estimates(self.state.total, moments, given)
 
     @property
@@ -150,7 +150,7 @@ class Report(Tables):
         if self.question.average == "row" or self.question.clusters is None:
             return self._of_rows
         table = self.state.tables.get(self.question.clusters.name)
-        sums = Sums() if table is None else table.averages()
+        sums = Sums() if table is None else table.all_averages
         return Estimates(sums, sums.moments)
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from test_errors import CLASSES, METRICS, OPTIONS, values_of
 
 import daskxent as dx
 from daskxent import cli
+from daskxent.numbers.tables import Table
 
 
 def drawn(rows=600, clusters=40, seed=0):
@@ -187,3 +188,14 @@ def test_of_rows_in_clusters_only_totals_are_kept(weighted):
     kept = dx.evaluate(y, x, **options).state.tables
     assert "crossentropy squares" in kept["kind"].columns
     assert "crossentropy squares" in kept["true class"].columns
+
+
+@pytest.mark.parametrize("average", ["row", "cluster"])
+def test_clusters_are_added_up_once_for_all_that_a_report_shows(average, monkeypatch):
+    calls, as_rows = [], Table._as_rows
+    monkeypatch.setattr(Table, "_as_rows", lambda *given: calls.append(given) or as_rows(*given))
+    y, x = np.zeros(40, int), np.random.default_rng(0).normal(size=(40, 3))
+    report = dx.evaluate(y, x, from_logits=True, clusters=np.arange(40) // 4, average=average)
+    assert report.se.keys() == report.metrics.keys()
+    assert "crossentropy" in repr(report) + report.to_html() + report.to_json()
+    assert len(calls) <= 2  # their means, and the moments of their totals

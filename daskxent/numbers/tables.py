@@ -182,6 +182,16 @@ class Table:
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             return self._as_rows(lambda total, weight: (total / weight, np.ones(len(weight))), some)
 
+    @cached_property
+    def all_moments(self) -> Moments:
+        """The moments of all keys, which every error asks for."""
+        return self.moments()
+
+    @cached_property
+    def all_averages(self) -> Sums:
+        """The sums over the means of all keys."""
+        return self.averages()
+
     def _as_rows(self, of: Callable[[Any, Any], tuple[Any, Any]], some: slice) -> Sums:
         """Take clusters for rows: `of` gives weight times value and weight of each from its totals."""
         weight = self.weights()[some]
