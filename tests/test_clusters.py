@@ -199,3 +199,16 @@ def test_clusters_are_added_up_once_for_all_that_a_report_shows(average, monkeyp
     assert report.se.keys() == report.metrics.keys()
     assert "crossentropy" in repr(report) + report.to_html() + report.to_json()
     assert len(calls) <= 2  # their means, and the moments of their totals
+
+
+@pytest.mark.parametrize("some", [slice(0, 4), slice(3, 9), slice(9, 10), slice(5, 5)])
+def test_the_sums_of_some_clusters_are_those_among_all(some):
+    rng = np.random.default_rng(0)
+    w = np.where(rng.random(40) < 0.3, 1e200, rng.random(40))  # sums of which some do not fit the digits
+    y, x = np.zeros(40, int), rng.normal(size=(40, 3))
+    report = dx.evaluate(y, x, from_logits=True, clusters=np.arange(40) // 4, sample_weight=w)
+    table = report.state.tables["clusters"]
+    assert table.rare
+    for name in table.columns:
+        np.testing.assert_array_equal(table.values(name, some), table.values(name)[some])
+    np.testing.assert_array_equal(table.weights(some), table.weights()[some])

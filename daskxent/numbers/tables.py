@@ -148,22 +148,22 @@ class Table:
         """The number of rows of each key, (n,)."""
         return self.columns[COUNTED_ROWS]
 
-    def values(self, name: str) -> NDArray[np.float64]:
-        """Return a column of sums as numbers, (n,) float64."""
-        column = self.columns[name]
+    def values(self, name: str, some: slice = slice(None)) -> NDArray[np.float64]:
+        """Return a column of sums as numbers, of all keys or of some, (n,) float64."""
+        column, places = self.columns[name][some], range(len(self))[some]
         if column.ndim == 1:
             return column.astype(np.float64)
-        found = np.zeros(len(self))
+        found = np.zeros(len(column))
         for at in reversed(range(len(GRID_BITS))):  # the smallest first
             found += column[:, at] * 2.0 ** -GRID_BITS[at]
         for (of, key), total in self.rare.items():
-            if of == name:
-                found[self._places[key]] += float(total)
+            if of == name and self._places[key] in places:
+                found[places.index(self._places[key])] += float(total)
         return found
 
-    def weights(self) -> NDArray[np.float64]:
-        """Return the sum of the weights of each key, (n,) float64."""
-        return self.values(WEIGHT if WEIGHT in self.columns else COUNTED_ROWS)
+    def weights(self, some: slice = slice(None)) -> NDArray[np.float64]:
+        """Return the sum of the weights of each key, or of some, (n,) float64."""
+        return self.values(WEIGHT if WEIGHT in self.columns else COUNTED_ROWS, some)
 
     def exact_weights(self) -> list[ExactSum]:
         """Return the sum of the weights of each key, not rounded."""
@@ -194,10 +194,10 @@ class Table:
 
     def _as_rows(self, of: Callable[[Any, Any], tuple[Any, Any]], some: slice) -> Sums:
         """Take clusters for rows: `of` gives weight times value and weight of each from its totals."""
-        weight = self.weights()[some]
+        weight = self.weights(some)
         totals, squares, products = {}, {}, {}
         for name in [name for name in self.columns if name.endswith(TOTAL_OF)]:
-            a, b = of(self.values(name)[some], weight)
+            a, b = of(self.values(name, some), weight)
             statistic = name.removesuffix(TOTAL_OF)
             totals[statistic], squares[statistic] = ExactSum.of(a), ExactSum.of(squared(a))
             products[statistic] = ExactSum.of(weighted(a, b))
