@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -151,6 +150,8 @@ def reports(
         ended.report, ended.journal = so_far(), report.journal
         raise
     finally:
-        with closing(found):
+        try:
+            found.close()  # first: what is under way may write columns, and a journal lets others in
+        finally:
             if journal is not None:
                 journal.close()
