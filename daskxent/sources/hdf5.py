@@ -19,7 +19,7 @@ from daskxent.sources.local import LocalFile, chosen, entered, written
 from daskxent.sources.made_of import files_of, filled, linked
 from daskxent.sources.meaning import check_attributes
 from daskxent.sources.objects import failing
-from daskxent.sources.pieces import Pieces, unwritten
+from daskxent.sources.pieces import Pieces, note, unwritten
 from daskxent.sources.sliceable import Sliceable
 from daskxent.sources.source import joined_versions
 
@@ -90,11 +90,7 @@ class Hdf5(Pieces, LocalFile):
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box; the file must be the one that was opened."""
         self.check_unchanged()
-        gaps = list(self._filled.gaps(box)) if self._filled else []
-        if gaps and missing is None:
-            raise self.missing(gaps[0])
-        if missing is not None:
-            missing += gaps
+        note(list(self._filled.gaps(box)) if self._filled else [], missing, self.missing)
         return super().read(box, missing)
 
     def piece(self, box: Box) -> NDArray[Any] | None:
@@ -115,12 +111,11 @@ class Held(Sliceable):
 
     def read(self, box: Box, missing: list[Box] | None = None) -> NDArray[Any]:
         """Read a box."""
-        gaps = list(self._filled.gaps(box) if self._filled else self._gaps(box))
-        if gaps and missing is None:
-            raise unwritten(self.name, f"{self.array.file.filename}{self.array.name}", gaps[0], self.array.fillvalue)
-        if missing is not None:
-            missing += gaps
+        note(list(self._filled.gaps(box) if self._filled else self._gaps(box)), missing, self._missing)
         return super().read(box)
+
+    def _missing(self, box: Box) -> ValueError:
+        return unwritten(self.name, f"{self.array.file.filename}{self.array.name}", box, self.array.fillvalue)
 
     def _gaps(self, box: Box) -> Iterator[Box]:
         """Yield the parts of a box that are in chunks that nobody wrote."""

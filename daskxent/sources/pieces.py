@@ -13,7 +13,7 @@ from daskxent.sources.cuts import Even
 from daskxent.sources.source import Base, pieced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -78,6 +78,14 @@ class Pieces(Base):
             raise self.missing(whole)
         missing.append(box)
         return np.full([s.stop - s.start for s in box], self.fill(), self.dtype)
+
+
+def note(gaps: list[Box], missing: list[Box] | None, error: Callable[[Box], ValueError]) -> None:
+    """Add boxes that are not stored to those that are missing; raise an error about the first where none may be."""
+    if gaps and missing is None:
+        raise error(gaps[0])
+    if missing is not None:
+        missing += gaps
 
 
 def unwritten(name: str, where: str, box: Box, fill: Any) -> ValueError:
